@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+use units::Fingerprint;
+
+use super::*;
+
+fn sealer() -> Sealer {
+    Sealer::new(&KeyRing::for_tests(7))
+}
+
+fn sealed(kind: Kind, plain: &[u8]) -> (Fingerprint, Vec<u8>) {
+    let sealer = sealer();
+    let fp = sealer.fingerprint(kind, plain);
+    let mut unit = Vec::new();
+    sealer.seal(kind, fp, plain, &mut unit);
+    (fp, unit)
+}
+
+#[test]
+fn seals_and_opens() {
+    for plain in [vec![], vec![1; 4096], (0..4096).map(|i| (i * 7919 % 251) as u8).collect::<Vec<_>>()] {
+        let (fp, unit) = sealed(Kind::Data, &plain);
+        let mut out = vec![9; 3];
+        assert_eq!(sealer().open(Kind::Data, fp, &unit, &mut out).expect("opens"), unit.len());
+        assert_eq!(out, plain);
+        assert!(unit.len() <= plain.len() + OVERHEAD_BYTES);
+    }
+}
+
+#[test]
+fn a_block_never_passes_for_a_page() {
+    let plain = vec![5; 1024];
+    let (fp, unit) = sealed(Kind::Data, &plain);
+    assert!(sealer().open(Kind::Page(0), fp, &unit, &mut Vec::new()).is_err());
+    assert_ne!(fp, sealer().fingerprint(Kind::Page(0), &plain));
+    assert_ne!(sealer().fingerprint(Kind::Page(0), &plain), sealer().fingerprint(Kind::Page(1), &plain));
+}
+
+#[test]
+fn a_valid_unit_under_another_name_is_refused() {
+    // The tag binds the name, and the name is checked against the plaintext: the referential check of R114.
+    let (_, unit) = sealed(Kind::Data, &[1; 4096]);
+    let (other, _) = sealed(Kind::Data, &[2; 4096]);
+    let error = sealer().open(Kind::Data, other, &unit, &mut Vec::new()).expect_err("wrong name");
+    assert_eq!(error.kind, SealErrorKind::Corrupt);
+}
+
+#[test]
+fn a_unit_sealed_under_a_false_name_is_refused() {
+    let sealer = sealer();
+    let false_name = sealer.fingerprint(Kind::Data, &[2; 4096]);
+    let mut unit = Vec::new();
+    sealer.seal(Kind::Data, false_name, &[1; 4096], &mut unit);
+    assert!(sealer.open(Kind::Data, false_name, &unit, &mut Vec::new()).is_err());
+}
+
+#[test]
+fn every_bit_flip_is_found() {
+    let (fp, unit) = sealed(Kind::Data, &[3; 4096]);
+    for bit in 0..unit.len() * 8 {
+        let mut bad = unit.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(sealer().open(Kind::Data, fp, &bad, &mut Vec::new()).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn other_sites_have_other_names() {
+    let other = Sealer::new(&KeyRing::for_tests(8));
+    assert_ne!(other.fingerprint(Kind::Data, &[1; 4096]), sealer().fingerprint(Kind::Data, &[1; 4096]));
+}
+
+#[test]
+fn golden_unit() {
+    // The format is a promise: these bytes must open for ever.
+    let (fp, unit) = sealed(Kind::Data, b"holdfast");
+    assert_eq!(format!("{fp:?}"), include_str!("golden/fp.txt").trim());
+    let hex: String = unit.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, include_str!("golden/unit.txt").trim());
+}
+
+#[test]
+fn keys_wrap_and_unwrap() {
+    let ring = KeyRing::for_tests(3);
+    let kek = Kek::from_bytes([4; 32]);
+    let recovery = RecoveryKey::from_bytes([5; 32]);
+    let wrapped = WrappedKeys::by_key_file(&ring, &kek, &recovery, &[6; 40]);
+    let again = WrappedKeys::decode(&wrapped.encode()).expect("decodes");
+    assert_eq!(again, wrapped);
+    let name = |ring: &KeyRing| Sealer::new(ring).fingerprint(Kind::Data, b"x");
+    assert_eq!(name(&again.unwrap_with(&kek).expect("kek opens")), name(&ring));
+    assert_eq!(name(&again.unwrap_with_recovery(&recovery).expect("recovery opens")), name(&ring));
+    assert_eq!(again.unwrap_with(&Kek::from_bytes([5; 32])).err(), Some(KeyError::Wrong));
+    let moved = again.with_recovery(&ring, &RecoveryKey::from_bytes([9; 32]), &[1; 12]);
+    assert_eq!(moved.unwrap_with_recovery(&recovery).err(), Some(KeyError::Wrong));
+}
+
+#[test]
+fn a_passphrase_wraps() {
+    let ring = KeyRing::for_tests(3);
+    let recovery = RecoveryKey::from_bytes([5; 32]);
+    let wrapped = WrappedKeys::by_passphrase(&ring, b"correct horse", &recovery, &[6; 40]).expect("wraps");
+    assert!(wrapped.wants_passphrase());
+    assert!(wrapped.unwrap_with_passphrase(b"correct horse").is_ok());
+    assert_eq!(wrapped.unwrap_with_passphrase(b"wrong").err(), Some(KeyError::Wrong));
+}
+
+#[test]
+fn recovery_key_survives_paper() {
+    let key = RecoveryKey::from_bytes(std::array::from_fn(|i| i as u8));
+    let text = key.to_text();
+    assert_eq!(RecoveryKey::parse(&text.to_uppercase().replace('-', " ")), Ok(key));
+    let typo = text.replacen('1', "2", 1);
+    assert_eq!(RecoveryKey::parse(&typo), Err(KeyError::Malformed));
+}
+
+#[test]
+fn zero_blocks_are_seen() {
+    assert!(is_zero(&[0; 4096]));
+    for at in [0, 63, 64, 4095] {
+        let mut block = [0; 4096];
+        block[at] = 1;
+        assert!(!is_zero(&block), "byte {at}");
+    }
+    assert!(is_zero(&[]));
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_never_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fuzz::fuzz_body(&input);
+    }
+}
