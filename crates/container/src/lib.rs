@@ -1,1 +1,45 @@
-//! container.
+//! The container: an 8 MiB unit of the log, and the fragment: one of its k+m parts (DESIGN 4).
+//!
+//! ```text
+//!  container                                            fragment i of k+m
+//!  0        64                                          0                        header bytes
+//!  | prelude | directory | map log | sealed units ... |  | header with page CRCs | container bytes i*F .. (i+1)*F |
+//!  |<------------- head ------------>|                     (i >= k: parity)
+//! ```
+//! The head comes first so that one read from offset 0 gives recovery the directory and the map log, and a
+//! dedup hit its directory. Units lie back to back; a cold read goes straight to a unit by its address.
+//!
+//! Vocabulary: a **slot** is an index into the directory. The **map log** lists every map change of the flush that
+//! made the container, dedup hits and holes too. F, the fragment's payload, is ceil(container / k) to 4 KiB.
+//!
+//! Invariants: a container is immutable once written; one without a commit record does not exist. The directory
+//! is covered by a CRC, each unit by its CRC in the directory and by its seal, each page of a fragment by a CRC in
+//! the fragment's header, so that data nodes find rot without keys.
+//!
+//! What it does not do: no I/O, no erasure coding, no choice of media.
+
+mod build;
+mod fragment;
+mod head;
+mod maplog;
+
+pub use build::{Builder, Built};
+pub use fragment::{FRAGMENT_MEMBERS_MAX, FragmentHeader, fragment_bytes, header_bytes};
+pub use head::{ENTRY_BYTES, Entry, FormatError, Head, HeadPlace, PRELUDE_BYTES, UnitKind};
+pub use maplog::{Change, MapLog};
+
+/// Most slots of a container: bounds the directory (1 MiB) and the map log.
+pub const SLOTS_MAX: usize = 32 * 1024;
+
+/// Entry point for fuzzing: decoders must answer any input with a value or an error.
+pub mod fuzz {
+    /// Decodes `input` as a head, a map log and a fragment header.
+    pub fn fuzz_body(input: &[u8]) {
+        let _ = crate::Head::decode(input);
+        let _ = crate::MapLog::decode(input);
+        let _ = crate::FragmentHeader::decode(input);
+    }
+}
+
+#[cfg(test)]
+mod tests;

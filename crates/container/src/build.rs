@@ -1,0 +1,100 @@
+//! Putting a container together.
+
+use seal::{Kind, Sealer};
+use units::{ContainerId, Fingerprint, PageBuf, PageSlice, crc32c};
+
+use crate::{
+    Change, ENTRY_BYTES, Entry, Head, HeadPlace, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes,
+};
+
+/// Collects units and changes; gives the same container for any id and geometry, so that a write that failed can
+/// be repeated under a new id.
+#[derive(Debug, Default)]
+pub struct Builder {
+    entries: Vec<Entry>,
+    units: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+/// A container ready to be cut into fragments.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Its head.
+    pub head: Head,
+    /// k * F bytes: the container, padded with zeros.
+    pub bytes: PageSlice,
+    /// F: payload bytes of each fragment.
+    pub fragment_bytes: usize,
+}
+
+impl Builder {
+    /// An empty container.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a sealed unit and gives its slot.
+    ///
+    /// # Panics
+    /// When the container has no slot left: the caller checks [`Builder::has_room`] first.
+    pub fn add(&mut self, kind: UnitKind, fingerprint: Fingerprint, unit: &[u8]) -> u16 {
+        assert!(self.entries.len() < SLOTS_MAX, "a container has at most {SLOTS_MAX} slots");
+        let slot = self.entries.len() as u16;
+        // Offsets are counted from the first unit until the head's length is known.
+        let offset = self.units.len() as u32;
+        let length = unit.len() as u32;
+        self.entries.push(Entry { fingerprint, offset, length, crc: crc32c(unit), kind, origin: slot });
+        self.units.extend_from_slice(unit);
+        slot
+    }
+
+    /// Adds a map change.
+    pub fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// The changes so far.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.changes.is_empty()
+    }
+
+    /// Bytes of units and directory so far.
+    pub fn bytes(&self) -> usize {
+        PRELUDE_BYTES + self.entries.len() * ENTRY_BYTES + self.units.len()
+    }
+
+    /// Whether `units` more units of `bytes` bytes in all keep the container below `limit` bytes and its slots.
+    pub fn has_room(&self, units: usize, bytes: usize, limit: usize) -> bool {
+        self.entries.len() + units <= SLOTS_MAX && self.bytes() + units * ENTRY_BYTES + bytes <= limit
+    }
+
+    /// The container under `id`, padded for `k` data fragments.
+    pub fn build(&self, id: ContainerId, k: usize, sealer: &Sealer) -> Built {
+        let mut map_log_unit = Vec::new();
+        let mut map_log = Fingerprint::default();
+        if !self.changes.is_empty() {
+            let plain = MapLog::new(self.changes.clone()).encode();
+            map_log = sealer.fingerprint(Kind::MapLog, &plain);
+            sealer.seal(Kind::MapLog, map_log, &plain, &mut map_log_unit);
+        }
+        let place =
+            HeadPlace { entries: self.entries.len() as u32, map_log_bytes: map_log_unit.len() as u32 };
+        let start = place.end();
+        let total = start + self.units.len();
+        let entries = self.entries.iter().map(|e| Entry { offset: e.offset + start as u32, ..*e }).collect();
+        let head =
+            Head { container: id, total: total as u32, entries, map_log_bytes: place.map_log_bytes, map_log };
+        let fragment = fragment_bytes(total, k);
+        let mut buf = PageBuf::zeroed(fragment * k);
+        let out = buf.as_mut();
+        head.encode_into(out);
+        out[place.directory_end()..start].copy_from_slice(&map_log_unit);
+        out[start..total].copy_from_slice(&self.units);
+        Built { head, bytes: buf.share(), fragment_bytes: fragment }
+    }
+}

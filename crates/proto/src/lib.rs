@@ -1,0 +1,196 @@
+//! What compute asks of data: the messages, and the trait that carries them (DESIGN 7).
+//!
+//! Journal appends and fragment reads and writes cross [`Transport`] even inside one process, so that a network
+//! can be put there without a change above or below, and so that the simulator can delay, drop, repeat and reorder
+//! every message. All requests are idempotent: a caller that got no answer may ask again.
+//!
+//! Vocabulary: a request goes to one **medium**; the data node that holds it is the transport's business.
+//!
+//! What it does not do: no wire format, no retry, no choice of a target.
+
+use container::FragmentHeader;
+use seam::BoxFuture;
+use units::{ContainerId, Epoch, Incarnation, MediumId, PageBuf, PageSlice};
+
+/// Names a segment of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId {
+    /// Order of the incarnation that writes the stream.
+    pub epoch: Epoch,
+    /// The stream: the incarnation that writes it.
+    pub stream: Incarnation,
+    /// Count within the stream, from 0.
+    pub number: u32,
+}
+
+/// A request to one medium.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Takes a journal slot and makes the segment's header page durable in it.
+    SegmentOpen {
+        /// The segment.
+        id: SegmentId,
+        /// Its header: one page.
+        header: PageSlice,
+    },
+    /// Makes a batch durable at a byte offset of the segment. Answered only when every byte before `offset` is
+    /// durable here too.
+    SegmentAppend {
+        /// The segment.
+        id: SegmentId,
+        /// Byte offset within the segment, header page included; whole pages.
+        offset: u32,
+        /// The batch: whole pages.
+        bytes: PageSlice,
+    },
+    /// Lists the segments whose headers stand on the medium.
+    SegmentList,
+    /// Reads whole pages of a segment.
+    SegmentRead {
+        /// The segment.
+        id: SegmentId,
+        /// Byte offset within the segment.
+        offset: u32,
+        /// Bytes; cut at the end of the slot.
+        length: u32,
+    },
+    /// Gives the slots of these segments back. Unknown ones are passed over.
+    SegmentFree(Vec<SegmentId>),
+    /// Makes a fragment durable. With `replace` an older copy of the same fragment is superseded, else a copy that
+    /// is there already answers the request.
+    FragmentWrite {
+        /// Header; the data node sets its allocation number.
+        header: Box<FragmentHeader>,
+        /// F bytes.
+        payload: PageSlice,
+        /// Supersede what is there.
+        replace: bool,
+    },
+    /// Reads bytes of a fragment's payload.
+    FragmentRead {
+        /// The container.
+        container: ContainerId,
+        /// Which fragment.
+        index: u8,
+        /// Byte offset within the payload.
+        offset: u32,
+        /// Bytes.
+        length: u32,
+        /// Check the pages against the CRCs of the header first.
+        verify: bool,
+    },
+    /// Reads a fragment's header.
+    FragmentHeader {
+        /// The container.
+        container: ContainerId,
+        /// Which fragment.
+        index: u8,
+    },
+    /// Frees all fragments of these containers on the medium. Unknown ones are passed over.
+    FragmentFree(Vec<ContainerId>),
+    /// Lists fragments in order of container, from behind `after`.
+    FragmentList {
+        /// Where to go on; `None` for the start.
+        after: Option<ContainerId>,
+        /// Most entries of the answer.
+        limit: u32,
+    },
+    /// Asks for the medium's room and health.
+    Info,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub enum Response {
+    /// Done, and durable where the request says so.
+    Done,
+    /// Segment headers, one page each.
+    Segments(Vec<PageSlice>),
+    /// Bytes read.
+    Bytes(ReadBytes),
+    /// A fragment's header.
+    Header(Box<FragmentHeader>),
+    /// Fragments: container and index.
+    Fragments(Vec<(ContainerId, u8)>),
+    /// Room and health.
+    Info(MediumInfo),
+}
+
+/// Bytes read from a medium: the wanted stretch of whole pages.
+#[derive(Debug, Clone)]
+pub struct ReadBytes {
+    pages: PageSlice,
+    start: usize,
+    length: usize,
+}
+
+impl ReadBytes {
+    /// The bytes `start .. start + length` of `pages`, cut at their end.
+    pub fn new(pages: PageBuf, start: usize, length: usize) -> Self {
+        let start = start.min(pages.len());
+        let length = length.min(pages.len() - start);
+        Self { pages: pages.share(), start, length }
+    }
+}
+
+impl AsRef<[u8]> for ReadBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.pages.as_ref()[self.start..self.start + self.length]
+    }
+}
+
+/// Room of a medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MediumInfo {
+    /// Bytes of the data area.
+    pub capacity: u64,
+    /// Bytes of the data area that no fragment holds.
+    pub free: u64,
+    /// Bytes in free extents of at least `extent` bytes each, counted in whole such extents.
+    pub free_extents: u64,
+    /// The extent that `free_extents` counts in: the largest fragment with its header.
+    pub extent: u64,
+    /// What the file system below still has; `u64::MAX` when the question has no meaning.
+    pub room_below: u64,
+    /// Journal slots in all.
+    pub slots: u32,
+    /// Journal slots without a segment.
+    pub slots_free: u32,
+}
+
+/// Why a request failed: decides what the caller does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallErrorKind {
+    /// No answer in time, or nobody there: may or may not have happened.
+    Unreachable,
+    /// The medium failed.
+    Failed,
+    /// The medium or the file system below is full.
+    NoSpace,
+    /// The thing asked for is not there.
+    NotFound,
+    /// What is there is damaged.
+    Corrupt,
+    /// A newer incarnation has taken over.
+    Fenced,
+    /// The request makes no sense.
+    Invalid,
+}
+
+/// A request failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("medium {medium}: {reason}")]
+pub struct CallError {
+    /// What to do about it.
+    pub kind: CallErrorKind,
+    /// The medium that was asked.
+    pub medium: MediumId,
+    /// What was wrong.
+    pub reason: String,
+}
+
+/// Carries requests to media.
+pub trait Transport: Send + Sync {
+    /// Asks `medium` and waits for the answer, no longer than the transport's deadline.
+    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>>;
+}
