@@ -1,0 +1,230 @@
+//! An open medium: checks, bounds and errors in front of a back end.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use seam::BoxFuture;
+use tokio::sync::{Semaphore, oneshot};
+use units::{PAGE, PageBuf, PageSlice};
+
+use crate::operation::{Failure, Operation, Reply, Target, Work, lock, no_space};
+use crate::pool::Pool;
+use crate::ring::Ring;
+use crate::{MediaError, MediaErrorKind, Medium, Result};
+
+/// Shares of the operations in flight on one medium; beyond them callers wait, first come, first served. An
+/// operation takes one, and one more for each full [`SHARE_BYTES`]. Enough to fill any SSD's queue; 16 MiB of large
+/// operations.
+pub const IN_FLIGHT_MAX: usize = 128;
+const SHARE_BYTES: usize = 128 << 10;
+
+/// How long an answer about free room is used again: asking costs a system call, and room changes slowly.
+const ROOM_AGE_MAX: Duration = Duration::from_millis(100);
+
+/// A regular file or block device, open and locked.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    name: String,
+    len: u64,
+    /// Whether the page cache is bypassed.
+    direct: bool,
+    target: Arc<Target>,
+    in_flight: Arc<Semaphore>,
+    ring: Option<Arc<Ring>>,
+    pool: Pool,
+    room: Mutex<Option<(Instant, u64)>>,
+}
+
+/// What an operation is, for errors.
+#[derive(Clone, Copy)]
+struct What {
+    verb: &'static str,
+    offset: u64,
+    length: u64,
+}
+
+impl Opened {
+    pub(crate) fn new(name: String, len: u64, direct: bool, target: Target, ring: Option<Arc<Ring>>) -> Self {
+        Self {
+            name,
+            len,
+            direct,
+            target: Arc::new(target),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            ring,
+            pool: Pool::new(),
+            room: Mutex::new(None),
+        }
+    }
+
+    fn check(&self, what: What) -> Result<()> {
+        let page = PAGE as u64;
+        let refuse = |reason: &str| {
+            let operation = what.to_string();
+            Err(MediaError::new(MediaErrorKind::Invalid, &self.name, operation, reason))
+        };
+        if !what.offset.is_multiple_of(page) || !what.length.is_multiple_of(page) {
+            return refuse("offset or length is not a multiple of 4096");
+        }
+        match what.offset.checked_add(what.length) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => refuse(&format!("beyond the end at {}", self.len)),
+        }
+    }
+
+    /// Takes a share of the bound, lets `start` give an operation to a back end, and waits for its end.
+    async fn run<T, F>(&self, what: What, start: F) -> Result<T>
+    where
+        F: FnOnce(Reply<T>) -> std::result::Result<(), Failure>,
+    {
+        let shares = 1 + (what.length / SHARE_BYTES as u64).min(IN_FLIGHT_MAX as u64 - 1) as u32;
+        let gone = |reason| MediaError::new(MediaErrorKind::Gone, &self.name, what.to_string(), reason);
+        let permit = self.in_flight.clone().acquire_many_owned(shares).await;
+        let permit = permit.map_err(|_| gone("the medium was closed"))?;
+        let (sender, answer) = oneshot::channel();
+        start(Reply::new(sender, permit)).map_err(|failure| self.error(what, failure))?;
+        let outcome = answer.await.map_err(|_| gone("its back end has died"))?;
+        outcome.map_err(|failure| self.error(what, failure))
+    }
+
+    fn submit(&self, operation: Operation) {
+        match &self.ring {
+            Some(ring) => ring.submit(operation),
+            None => self.pool.submit(operation),
+        }
+    }
+
+    fn error(&self, what: What, failure: Failure) -> MediaError {
+        let (kind, reason) = match failure {
+            Failure::System(errno) if no_space(errno) => (MediaErrorKind::NoSpace, errno.to_string()),
+            Failure::System(errno @ (Errno::NODEV | Errno::NXIO | Errno::STALE)) => {
+                (MediaErrorKind::Gone, errno.to_string())
+            }
+            Failure::System(errno) => (MediaErrorKind::Io, errno.to_string()),
+            Failure::Short => (MediaErrorKind::Io, "it is shorter than when it was opened".to_owned()),
+            Failure::Unsynced(errno) => {
+                let reason = format!(
+                    "an earlier sync failed ({errno}), so recent writes may be lost; the medium must be reopened"
+                );
+                (MediaErrorKind::Io, reason)
+            }
+        };
+        MediaError::new(kind, &self.name, what.to_string(), reason)
+    }
+
+    async fn write_with(&self, offset: u64, bytes: PageSlice, durable: bool) -> Result<()> {
+        let what = What { verb: "write", offset, length: bytes.len() as u64 };
+        self.check(what)?;
+        self.run(what, |reply| {
+            self.target.check_synced()?;
+            self.submit(Operation::new(self.target.clone(), Work::Write { offset, bytes, durable, reply }));
+            Ok(())
+        })
+        .await
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let file = &self.target.file;
+        let allocated = rustix::fs::fstat(file).map_or(0, |stat| stat.st_blocks as u64 * 512);
+        if allocated >= self.len {
+            return u64::MAX;
+        }
+        // Where the file system does not answer, a write will.
+        rustix::fs::fstatvfs(file).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl Medium for Opened {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, Result<PageBuf>> {
+        Box::pin(async move {
+            let what = What { verb: "read", offset, length: length as u64 };
+            self.check(what)?;
+            if length == 0 {
+                return Ok(PageBuf::zeroed(0));
+            }
+            self.run(what, |reply| {
+                let buf = PageBuf::zeroed(length);
+                self.submit(Operation::new(self.target.clone(), Work::Read { offset, buf, reply }));
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn write(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.write_with(offset, bytes, false))
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.run(What { verb: "sync", offset: 0, length: 0 }, |reply| {
+            self.target.check_synced()?;
+            if let Some(operation) = self.target.ask_sync(reply) {
+                self.submit(operation);
+            }
+            Ok(())
+        }))
+    }
+
+    fn write_durable(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // Buffered pages share one error report per file, so only the one sync at a time may ask for it.
+            if self.ring.is_some() && self.direct {
+                return self.write_with(offset, bytes, true).await;
+            }
+            self.write_with(offset, bytes, false).await?;
+            self.sync().await
+        })
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let what = What { verb: "discard", offset, length };
+            self.check(what)?;
+            if length == 0 {
+                return Ok(());
+            }
+            // However long, it moves no bytes: one share.
+            let hint = self.run(What { length: 0, ..what }, |reply| {
+                let work = Work::Discard { offset, length, reply };
+                self.pool.submit(Operation::new(self.target.clone(), work));
+                Ok(())
+            });
+            if let Err(error) = hint.await {
+                tracing::debug!(%error, length, "discard was not possible");
+            }
+            Ok(())
+        })
+    }
+
+    #[allow(clippy::disallowed_methods)] // a real medium: the simulator has its own
+    fn room(&self) -> u64 {
+        if self.target.block_device {
+            return u64::MAX;
+        }
+        let mut cached = lock(&self.room);
+        let now = Instant::now();
+        match *cached {
+            Some((asked, bytes)) if now - asked < ROOM_AGE_MAX => bytes,
+            _ => cached.insert((now, self.free_bytes())).1,
+        }
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { verb, offset, length } = self;
+        if *verb == "sync" { f.write_str(verb) } else { write!(f, "{verb} at {offset}, {length} bytes") }
+    }
+}
+
+#[cfg(test)]
+mod tests;
