@@ -1,0 +1,58 @@
+//! The one error type.
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The caller's mistake: malformed, or beyond a limit. Nothing was done.
+    Invalid,
+    /// The revision asked for is no longer kept: list again and watch from there.
+    Compacted,
+    /// The lease has ended or never was. Nothing was done.
+    LeaseNotFound,
+    /// No room for more keys or leases. Nothing was done; deleting is still possible.
+    Full,
+    /// The transaction may have happened or not, and a later rebuild decides. Read before trying again.
+    Unknown,
+    /// The store is gone, or refuses writes until it is rebuilt. Nothing was done.
+    Stopped,
+    /// A record or checkpoint is damaged, out of order, or of an unknown version.
+    Corrupt,
+}
+
+/// An operation on the store failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("metadata store: {context}")]
+pub struct Error {
+    /// What to do about it.
+    pub kind: ErrorKind,
+    /// What happened, to what.
+    pub context: String,
+    /// What the journal said, when it was the cause.
+    #[source]
+    pub source: Option<PersistError>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    pub(crate) fn invalid(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, context)
+    }
+
+    pub(crate) fn corrupt(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, context)
+    }
+}
+
+/// A record could not be made durable, or nobody knows whether it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record not persisted: {reason}")]
+pub struct PersistError {
+    /// What the journal said.
+    pub reason: String,
+}
+
+/// Result of an operation on the store.
+pub type Result<T> = std::result::Result<T, Error>;
