@@ -1,0 +1,251 @@
+//! The hand-shake: greeting, options, and at its end an opened device.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::SessionError;
+use crate::device::{Device, Exports, OpenError, OpenErrorKind};
+use crate::proto::{
+    self, ALLOCATION_CONTEXT, BASE_ALLOCATION, BASE_NAMESPACE, CLIENT_FIXED_NEWSTYLE, CLIENT_NO_ZEROES,
+    InfoRequest, MAX_NAME, MetaQuery, OptionHeader, info, opt, rep,
+};
+use crate::request::{Facts, Terms};
+use crate::source::Source;
+
+/// The longest payload of an option that is read: many times what any known client sends.
+const MAX_PAYLOAD: u32 = 64 << 10;
+/// The longest payload that is thrown away; a longer one closes the connection.
+const MAX_DISCARD: u32 = 1 << 20;
+/// Options in one hand-shake. Tools that list exports send a few for each export.
+const MAX_OPTIONS: usize = 4096;
+/// A list of exports is sent in parts of about this many bytes.
+const LIST_PART: usize = 64 << 10;
+
+/// What the hand-shake ends with: a device to serve, or nothing when the client only had questions.
+type Outcome = Option<(Arc<dyn Device>, Terms)>;
+
+/// What follows an option.
+enum Step {
+    Next,
+    Serve(Arc<dyn Device>, Terms),
+    End,
+}
+
+/// Haggles until an export is opened or the client leaves.
+pub(crate) async fn negotiate<R, W>(
+    source: &mut Source<R>,
+    writer: &mut W,
+    exports: &dyn Exports,
+) -> Result<Outcome, SessionError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut out = Vec::new();
+    proto::encode_greeting(&mut out);
+    writer.write_all(&out).await?;
+    out.clear();
+    let Some(flags) = source.message(4).await? else { return Ok(None) };
+    let flags =
+        proto::decode_client_flags(flags).ok_or(SessionError::Protocol("client flags that do not exist"))?;
+    let mut haggling = Haggling {
+        source,
+        writer,
+        exports,
+        out,
+        fixed: flags & CLIENT_FIXED_NEWSTYLE != 0,
+        zeroes: flags & CLIENT_NO_ZEROES == 0,
+        structured: false,
+        allocation_for: None,
+        opened: None,
+    };
+    for _ in 0..MAX_OPTIONS {
+        let step = haggling.option().await?;
+        let out = std::mem::take(&mut haggling.out);
+        haggling.writer.write_all(&out).await?;
+        match step {
+            Step::Next => {}
+            Step::End => return Ok(None),
+            Step::Serve(device, terms) => return Ok(Some((device, terms))),
+        }
+    }
+    Err(SessionError::Protocol("options without end"))
+}
+
+/// The state of a hand-shake.
+struct Haggling<'a, R, W> {
+    source: &'a mut Source<R>,
+    writer: &'a mut W,
+    exports: &'a dyn Exports,
+    /// Replies not yet sent.
+    out: Vec<u8>,
+    /// The client understands replies to options.
+    fixed: bool,
+    /// The client expects 124 zeros after EXPORT_NAME.
+    zeroes: bool,
+    structured: bool,
+    /// The export `base:allocation` was selected for.
+    allocation_for: Option<String>,
+    /// The export opened last, so that questions about it and GO open it once.
+    opened: Option<(String, Arc<dyn Device>)>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
+    /// Handles one option; its replies are left in `out`.
+    async fn option(&mut self) -> Result<Step, SessionError> {
+        let Some(head) = self.source.message(OptionHeader::BYTES).await? else { return Ok(Step::End) };
+        let OptionHeader { option, length } =
+            proto::decode_option_header(head).ok_or(SessionError::Protocol("not an option"))?;
+        if !self.fixed && option != opt::EXPORT_NAME {
+            return Err(SessionError::Protocol("an option without fixed newstyle"));
+        }
+        if length > MAX_PAYLOAD {
+            if option == opt::EXPORT_NAME || length > MAX_DISCARD {
+                return Err(SessionError::Protocol("an option far too long"));
+            }
+            self.source.discard(length as usize).await?;
+            self.reply(option, rep::ERR_TOO_BIG, "the option is longer than 64 KiB");
+            return Ok(Step::Next);
+        }
+        let payload = self.source.bytes(length as usize).await?.to_vec();
+        match option {
+            opt::EXPORT_NAME => return self.export_name(&payload).await,
+            opt::ABORT => {
+                self.reply(option, rep::ACK, "");
+                return Ok(Step::End);
+            }
+            opt::INFO | opt::GO => return Ok(self.info(option, &payload).await),
+            opt::LIST if payload.is_empty() => self.list().await?,
+            opt::STRUCTURED_REPLY if payload.is_empty() => {
+                self.structured = true;
+                self.reply(option, rep::ACK, "");
+            }
+            opt::LIST | opt::STRUCTURED_REPLY => {
+                self.reply(option, rep::ERR_INVALID, "the option has no payload");
+            }
+            opt::LIST_META_CONTEXT | opt::SET_META_CONTEXT => self.meta_context(option, &payload).await,
+            _ => self.reply(option, rep::ERR_UNSUP, "not supported"),
+        }
+        Ok(Step::Next)
+    }
+
+    fn reply(&mut self, option: u32, kind: u32, text: &str) {
+        proto::encode_option_reply(&mut self.out, option, kind, text);
+    }
+
+    /// The device behind a name, opened or already open.
+    async fn open(&mut self, name: &str) -> Result<Arc<dyn Device>, OpenError> {
+        if let Some((known, device)) = &self.opened
+            && known == name
+        {
+            return Ok(device.clone());
+        }
+        // The one before closes first: nobody asks about two exports at a time.
+        self.opened = None;
+        let device = self.exports.open(name).await?;
+        self.opened = Some((name.to_owned(), device.clone()));
+        Ok(device)
+    }
+
+    fn terms_for(&self, name: &str) -> Terms {
+        Terms { structured: self.structured, allocation: self.allocation_for.as_deref() == Some(name) }
+    }
+
+    async fn export_name(&mut self, payload: &[u8]) -> Result<Step, SessionError> {
+        // This option has no error reply: all that is left is to hang up.
+        let name = std::str::from_utf8(payload).ok().filter(|name| name.len() <= MAX_NAME);
+        let name = name.ok_or(SessionError::Protocol("no export name"))?;
+        let Ok(device) = self.open(name).await else { return Ok(Step::End) };
+        let facts = Facts::of(&*device);
+        proto::encode_export_name_reply(&mut self.out, facts.size, facts.export_flags(), self.zeroes);
+        Ok(Step::Serve(device, self.terms_for(name)))
+    }
+
+    async fn info(&mut self, option: u32, payload: &[u8]) -> Step {
+        let request = match InfoRequest::decode(payload) {
+            Ok(request) => request,
+            Err(bad) => {
+                let (kind, text) = bad.reply();
+                self.reply(option, kind, text);
+                return Step::Next;
+            }
+        };
+        let device = match self.open(request.name).await {
+            Ok(device) => device,
+            Err(error) => {
+                self.reply(option, refusal(error.kind), &error.reason);
+                return Step::Next;
+            }
+        };
+        let facts = Facts::of(&*device);
+        proto::encode_info_export(&mut self.out, option, facts.size, facts.export_flags());
+        if request.wants(info::NAME) {
+            proto::encode_info_text(&mut self.out, option, info::NAME, request.name);
+        }
+        if request.wants(info::DESCRIPTION) {
+            proto::encode_description(&mut self.out, option, &device.description());
+        }
+        if request.wants(info::BLOCK_SIZE) {
+            proto::encode_info_block_size(&mut self.out, option);
+        }
+        self.reply(option, rep::ACK, "");
+        if option == opt::GO { Step::Serve(device, self.terms_for(request.name)) } else { Step::Next }
+    }
+
+    async fn list(&mut self) -> Result<(), SessionError> {
+        for export in self.exports.list().await {
+            if export.name.len() > MAX_NAME {
+                tracing::warn!(name = export.name, "export not listed: its name is longer than 255 bytes");
+                continue;
+            }
+            proto::encode_option_server(&mut self.out, opt::LIST, &export.name, &export.description);
+            if self.out.len() >= LIST_PART {
+                self.writer.write_all(&self.out).await?;
+                self.out.clear();
+            }
+        }
+        self.reply(opt::LIST, rep::ACK, "");
+        Ok(())
+    }
+
+    async fn meta_context(&mut self, option: u32, payload: &[u8]) {
+        let select = option == opt::SET_META_CONTEXT;
+        if select {
+            // Whatever becomes of this one, it replaces the selection before.
+            self.allocation_for = None;
+        }
+        let query = match MetaQuery::decode(payload) {
+            Ok(query) if self.structured => query,
+            Ok(_) => {
+                return self.reply(option, rep::ERR_INVALID, "structured replies were not negotiated");
+            }
+            Err(bad) => {
+                let (kind, text) = bad.reply();
+                return self.reply(option, kind, text);
+            }
+        };
+        if let Err(error) = self.open(query.name).await {
+            return self.reply(option, refusal(error.kind), &error.reason);
+        }
+        let listed = !select && (query.empty || query.asks(BASE_NAMESPACE));
+        if listed || query.asks(BASE_ALLOCATION) {
+            let id = if select { ALLOCATION_CONTEXT } else { 0 };
+            proto::encode_meta_context(&mut self.out, option, id, BASE_ALLOCATION);
+            if select {
+                self.allocation_for = Some(query.name.to_owned());
+            }
+        }
+        self.reply(option, rep::ACK, "");
+    }
+}
+
+/// What a client is told when an export is not opened.
+fn refusal(kind: OpenErrorKind) -> u32 {
+    match kind {
+        OpenErrorKind::Unknown => rep::ERR_UNKNOWN,
+        OpenErrorKind::Refused => rep::ERR_POLICY,
+        OpenErrorKind::ShuttingDown => rep::ERR_SHUTDOWN,
+        OpenErrorKind::Failed => rep::ERR_PLATFORM,
+    }
+}
