@@ -1,7 +1,7 @@
 //! Putting a container together.
 
 use seal::{Kind, Sealer};
-use units::{ContainerId, Fingerprint, PageBuf, PageSlice, crc32c};
+use units::{Address, ContainerId, Fingerprint, PAGE, PageBuf, PageSlice, crc32c};
 
 use crate::{
     Change, ENTRY_BYTES, Entry, Head, HeadPlace, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes,
@@ -25,6 +25,16 @@ pub struct Built {
     pub bytes: PageSlice,
     /// F: payload bytes of each fragment.
     pub fragment_bytes: usize,
+}
+
+impl Built {
+    /// The address of a slot.
+    ///
+    /// # Panics
+    /// When the builder gave no such slot: a bug of the caller.
+    pub fn address(&self, slot: u16) -> Address {
+        self.head.address(slot, (self.fragment_bytes / PAGE) as u16).expect("the builder gave this slot")
+    }
 }
 
 impl Builder {

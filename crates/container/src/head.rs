@@ -150,10 +150,11 @@ impl Head {
         HeadPlace { entries: self.entries.len() as u32, map_log_bytes: self.map_log_bytes }
     }
 
-    /// The address of a slot.
-    pub fn address(&self, slot: u16) -> Option<Address> {
+    /// The address of a slot in a container cut into fragments of `fragment_pages` pages.
+    pub fn address(&self, slot: u16, fragment_pages: u16) -> Option<Address> {
         let entry = self.entries.get(usize::from(slot))?;
-        Some(Address { container: self.container, slot, offset: entry.offset, length: entry.length })
+        let (offset, length) = (entry.offset, entry.length);
+        Some(Address { container: self.container, slot, fragment_pages, offset, length })
     }
 
     /// Writes prelude and directory to the start of `out`.

@@ -1,1 +1,47 @@
-//! data.
+//! The data node: keeps journal segments and fragments on its media, and holds no keys.
+//!
+//! ```text
+//!  medium   0            64 KiB       68 KiB                                                            end
+//!           | superblock | superblock | table log | table A | table B | journal slots | fragments ... |
+//!            (copy 1)     (copy 2)     ring of pages          whole table, in turns     free extents
+//! ```
+//! The superblock comes first, twice, because it names the site and carries its wrapped keys. The allocation table
+//! says where each fragment lies: every change is one page of the table log, made durable in the same sync as the
+//! fragment; the whole table is written to A and B in turns. A start reads one table and the log, never the
+//! fragments; when both tables are damaged they are rebuilt from the fragment headers.
+//!
+//! Vocabulary: a **slot** is room for one journal segment. An **extent** is room for one fragment, in pages.
+//!
+//! Invariants: an answer to a write is given only when it is durable. No extent holds two fragments of the table.
+//! Nothing is updated in place; a freed extent is used again only when the freeing is durable.
+//!
+//! Crash rules: a fragment in the table whose bytes never landed is found by its CRCs and belongs to a container
+//! without a commit record. A page of the table log that is damaged loses one change: a fragment that is missing
+//! (decoded from the others) or one that is kept too long (freed again at the next start).
+//!
+//! What it does not do: it knows no container's meaning, no disk, no commit; it never decides what to delete.
+
+mod fragments;
+mod layout;
+mod local;
+mod node;
+mod slots;
+mod superblock;
+mod table;
+
+pub use layout::{Layout, Params};
+pub use local::LocalTransport;
+pub use node::{MediumNode, OpenError, OpenErrorKind, format, open};
+pub use superblock::{Superblock, read_superblock, write_superblock};
+
+/// Entry point for fuzzing: decoders must answer any input with a value or an error.
+pub mod fuzz {
+    /// Decodes `input` as a superblock, a page of the table log and a table.
+    pub fn fuzz_body(input: &[u8]) {
+        let _ = crate::Superblock::decode(input);
+        crate::table::fuzz_body(input);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -95,8 +95,11 @@ pub enum Request {
         /// Most entries of the answer.
         limit: u32,
     },
-    /// Asks for the medium's room and health.
-    Info,
+    /// Asks for the medium's room.
+    Info {
+        /// Bytes of the extents that `free_extents` of the answer counts in.
+        extent: u64,
+    },
 }
 
 /// An answer.
@@ -146,10 +149,8 @@ pub struct MediumInfo {
     pub capacity: u64,
     /// Bytes of the data area that no fragment holds.
     pub free: u64,
-    /// Bytes in free extents of at least `extent` bytes each, counted in whole such extents.
+    /// Extents of the size asked for that would fit.
     pub free_extents: u64,
-    /// The extent that `free_extents` counts in: the largest fragment with its header.
-    pub extent: u64,
     /// What the file system below still has; `u64::MAX` when the question has no meaning.
     pub room_below: u64,
     /// Journal slots in all.

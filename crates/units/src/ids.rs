@@ -133,13 +133,16 @@ impl ContainerId {
 
 /// Where a sealed unit lies: container, slot of its directory, and the bytes within the container.
 ///
-/// `offset` and `length` repeat what the directory says under `slot`, so that a cold read needs no directory.
+/// `offset` and `length` repeat what the directory says under `slot`, and `fragment_pages` tells how the container
+/// is cut, so that a cold read needs neither directory nor any table of containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// The container.
     pub container: ContainerId,
     /// Index into the container's directory.
     pub slot: u16,
+    /// Payload of each of the container's fragments, in pages.
+    pub fragment_pages: u16,
     /// Byte offset of the unit within the container.
     pub offset: u32,
     /// Bytes of the unit, header and tag included.

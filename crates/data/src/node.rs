@@ -1,0 +1,366 @@
+//! One medium as the data node serves it: opening, formatting, and the table log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use container::FragmentHeader;
+use media::{MediaError, MediaErrorKind, Medium};
+use proto::{CallError, CallErrorKind, MediumInfo, Request, Response};
+use units::{MediumId, PAGE, PageSlice, SiteId};
+
+use crate::layout::Layout;
+use crate::slots::Slots;
+use crate::superblock::{Superblock, read_superblock, write_superblock};
+use crate::table::{Change, Extent, FragmentKey, Table, TablePlace, decode_log, encode_log};
+
+/// Bytes read at a time when a whole region is read.
+const READ_BYTES: usize = 1 << 20;
+
+/// Why a medium cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenErrorKind {
+    /// It could not be read or written.
+    Medium,
+    /// It carries no superblock.
+    NotFormatted,
+    /// It belongs to another site.
+    ForeignSite,
+    /// It is smaller than when it was formatted, or too small at all.
+    TooSmall,
+}
+
+/// A medium cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{medium}: {reason}")]
+pub struct OpenError {
+    /// What to do about it.
+    pub kind: OpenErrorKind,
+    /// Path or name of the medium.
+    pub medium: String,
+    /// What was found and what to do next.
+    pub reason: String,
+}
+
+impl OpenError {
+    fn new(kind: OpenErrorKind, medium: &dyn Medium, reason: impl Into<String>) -> Self {
+        Self { kind, medium: medium.name().to_owned(), reason: reason.into() }
+    }
+}
+
+fn failed(medium: &dyn Medium) -> impl Fn(MediaError) -> OpenError {
+    let name = medium.name().to_owned();
+    move |error| OpenError { kind: OpenErrorKind::Medium, medium: name.clone(), reason: error.to_string() }
+}
+
+/// Makes a medium part of a site: empty table, superblock last. What was on the medium is lost.
+///
+/// # Errors
+/// When the medium is too small or a write fails.
+pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), OpenError> {
+    let too_small = "it is too small for the journal and one container";
+    let layout = Layout::new(superblock.params, medium.len())
+        .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, medium, too_small))?;
+    let failed = failed(medium);
+    let page = PageSlice::from(units::PageBuf::zeroed(PAGE));
+    for slot in 0..layout.slot_count {
+        medium.write(layout.slot(slot), page.clone()).await.map_err(&failed)?;
+    }
+    for number in 0..u64::from(layout.params.log_pages) {
+        medium.write(layout.log + number * PAGE as u64, page.clone()).await.map_err(&failed)?;
+    }
+    let empty = Table::new(layout.data, layout.end, layout.params.fragments_max).encode(0).share();
+    for table in layout.tables {
+        medium.write(table, empty.clone()).await.map_err(&failed)?;
+    }
+    medium.sync().await.map_err(&failed)?;
+    write_superblock(medium, superblock).await.map_err(&failed)
+}
+
+/// Opens a formatted medium of site `site` and reads its allocation table.
+///
+/// # Errors
+/// When it is of another site, not formatted, shorter than it was, or cannot be read.
+pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, OpenError> {
+    let superblock = read_superblock(&*medium).await.map_err(failed(&*medium))?.ok_or_else(|| {
+        OpenError::new(OpenErrorKind::NotFormatted, &*medium, "it carries no Holdfast superblock")
+    })?;
+    if superblock.site != site {
+        let reason = format!("it belongs to site {}, not to site {site}: left untouched", superblock.site);
+        return Err(OpenError::new(OpenErrorKind::ForeignSite, &*medium, reason));
+    }
+    if medium.len() < superblock.medium_bytes {
+        let reason = format!(
+            "it has {} bytes, and {} when it was formatted: it was cut short",
+            medium.len(),
+            superblock.medium_bytes
+        );
+        return Err(OpenError::new(OpenErrorKind::TooSmall, &*medium, reason));
+    }
+    let layout = Layout::new(superblock.params, superblock.medium_bytes)
+        .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, &*medium, "its layout makes no sense"))?;
+    let loaded = Loader { medium: &*medium, layout }.load().await.map_err(failed(&*medium))?;
+    let slots = Slots::read(&*medium, &layout).await.map_err(failed(&*medium))?;
+    let node = MediumNode {
+        id: superblock.medium,
+        medium: medium.clone(),
+        layout,
+        state: Mutex::new(State { table: loaded.table, log: loaded.log, pending: Vec::new() }),
+        checkpointing: tokio::sync::Mutex::new(()),
+        slots: Mutex::new(slots),
+    };
+    if loaded.damaged {
+        tracing::warn!(medium = medium.name(), "an allocation table was damaged: writing it anew");
+        for _ in 0..2 {
+            node.checkpoint().await.map_err(failed(&*medium))?;
+        }
+    }
+    Ok(node)
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// Number of the next page.
+    pub(crate) next: u64,
+    /// Up to which page each of the two tables holds all changes.
+    pub(crate) tables: [u64; 2],
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) table: Table,
+    pub(crate) log: Log,
+    /// Fragments that are on their way: in the table, not yet durable.
+    pub(crate) pending: Vec<FragmentKey>,
+}
+
+/// One medium in use.
+#[derive(Debug)]
+pub struct MediumNode {
+    pub(crate) id: MediumId,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) layout: Layout,
+    pub(crate) state: Mutex<State>,
+    checkpointing: tokio::sync::Mutex<()>,
+    pub(crate) slots: Mutex<Slots>,
+}
+
+impl MediumNode {
+    /// Which medium this is.
+    pub fn id(&self) -> MediumId {
+        self.id
+    }
+
+    /// The medium itself.
+    pub fn medium(&self) -> &Arc<dyn Medium> {
+        &self.medium
+    }
+
+    /// Where things lie on it.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Serves one request.
+    ///
+    /// # Errors
+    /// See [`CallErrorKind`].
+    pub async fn handle(&self, request: Request) -> Result<Response, CallError> {
+        match request {
+            Request::SegmentOpen { id, header } => self.segment_open(id, header).await,
+            Request::SegmentAppend { id, offset, bytes } => self.segment_append(id, offset, bytes).await,
+            Request::SegmentList => Ok(Response::Segments(self.segments())),
+            Request::SegmentRead { id, offset, length } => self.segment_read(id, offset, length).await,
+            Request::SegmentFree(ids) => self.segment_free(&ids).await,
+            Request::FragmentWrite { header, payload, replace } => {
+                self.fragment_write(*header, payload, replace).await
+            }
+            Request::FragmentRead { container, index, offset, length, verify } => {
+                self.fragment_read((container, index), offset, length, verify).await
+            }
+            Request::FragmentHeader { container, index } => {
+                let (header, _) = self.fragment_header((container, index)).await?;
+                Ok(Response::Header(Box::new(header)))
+            }
+            Request::FragmentFree(containers) => self.fragment_free(&containers).await,
+            Request::FragmentList { after, limit } => {
+                Ok(Response::Fragments(self.lock().table.list(after, limit as usize)))
+            }
+            Request::Info { extent } => Ok(Response::Info(self.info(extent))),
+        }
+    }
+
+    fn info(&self, extent: u64) -> MediumInfo {
+        let state = self.lock();
+        let slots = self.lock_slots();
+        MediumInfo {
+            capacity: state.table.capacity(),
+            free: state.table.free_bytes(),
+            free_extents: state.table.fitting(extent),
+            room_below: self.medium.room(),
+            slots: self.layout.slot_count,
+            slots_free: slots.free_count(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Plain data, valid after every statement: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn error(&self, kind: CallErrorKind, reason: impl Into<String>) -> CallError {
+        CallError { kind, medium: self.id, reason: reason.into() }
+    }
+
+    pub(crate) fn media_error(&self, error: &MediaError) -> CallError {
+        let kind = match error.kind {
+            MediaErrorKind::NoSpace => CallErrorKind::NoSpace,
+            MediaErrorKind::Invalid => CallErrorKind::Invalid,
+            MediaErrorKind::Io | MediaErrorKind::Gone | MediaErrorKind::Busy => CallErrorKind::Failed,
+        };
+        self.error(kind, error.to_string())
+    }
+
+    /// Waits until the ring has a free page.
+    pub(crate) async fn log_room(&self) -> Result<(), CallError> {
+        while self.wants_checkpoint() {
+            let _turn = self.checkpointing.lock().await;
+            if self.wants_checkpoint() {
+                self.checkpoint().await.map_err(|error| self.media_error(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ring keeps what the older table lacks; a table at each quarter of it leaves the rest as slack.
+    fn wants_checkpoint(&self) -> bool {
+        let log = &self.lock().log;
+        log.next - log.tables[0].max(log.tables[1]) > u64::from(self.layout.params.log_pages) / 4
+    }
+
+    /// Enters `changes` under the lock of `state`; gives where the page goes and the page.
+    pub(crate) fn log_page(&self, state: &mut State, changes: &[Change]) -> (u64, PageSlice) {
+        let (number, ring) = (state.log.next, u64::from(self.layout.params.log_pages));
+        assert!(
+            number - state.log.tables[0].min(state.log.tables[1]) <= ring,
+            "the table log keeps what a table lacks"
+        );
+        state.log.next += 1;
+        let place = self.layout.log + number % ring * PAGE as u64;
+        (place, encode_log(number, changes).share())
+    }
+
+    /// Writes the whole table over the older of the two stored ones. One at a time.
+    async fn checkpoint(&self) -> Result<(), MediaError> {
+        let (which, number, bytes) = {
+            let state = self.lock();
+            let which = usize::from(state.log.tables[1] < state.log.tables[0]);
+            let number = state.log.next - 1;
+            (which, number, state.table.encode(number))
+        };
+        self.medium.write(self.layout.tables[which], bytes.share()).await?;
+        self.medium.sync().await?;
+        self.lock().log.tables[which] = number;
+        Ok(())
+    }
+}
+
+struct Loaded {
+    table: Table,
+    log: Log,
+    damaged: bool,
+}
+
+struct Loader<'a> {
+    medium: &'a dyn Medium,
+    layout: Layout,
+}
+
+impl Loader<'_> {
+    async fn load(&self) -> Result<Loaded, MediaError> {
+        let mut stored = Vec::new();
+        for which in 0..2 {
+            if let Some(table) = self.table(which).await {
+                stored.push((table.0, which, table.1));
+            }
+        }
+        let damaged = stored.len() < 2;
+        stored.sort_by_key(|(number, which, _)| (*number, *which));
+        let mut tables = [0; 2];
+        for (number, which, _) in &stored {
+            tables[*which] = *number;
+        }
+        let (mut table, from) = match stored.pop() {
+            Some((number, _, table)) => (table, number),
+            None => (self.rebuild().await?, u64::MAX),
+        };
+        let mut pages = self.log_pages().await?;
+        let last = pages.last().map_or(0, |(number, _)| *number).max(tables[0]).max(tables[1]);
+        pages.retain(|(number, _)| *number > from);
+        for (_, changes) in pages {
+            changes.into_iter().for_each(|change| table.apply(change));
+        }
+        if damaged {
+            // What the lost table held up to is unknown; both are written anew before anything else.
+            tables = [last; 2];
+        }
+        Ok(Loaded { table, log: Log { next: last + 1, tables }, damaged })
+    }
+
+    fn empty(&self) -> Table {
+        Table::new(self.layout.data, self.layout.end, self.layout.params.fragments_max)
+    }
+
+    async fn table(&self, which: usize) -> Option<(u64, Table)> {
+        let start = self.layout.tables[which];
+        let first = self.medium.read(start, PAGE).await.ok()?;
+        let place = TablePlace::peek(first.as_ref(), self.layout.params.fragments_max)?;
+        let bytes = self.medium.read(start, place.bytes()).await.ok()?;
+        let mut table = self.empty();
+        table.load(bytes.as_ref(), place)?;
+        Some((place.number, table))
+    }
+
+    /// All sound pages of the table log, by number.
+    async fn log_pages(&self) -> Result<Vec<(u64, Vec<Change>)>, MediaError> {
+        let total = self.layout.params.log_pages as usize * PAGE;
+        let mut pages = Vec::new();
+        for offset in (0..total).step_by(READ_BYTES) {
+            let length = READ_BYTES.min(total - offset);
+            let bytes = self.medium.read(self.layout.log + offset as u64, length).await?;
+            pages.extend(bytes.as_ref().chunks(PAGE).filter_map(decode_log));
+        }
+        pages.sort_by_key(|(number, _)| *number);
+        Ok(pages)
+    }
+
+    /// The table from the fragment headers: the last resort when both stored tables are damaged.
+    async fn rebuild(&self) -> Result<Table, MediaError> {
+        tracing::warn!(
+            medium = self.medium.name(),
+            "both allocation tables are damaged: reading all fragment headers"
+        );
+        let mut table = self.empty();
+        let mut window = self.layout.data;
+        while window < self.layout.end {
+            let length = (self.layout.end - window).min(READ_BYTES as u64) as usize;
+            let bytes = self.medium.read(window, length).await?;
+            for (i, page) in bytes.as_ref().chunks(PAGE).enumerate() {
+                let offset = window + (i * PAGE) as u64;
+                let Some(header_bytes) = FragmentHeader::peek(page) else { continue };
+                if offset + header_bytes as u64 > self.layout.end {
+                    continue;
+                }
+                let Ok(whole) = self.medium.read(offset, header_bytes).await else { continue };
+                let Ok(header) = FragmentHeader::decode(whole.as_ref()) else { continue };
+                let payload = header.payload_bytes() as u32;
+                let extent = Extent { offset, payload, allocation: header.allocation };
+                table.apply(Change::Add((header.container, header.index), extent));
+            }
+            window += length as u64;
+        }
+        Ok(table)
+    }
+}

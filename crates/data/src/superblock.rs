@@ -1,0 +1,148 @@
+//! The superblock: which site a medium belongs to, and the site's wrapped keys.
+//!
+//! ```text
+//!  "HFSB" | version u16 | zero u16 | generation u64 | site 16 | medium 16 | medium bytes u64
+//!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | zero 4
+//!  | wrapped keys 172 | CRC-32C u32 | zeros to a page
+//! ```
+//! Two copies, the first at 0, the second at 64 KiB; they are written one after the other with a sync between, so a
+//! crash leaves at least one whole. The higher generation wins.
+
+use media::{MediaError, Medium};
+use seal::{WRAPPED_BYTES, WrappedKeys};
+use units::{MediumId, PAGE, PageBuf, SiteId, crc32c};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::layout::{Params, SUPERBLOCK_COPY};
+
+const MAGIC: [u8; 4] = *b"HFSB";
+const VERSION: u16 = 1;
+const RAW_BYTES: usize = 256;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 4],
+    version: U16,
+    zero: U16,
+    generation: U64,
+    site: [u8; 16],
+    medium: [u8; 16],
+    medium_bytes: U64,
+    container_bytes: U32,
+    segment_bytes: U32,
+    segments_max: U32,
+    log_pages: U32,
+    fragments_max: U32,
+    spare: [u8; 4],
+    keys: [u8; WRAPPED_BYTES],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<Raw>() == RAW_BYTES);
+
+/// What a medium says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// Count of rewrites.
+    pub generation: u64,
+    /// The site.
+    pub site: SiteId,
+    /// The medium.
+    pub medium: MediumId,
+    /// Bytes of the medium when it was formatted.
+    pub medium_bytes: u64,
+    /// Sizes of the site.
+    pub params: Params,
+    /// The site's keys.
+    pub keys: WrappedKeys,
+}
+
+impl Superblock {
+    /// The stored form: one page.
+    pub fn encode(&self) -> PageBuf {
+        let mut raw = Raw {
+            magic: MAGIC,
+            version: U16::new(VERSION),
+            zero: U16::new(0),
+            generation: U64::new(self.generation),
+            site: self.site.0,
+            medium: self.medium.0,
+            medium_bytes: U64::new(self.medium_bytes),
+            container_bytes: U32::new(self.params.container_bytes),
+            segment_bytes: U32::new(self.params.segment_bytes),
+            segments_max: U32::new(self.params.segments_max),
+            log_pages: U32::new(self.params.log_pages),
+            fragments_max: U32::new(self.params.fragments_max),
+            spare: [0; 4],
+            keys: self.keys.encode(),
+            crc: U32::new(0),
+        };
+        raw.crc = U32::new(crc32c(raw.as_bytes()));
+        PageBuf::copy_of(raw.as_bytes())
+    }
+
+    /// Reads one copy; `None` when it is damaged or no superblock of version 1.
+    pub fn decode(page: &[u8]) -> Option<Self> {
+        let (raw, _) = Raw::read_from_prefix(page).ok()?;
+        let blank = Raw { crc: U32::new(0), ..raw };
+        if raw.magic != MAGIC || raw.version.get() != VERSION || crc32c(blank.as_bytes()) != raw.crc.get() {
+            return None;
+        }
+        let params = Params {
+            container_bytes: raw.container_bytes.get(),
+            segment_bytes: raw.segment_bytes.get(),
+            segments_max: raw.segments_max.get(),
+            log_pages: raw.log_pages.get(),
+            fragments_max: raw.fragments_max.get(),
+        };
+        let keys = WrappedKeys::decode(&raw.keys)?;
+        params.are_sane().then_some(Self {
+            generation: raw.generation.get(),
+            site: SiteId(raw.site),
+            medium: MediumId(raw.medium),
+            medium_bytes: raw.medium_bytes.get(),
+            params,
+            keys,
+        })
+    }
+}
+
+/// Reads the superblock of a medium and mends a damaged or older copy. `None` when neither copy is one.
+///
+/// # Errors
+/// When neither copy could be read at all.
+pub async fn read_superblock(medium: &dyn Medium) -> Result<Option<Superblock>, MediaError> {
+    if medium.len() < SUPERBLOCK_COPY + PAGE as u64 {
+        return Ok(None);
+    }
+    let pages = [medium.read(0, PAGE).await, medium.read(SUPERBLOCK_COPY, PAGE).await];
+    let copies = pages.each_ref().map(|page| page.as_ref().ok().and_then(|p| Superblock::decode(p.as_ref())));
+    let newest = copies.iter().flatten().max_by_key(|copy| copy.generation).cloned();
+    match (newest, pages) {
+        (Some(newest), _) => {
+            if copies.iter().any(|copy| copy.as_ref() != Some(&newest)) {
+                tracing::warn!(medium = medium.name(), "a superblock copy is damaged or old: rewriting both");
+                // The medium may be failing; it has one good copy, and writing will tell soon enough.
+                let _ = write_superblock(medium, &newest).await;
+            }
+            Ok(Some(newest))
+        }
+        (None, [Err(error), Err(_)]) => Err(error),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Writes both copies, one after the other.
+///
+/// # Errors
+/// When a write or sync fails; at least one old or new copy then stands.
+pub async fn write_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<(), MediaError> {
+    let page = superblock.encode().share();
+    for offset in [0, SUPERBLOCK_COPY] {
+        medium.write(offset, page.clone()).await?;
+        medium.sync().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! Records and what a start record carries.
+//!
+//! ```text
+//!  record    | kind u8 | zero 3 | body bytes u32 | body |
+//!  write     disk u64 | lba u64 | fingerprint 16 | sealed unit
+//!  hole      disk u64 | lba u64 | blocks u64
+//!  meta      fingerprint 16 | sealed unit
+//!  commit, checkpoint, row, start: postcard
+//! ```
+//! Kinds 7 (cut) and 8 (reference to a durable block) are reserved. A start record takes no seq and stands alone in
+//! the first batch of its segment.
+
+use container::HeadPlace;
+use serde::{Deserialize, Serialize};
+use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, MediumId, Seq};
+
+use crate::JournalFormatError;
+
+const WRITE: u8 = 1;
+const HOLE: u8 = 2;
+const META: u8 = 3;
+const COMMIT: u8 = 4;
+const CHECKPOINT: u8 = 5;
+const ROW: u8 = 6;
+const START: u8 = 9;
+const RECORD_HEADER_BYTES: usize = 8;
+
+/// A container became part of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The container.
+    pub container: ContainerId,
+    /// Bytes of the container.
+    pub total: u32,
+    /// Directory entries.
+    pub entries: u32,
+    /// Bytes of the sealed map log; 0 when there is none.
+    pub map_log_bytes: u32,
+    /// Name of the map log.
+    pub map_log: Fingerprint,
+    /// Count of commits of the site: their order.
+    pub ordinal: u64,
+    /// Every record before this seq is now covered by committed containers.
+    pub covered: Seq,
+    /// Blocks of guest data in it.
+    pub blocks: u32,
+    /// Bytes of their sealed units.
+    pub block_bytes: u64,
+}
+
+impl Commit {
+    /// Where the parts of the container's head lie.
+    pub fn place(&self) -> HeadPlace {
+        HeadPlace { entries: self.entries, map_log_bytes: self.map_log_bytes }
+    }
+}
+
+/// One piece of a metadata checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaPiece {
+    /// Name of the piece.
+    pub fingerprint: Fingerprint,
+    /// Where it lies.
+    pub address: Address,
+}
+
+/// A checkpoint: the maps and the metadata up to a commit stand in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckpointPointer {
+    /// Count of checkpoints of the site.
+    pub number: u64,
+    /// The checkpoint object, in order.
+    pub pieces: Vec<MetaPiece>,
+    /// Commits with a lower ordinal are in it.
+    pub commits_before: u64,
+    /// Metadata records with a seq below this are in it.
+    pub meta_before: Seq,
+}
+
+/// A row of the layout: which media hold the fragments of a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Row {
+    /// Geometry class.
+    pub class: u8,
+    /// Row of the class.
+    pub row: u16,
+    /// Media by fragment index.
+    pub members: Vec<MediumId>,
+}
+
+/// A segment that still holds records no container covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSegment {
+    /// Count within the stream.
+    pub number: u32,
+    /// Seq of its first record.
+    pub first_seq: Seq,
+}
+
+/// All that recovery must know from before this segment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// Records before this seq are covered by `commits` and the checkpoint.
+    pub covered: Seq,
+    /// Older segments of the stream that hold records from `covered` on, oldest first.
+    pub live: Vec<LiveSegment>,
+    /// The last checkpoint.
+    pub checkpoint: Option<CheckpointPointer>,
+    /// Commits since the checkpoint, oldest first.
+    pub commits: Vec<Commit>,
+    /// Metadata records since the checkpoint: seq, name, sealed unit.
+    pub meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
+    /// The layout.
+    pub rows: Vec<Row>,
+    /// Containers minted so far by the writing incarnation and earlier ones, and those of them that were given up.
+    pub ledger: Vec<LedgerRun>,
+}
+
+/// What became of the containers of one incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRun {
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// Containers below this number were minted.
+    pub minted: u32,
+    /// Those of them that were never committed.
+    pub abandoned: Vec<u32>,
+}
+
+/// A record read from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A block was written.
+    Write {
+        /// The disk.
+        disk: DiskId,
+        /// The block.
+        lba: Lba,
+        /// Name of the block.
+        fingerprint: Fingerprint,
+        /// Its sealed unit.
+        unit: Vec<u8>,
+    },
+    /// Blocks became holes.
+    Hole {
+        /// The disk.
+        disk: DiskId,
+        /// First block.
+        lba: Lba,
+        /// Number of blocks.
+        count: u64,
+    },
+    /// A record of the metadata store.
+    Meta {
+        /// Name of the record.
+        fingerprint: Fingerprint,
+        /// Its sealed unit.
+        unit: Vec<u8>,
+    },
+    /// A container became part of the site.
+    Commit(Commit),
+    /// A checkpoint was taken.
+    Checkpoint(CheckpointPointer),
+    /// A row joined the layout.
+    Row(Row),
+    /// The start of a segment.
+    Start(Box<Start>),
+}
+
+/// A record to be appended. Units are shared with the write buffer, not copied.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A block was written.
+    Write {
+        /// The disk.
+        disk: DiskId,
+        /// The block.
+        lba: Lba,
+        /// Name of the block.
+        fingerprint: Fingerprint,
+        /// Its sealed unit.
+        unit: bytes::Bytes,
+    },
+    /// Blocks became holes.
+    Hole {
+        /// The disk.
+        disk: DiskId,
+        /// First block.
+        lba: Lba,
+        /// Number of blocks.
+        count: u64,
+    },
+    /// A record of the metadata store.
+    Meta {
+        /// Name of the record.
+        fingerprint: Fingerprint,
+        /// Its sealed unit.
+        unit: bytes::Bytes,
+    },
+    /// A container became part of the site.
+    Commit(Commit),
+    /// A checkpoint was taken.
+    Checkpoint(CheckpointPointer),
+    /// A row joined the layout.
+    Row(Row),
+}
+
+impl Entry {
+    /// Bytes of the encoded record, exact for writes and holes and an upper bound for the others.
+    pub fn encoded_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES
+            + match self {
+                Self::Write { unit, .. } => 32 + unit.len(),
+                Self::Hole { .. } => 24,
+                Self::Meta { unit, .. } => 16 + unit.len(),
+                Self::Commit(commit) => postcard_bytes(commit).len(),
+                Self::Checkpoint(pointer) => postcard_bytes(pointer).len(),
+                Self::Row(row) => postcard_bytes(row).len(),
+            }
+    }
+
+    /// Appends the record to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Write { disk, lba, fingerprint, unit } => {
+                header(out, WRITE, 32 + unit.len());
+                out.extend_from_slice(&disk.0.to_le_bytes());
+                out.extend_from_slice(&lba.0.to_le_bytes());
+                out.extend_from_slice(&fingerprint.0);
+                out.extend_from_slice(unit);
+            }
+            Self::Hole { disk, lba, count } => {
+                header(out, HOLE, 24);
+                for field in [disk.0, lba.0, *count] {
+                    out.extend_from_slice(&field.to_le_bytes());
+                }
+            }
+            Self::Meta { fingerprint, unit } => {
+                header(out, META, 16 + unit.len());
+                out.extend_from_slice(&fingerprint.0);
+                out.extend_from_slice(unit);
+            }
+            Self::Commit(commit) => postcard_record(out, COMMIT, commit),
+            Self::Checkpoint(pointer) => postcard_record(out, CHECKPOINT, pointer),
+            Self::Row(row) => postcard_record(out, ROW, row),
+        }
+    }
+}
+
+impl Start {
+    /// Appends the start record to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        postcard_record(out, START, self);
+    }
+}
+
+fn postcard_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain values always encode")
+}
+
+fn postcard_record<T: Serialize>(out: &mut Vec<u8>, kind: u8, value: &T) {
+    let body = postcard_bytes(value);
+    header(out, kind, body.len());
+    out.extend_from_slice(&body);
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, body: usize) {
+    out.extend_from_slice(&[kind, 0, 0, 0]);
+    out.extend_from_slice(&(body as u32).to_le_bytes());
+}
+
+/// Reads the records of a batch whose MAC is verified; `first` is the seq of the first and `count` how many there are.
+///
+/// # Errors
+/// When the payload does not decode: the writer was wrong, or the key is known to an attacker.
+pub fn decode_records(
+    first: Seq,
+    count: u32,
+    payload: &[u8],
+) -> Result<Vec<(Seq, Record)>, JournalFormatError> {
+    let mut rest = payload;
+    let mut records = Vec::new();
+    let mut seq = first;
+    while !rest.is_empty() {
+        let (record, behind) = decode_record(rest)?;
+        rest = behind;
+        let numbered = !matches!(record, Record::Start(_));
+        records.push((seq, record));
+        if numbered {
+            seq = Seq(seq.0.checked_add(1).ok_or_else(|| bad("the seq overflows"))?);
+        }
+    }
+    if seq.0 - first.0 == u64::from(count) { Ok(records) } else { Err(bad("the number of records is wrong")) }
+}
+
+fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
+    let (head, rest) =
+        bytes.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or_else(|| bad("it is cut short"))?;
+    let [kind, 0, 0, 0, l0, l1, l2, l3] = *head else { return Err(bad("its header makes no sense")) };
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let (body, rest) = rest.split_at_checked(length).ok_or_else(|| bad("its body is cut short"))?;
+    let record = match kind {
+        WRITE => {
+            let (fields, unit) = body.split_first_chunk::<32>().ok_or_else(|| bad("a write is cut short"))?;
+            Record::Write {
+                disk: DiskId(word(&fields[..8])),
+                lba: Lba(word(&fields[8..16])),
+                fingerprint: name(&fields[16..]),
+                unit: unit.to_vec(),
+            }
+        }
+        HOLE => {
+            let fields: &[u8; 24] = body.try_into().map_err(|_| bad("a hole has the wrong length"))?;
+            Record::Hole {
+                disk: DiskId(word(&fields[..8])),
+                lba: Lba(word(&fields[8..16])),
+                count: word(&fields[16..]),
+            }
+        }
+        META => {
+            let (fp, unit) =
+                body.split_first_chunk::<16>().ok_or_else(|| bad("a meta record is cut short"))?;
+            Record::Meta { fingerprint: name(fp), unit: unit.to_vec() }
+        }
+        COMMIT => Record::Commit(from_postcard(body)?),
+        CHECKPOINT => Record::Checkpoint(from_postcard(body)?),
+        ROW => Record::Row(from_postcard(body)?),
+        START => Record::Start(Box::new(from_postcard(body)?)),
+        _ => return Err(bad("it has an unknown kind")),
+    };
+    Ok((record, rest))
+}
+
+fn from_postcard<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, JournalFormatError> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(bad("its body does not decode")),
+    }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+fn name(bytes: &[u8]) -> Fingerprint {
+    let mut fp = Fingerprint::default();
+    fp.0.copy_from_slice(&bytes[..16]);
+    fp
+}
+
+fn bad(reason: &'static str) -> JournalFormatError {
+    JournalFormatError { what: "journal record", reason }
+}
