@@ -23,10 +23,12 @@
 mod digest;
 mod executor;
 mod medium;
-
+mod model;
+mod net;
 mod rng;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
 pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimStore};
-
+pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
+pub use net::{Fate, Link, LinkCounts, LinkPolicy};
 pub use rng::{MILLION, Rng};
