@@ -3,9 +3,7 @@
 use seal::{Kind, Sealer};
 use units::{Address, ContainerId, Fingerprint, PAGE, PageBuf, PageSlice, crc32c};
 
-use crate::{
-    Change, ENTRY_BYTES, Entry, Head, HeadPlace, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes,
-};
+use crate::{Change, ENTRY_BYTES, Entry, Head, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes};
 
 /// Collects units and changes; gives the same container for any id and geometry, so that a write that failed can
 /// be repeated under a new id.
@@ -43,19 +41,18 @@ impl Builder {
         Self::default()
     }
 
-    /// Adds a sealed unit and gives its slot.
+    /// Adds a sealed unit and gives its slot and its byte offset in the container.
     ///
     /// # Panics
     /// When the container has no slot left: the caller checks [`Builder::has_room`] first.
-    pub fn add(&mut self, kind: UnitKind, fingerprint: Fingerprint, unit: &[u8]) -> u16 {
+    pub fn add(&mut self, kind: UnitKind, fingerprint: Fingerprint, unit: &[u8]) -> (u16, u32) {
         assert!(self.entries.len() < SLOTS_MAX, "a container has at most {SLOTS_MAX} slots");
         let slot = self.entries.len() as u16;
-        // Offsets are counted from the first unit until the head's length is known.
-        let offset = self.units.len() as u32;
+        let offset = (PRELUDE_BYTES + self.units.len()) as u32;
         let length = unit.len() as u32;
         self.entries.push(Entry { fingerprint, offset, length, crc: crc32c(unit), kind, origin: slot });
         self.units.extend_from_slice(unit);
-        slot
+        (slot, offset)
     }
 
     /// Adds a map change.
@@ -92,19 +89,17 @@ impl Builder {
             map_log = sealer.fingerprint(Kind::MapLog, &plain);
             sealer.seal(Kind::MapLog, map_log, &plain, &mut map_log_unit);
         }
-        let place =
-            HeadPlace { entries: self.entries.len() as u32, map_log_bytes: map_log_unit.len() as u32 };
-        let start = place.end();
-        let total = start + self.units.len();
-        let entries = self.entries.iter().map(|e| Entry { offset: e.offset + start as u32, ..*e }).collect();
-        let head =
-            Head { container: id, total: total as u32, entries, map_log_bytes: place.map_log_bytes, map_log };
+        let units_end = PRELUDE_BYTES + self.units.len();
+        let total = units_end + self.entries.len() * ENTRY_BYTES + map_log_unit.len();
+        let entries = self.entries.clone();
+        let map_log_bytes = map_log_unit.len() as u32;
+        let head = Head { container: id, total: total as u32, entries, map_log_bytes, map_log };
         let fragment = fragment_bytes(total, k);
         let mut buf = PageBuf::zeroed(fragment * k);
         let out = buf.as_mut();
-        head.encode_into(out);
-        out[place.directory_end()..start].copy_from_slice(&map_log_unit);
-        out[start..total].copy_from_slice(&self.units);
+        out[PRELUDE_BYTES..units_end].copy_from_slice(&self.units);
+        out[total - map_log_unit.len()..total].copy_from_slice(&map_log_unit);
+        head.encode_into(&mut out[..total]);
         Built { head, bytes: buf.share(), fragment_bytes: fragment }
     }
 }

@@ -1,4 +1,4 @@
-//! Prelude and directory.
+//! Prelude and directory: the head of a container, though the directory lies behind the units.
 //!
 //! ```text
 //! prelude   "HFCO" | version u16 | zero u16 | container id 16 | total u32 | entries u32 | map log bytes u32
@@ -6,6 +6,8 @@
 //! entry     fingerprint 16 | offset u32 | length u32 | CRC-32C u32 | kind u8 | level u8 | origin slot u16
 //! ```
 //! The origin slot names the slot a moved unit had before; it equals the entry's own slot in a first writing.
+
+use std::ops::Range;
 
 use units::{Address, ContainerId, Fingerprint, crc32c};
 use zerocopy::little_endian::{U16, U32};
@@ -108,9 +110,11 @@ struct RawEntry {
 
 const _: () = assert!(size_of::<RawPrelude>() == PRELUDE_BYTES && size_of::<RawEntry>() == ENTRY_BYTES);
 
-/// Where the parts of a head lie.
+/// Where the parts of a container lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadPlace {
+    /// Bytes of the container.
+    pub total: u32,
     /// Entries of the directory.
     pub entries: u32,
     /// Bytes of the sealed map log; 0 when there is none.
@@ -118,14 +122,28 @@ pub struct HeadPlace {
 }
 
 impl HeadPlace {
-    /// Bytes of prelude and directory.
-    pub fn directory_end(&self) -> usize {
-        PRELUDE_BYTES + self.entries as usize * ENTRY_BYTES
+    /// Byte range of the directory.
+    pub fn directory(&self) -> Range<usize> {
+        let end = (self.total - self.map_log_bytes) as usize;
+        end - self.entries as usize * ENTRY_BYTES..end
     }
 
-    /// Bytes of the whole head.
-    pub fn end(&self) -> usize {
-        self.directory_end() + self.map_log_bytes as usize
+    /// Byte range of the map log.
+    pub fn map_log(&self) -> Range<usize> {
+        (self.total - self.map_log_bytes) as usize..self.total as usize
+    }
+
+    /// Byte range of directory and map log: what recovery reads.
+    pub fn tail(&self) -> Range<usize> {
+        self.directory().start..self.total as usize
+    }
+
+    fn of(prelude: &RawPrelude) -> Self {
+        Self {
+            total: prelude.total.get(),
+            entries: prelude.entries.get(),
+            map_log_bytes: prelude.map_log_bytes.get(),
+        }
     }
 }
 
@@ -138,7 +156,7 @@ pub struct Head {
     pub total: u32,
     /// The directory, by slot.
     pub entries: Vec<Entry>,
-    /// Bytes of the sealed map log, right behind the directory; 0 when there is none.
+    /// Bytes of the sealed map log, behind the directory; 0 when there is none.
     pub map_log_bytes: u32,
     /// Name of the map log.
     pub map_log: Fingerprint,
@@ -147,7 +165,7 @@ pub struct Head {
 impl Head {
     /// Where the parts lie.
     pub fn place(&self) -> HeadPlace {
-        HeadPlace { entries: self.entries.len() as u32, map_log_bytes: self.map_log_bytes }
+        HeadPlace { total: self.total, entries: self.entries.len() as u32, map_log_bytes: self.map_log_bytes }
     }
 
     /// The address of a slot in a container cut into fragments of `fragment_pages` pages.
@@ -157,10 +175,10 @@ impl Head {
         Some(Address { container: self.container, slot, fragment_pages, offset, length })
     }
 
-    /// Writes prelude and directory to the start of `out`.
+    /// Writes prelude and directory to their places in `out`, the whole container.
     pub(crate) fn encode_into(&self, out: &mut [u8]) {
-        let end = self.place().directory_end();
-        for (raw, entry) in out[PRELUDE_BYTES..end].chunks_mut(ENTRY_BYTES).zip(&self.entries) {
+        let directory = self.place().directory();
+        for (raw, entry) in out[directory.clone()].chunks_mut(ENTRY_BYTES).zip(&self.entries) {
             let (kind, level) = entry.kind.codes();
             let encoded = RawEntry {
                 fingerprint: entry.fingerprint.0,
@@ -185,53 +203,54 @@ impl Head {
             map_log: self.map_log.0,
             spare: [0; 8],
         };
-        out[..PRELUDE_BYTES].copy_from_slice(prelude.as_bytes());
-        prelude.crc = U32::new(crc32c(&out[..end]));
+        prelude.crc = U32::new(checksum(&prelude, &out[directory]));
         out[..PRELUDE_BYTES].copy_from_slice(prelude.as_bytes());
     }
 
-    /// How long the head is, from the first [`PRELUDE_BYTES`] bytes. Not yet checked by the CRC.
+    /// Where the parts lie, from the first [`PRELUDE_BYTES`] bytes. Not yet checked by the CRC.
     ///
     /// # Errors
     /// When the bytes are no prelude.
     pub fn peek(bytes: &[u8]) -> Result<HeadPlace, FormatError> {
-        let prelude = prelude(bytes)?;
-        Ok(HeadPlace { entries: prelude.entries.get(), map_log_bytes: prelude.map_log_bytes.get() })
+        prelude(bytes).map(|prelude| HeadPlace::of(&prelude))
     }
 
-    /// Reads prelude and directory from the start of `bytes`.
+    /// Reads a head from its prelude and the bytes of its directory.
     ///
     /// # Errors
     /// When the bytes are damaged, cut short or make no sense.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut prelude = prelude(bytes)?;
-        let place = HeadPlace { entries: prelude.entries.get(), map_log_bytes: prelude.map_log_bytes.get() };
-        let head = bytes.get(..place.directory_end()).ok_or_else(|| bad("the directory is cut short"))?;
-        let found = prelude.crc.get();
-        prelude.crc = U32::new(0);
-        let mut checked = head.to_vec();
-        checked[..PRELUDE_BYTES].copy_from_slice(prelude.as_bytes());
-        if crc32c(&checked) != found {
+    pub fn decode(first: &[u8], directory: &[u8]) -> Result<Self, FormatError> {
+        let prelude = prelude(first)?;
+        let place = HeadPlace::of(&prelude);
+        let directory =
+            directory.get(..place.directory().len()).ok_or_else(|| bad("the directory is cut short"))?;
+        let blank = RawPrelude { crc: U32::new(0), ..prelude };
+        if checksum(&blank, directory) != prelude.crc.get() {
             return Err(bad("the check sum does not match"));
         }
-        let total = prelude.total.get();
         let container = ContainerId::from_bytes(prelude.container)
             .ok_or_else(|| bad("the container id makes no sense"))?;
-        let entries = head[PRELUDE_BYTES..]
+        let entries = directory
             .chunks_exact(ENTRY_BYTES)
-            .map(|raw| decode_entry(raw, place.end(), total))
+            .map(|raw| decode_entry(raw, place.directory().start))
             .collect::<Result<Vec<_>, _>>()?;
         let map_log = Fingerprint(prelude.map_log);
-        Ok(Self { container, total, entries, map_log_bytes: place.map_log_bytes, map_log })
+        Ok(Self { container, total: place.total, entries, map_log_bytes: place.map_log_bytes, map_log })
     }
 }
 
-fn decode_entry(raw: &[u8], head_end: usize, total: u32) -> Result<Entry, FormatError> {
+fn checksum(prelude: &RawPrelude, directory: &[u8]) -> u32 {
+    let mut bytes = prelude.as_bytes().to_vec();
+    bytes.extend_from_slice(directory);
+    crc32c(&bytes)
+}
+
+fn decode_entry(raw: &[u8], units_end: usize) -> Result<Entry, FormatError> {
     let raw = RawEntry::read_from_bytes(raw).map_err(|_| bad("an entry is cut short"))?;
     let (offset, length) = (raw.offset.get(), raw.length.get());
     let end = offset.checked_add(length).ok_or_else(|| bad("an entry's length makes no sense"))?;
-    if (offset as usize) < head_end || end > total {
-        return Err(bad("an entry points outside the container"));
+    if (offset as usize) < PRELUDE_BYTES || end as usize > units_end {
+        return Err(bad("an entry points outside the units"));
     }
     Ok(Entry {
         fingerprint: Fingerprint(raw.fingerprint),
@@ -248,13 +267,13 @@ fn prelude(bytes: &[u8]) -> Result<RawPrelude, FormatError> {
     if prelude.magic != MAGIC || prelude.version.get() != VERSION {
         return Err(bad("this is no container head of version 1"));
     }
-    let place = HeadPlace { entries: prelude.entries.get(), map_log_bytes: prelude.map_log_bytes.get() };
     let total = prelude.total.get();
-    if place.entries as usize > SLOTS_MAX || place.map_log_bytes > total || total > TOTAL_BYTES_MAX {
+    let entries = prelude.entries.get() as usize;
+    if entries > SLOTS_MAX || total > TOTAL_BYTES_MAX {
         return Err(bad("its lengths make no sense"));
     }
-    if place.end() > total as usize {
-        return Err(bad("its head is longer than the container"));
+    if PRELUDE_BYTES + entries * ENTRY_BYTES + prelude.map_log_bytes.get() as usize > total as usize {
+        return Err(bad("its parts are longer than the container"));
     }
     Ok(prelude)
 }

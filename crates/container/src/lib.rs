@@ -1,13 +1,14 @@
 //! The container: an 8 MiB unit of the log, and the fragment: one of its k+m parts (DESIGN 4).
 //!
 //! ```text
-//!  container                                            fragment i of k+m
-//!  0        64                                          0                        header bytes
-//!  | prelude | directory | map log | sealed units ... |  | header with page CRCs | container bytes i*F .. (i+1)*F |
-//!  |<------------- head ------------>|                     (i >= k: parity)
+//!  container                                              fragment i of k+m
+//!  0        64                                            0                        header bytes
+//!  | prelude | sealed units ... | directory | map log |    | header with page CRCs | container bytes i*F .. (i+1)*F |
+//!                               |<------ tail ------>|    (i >= k: parity)
 //! ```
-//! The head comes first so that one read from offset 0 gives recovery the directory and the map log, and a
-//! dedup hit its directory. Units lie back to back; a cold read goes straight to a unit by its address.
+//! Units come before the directory so that a unit's place is known when it is added: a map page can name another
+//! page of its own container. Prelude and lengths (repeated in the commit record) say where the tail is; recovery
+//! reads the tail in one piece. Units lie back to back; a cold read goes straight to a unit by its address.
 //!
 //! Vocabulary: a **slot** is an index into the directory. The **map log** lists every map change of the flush that
 //! made the container, dedup hits and holes too. F, the fragment's payload, is ceil(container / k) to 4 KiB.
@@ -35,7 +36,8 @@ pub const SLOTS_MAX: usize = 32 * 1024;
 pub mod fuzz {
     /// Decodes `input` as a head, a map log and a fragment header.
     pub fn fuzz_body(input: &[u8]) {
-        let _ = crate::Head::decode(input);
+        let (first, rest) = input.split_at(input.len().min(crate::PRELUDE_BYTES));
+        let _ = crate::Head::decode(first, rest);
         let _ = crate::MapLog::decode(input);
         let _ = crate::FragmentHeader::decode(input);
     }

@@ -122,7 +122,7 @@ impl MediumNode {
         let first = offset as usize / PAGE;
         let pages = (end as usize).div_ceil(PAGE) - first;
         let place = extent.offset + (header_bytes(extent.payload as usize) + first * PAGE) as u64;
-        let bytes = self.medium.read(place, pages * PAGE).await.map_err(|error| self.media_error(&error))?;
+        let bytes = self.medium.read(place, pages * PAGE).await.map_err(|error| self.read_error(&error))?;
         if let Some(crcs) = crcs {
             let sound =
                 bytes.as_ref().chunks(PAGE).zip(&crcs[first..]).all(|(page, crc)| crc32c(page) == *crc);
@@ -144,7 +144,7 @@ impl MediumNode {
             .medium
             .read(extent.offset, header_bytes(extent.payload as usize))
             .await
-            .map_err(|error| self.media_error(&error))?;
+            .map_err(|error| self.read_error(&error))?;
         let header = FragmentHeader::decode(bytes.as_ref());
         match header {
             Ok(header)

@@ -223,6 +223,14 @@ impl MediumNode {
         self.error(kind, error.to_string())
     }
 
+    /// A place that cannot be read is damage there, not the loss of the medium: the next write will tell.
+    pub(crate) fn read_error(&self, error: &MediaError) -> CallError {
+        match error.kind {
+            MediaErrorKind::Io => self.error(CallErrorKind::Corrupt, error.to_string()),
+            _ => self.media_error(error),
+        }
+    }
+
     /// Waits until the ring has a free page.
     pub(crate) async fn log_room(&self) -> Result<(), CallError> {
         while self.wants_checkpoint() {

@@ -51,7 +51,7 @@ pub struct Commit {
 impl Commit {
     /// Where the parts of the container's head lie.
     pub fn place(&self) -> HeadPlace {
-        HeadPlace { entries: self.entries, map_log_bytes: self.map_log_bytes }
+        HeadPlace { total: self.total, entries: self.entries, map_log_bytes: self.map_log_bytes }
     }
 }
 

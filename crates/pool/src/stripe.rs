@@ -1,0 +1,196 @@
+//! The pool itself: media, layout, codes and counters in one place.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use container::fragment_bytes;
+use erasure::Code;
+use journal::{Ensembles, Row};
+use proto::{CallError, CallErrorKind, Request, Response, Transport};
+use seam::Rt;
+use units::{ContainerId, MediumId};
+
+use crate::geometry::{CLASSES, Class, Layout};
+use crate::health::{Health, MediumHealth};
+use crate::read::Stripe;
+use crate::space::Space;
+
+/// How often a medium that gave no answer is asked again before it counts as failed.
+const CALL_ATTEMPTS: usize = 3;
+
+/// What the pool has done since the start.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Fragments found missing or damaged.
+    pub faults: AtomicU64,
+    /// Reads that had to decode.
+    pub decoded: AtomicU64,
+    /// Fragments written again.
+    pub repaired: AtomicU64,
+    /// Containers given up half-way.
+    pub abandoned: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct Repairs {
+    pub(crate) queue: VecDeque<Stripe>,
+    pub(crate) queued: BTreeSet<ContainerId>,
+    pub(crate) running: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) rt: Rt,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) health: Mutex<Health>,
+    pub(crate) layout: Mutex<Layout>,
+    pub(crate) repairs: Mutex<Repairs>,
+    pub(crate) space: Mutex<Space>,
+    pub(crate) stats: PoolStats,
+    pub(crate) container_bytes: u32,
+    codes: [Code; CLASSES.len()],
+}
+
+/// The containers of a site and the media they lie on.
+#[derive(Clone)]
+pub struct Pool {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} media)", self.lock_health().media().len())
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain data, valid after every statement: a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// The pool over `media`, of which those in `up` are there. `container_bytes` is the size of a full container.
+    pub fn new(
+        rt: Rt,
+        transport: Arc<dyn Transport>,
+        media: &[MediumId],
+        up: &[MediumId],
+        container_bytes: u32,
+    ) -> Self {
+        let code = |class: &Class| Code::new(class.k, class.m).expect("every class is a valid code");
+        let shared = Shared {
+            rt,
+            transport,
+            health: Mutex::new(Health::new(media, up)),
+            layout: Mutex::default(),
+            repairs: Mutex::default(),
+            space: Mutex::default(),
+            stats: PoolStats::default(),
+            container_bytes,
+            codes: CLASSES.each_ref().map(code),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes over the layout that recovery read.
+    pub fn load_rows(&self, rows: &[Row]) {
+        let mut layout = lock(&self.shared.layout);
+        rows.iter().for_each(|row| layout.insert(row.clone()));
+    }
+
+    /// The layout.
+    pub fn rows(&self) -> Vec<Row> {
+        lock(&self.shared.layout).rows()
+    }
+
+    /// Health of every medium, in the site's order.
+    pub fn health(&self) -> Vec<MediumHealth> {
+        self.lock_health().list()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &PoolStats {
+        &self.shared.stats
+    }
+
+    /// A medium that was down is there again.
+    pub fn restore(&self, medium: MediumId) {
+        self.lock_health().restored(medium);
+    }
+
+    /// The class new containers get now; `None` when too few media are up.
+    pub fn current_class(&self) -> Option<Class> {
+        let health = self.lock_health();
+        let up = health.up().len();
+        // One medium of several is no redundancy at all: nothing new is acknowledged or written there.
+        (up >= health.media().len().min(2)).then(|| crate::class_for(up)).flatten()
+    }
+
+    pub(crate) fn lock_health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.shared.health)
+    }
+
+    pub(crate) fn code(&self, class: &Class) -> &Code {
+        &self.shared.codes[usize::from(class.number)]
+    }
+
+    /// The stripe of a container cut into fragments of `fragment_pages` pages; `None` when its row is unknown.
+    pub fn stripe(&self, container: ContainerId, fragment_pages: u16) -> Option<Stripe> {
+        let class = *CLASSES.get(usize::from(container.class))?;
+        let members = lock(&self.shared.layout).members(container.class, container.row)?.to_vec();
+        (members.len() == class.width()).then_some(Stripe { container, class, members, fragment_pages })
+    }
+
+    /// Pages of each fragment of a container of `total` bytes in class number `class`.
+    pub fn fragment_pages(class: u8, total: u32) -> u16 {
+        let k = CLASSES.get(usize::from(class)).map_or(1, |class| class.k);
+        (fragment_bytes(total as usize, k) / units::PAGE) as u16
+    }
+
+    /// Asks a medium, again when there is no answer; a medium that fails is down from then on.
+    pub(crate) async fn ask(&self, medium: MediumId, request: Request) -> Result<Response, CallError> {
+        if !self.lock_health().is_up(medium) {
+            let reason = "the medium is down".into();
+            return Err(CallError { kind: CallErrorKind::Failed, medium, reason });
+        }
+        let mut attempt = 1;
+        loop {
+            match self.shared.transport.call(medium, request.clone()).await {
+                Err(error) if error.kind == CallErrorKind::Unreachable && attempt < CALL_ATTEMPTS => {
+                    attempt += 1
+                }
+                Err(error) => {
+                    self.note(&error);
+                    return Err(error);
+                }
+                Ok(response) => return Ok(response),
+            }
+        }
+    }
+
+    fn note(&self, error: &CallError) {
+        match error.kind {
+            CallErrorKind::Failed | CallErrorKind::Unreachable => {
+                if self.lock_health().failed(error.medium, &error.reason) {
+                    tracing::error!(medium = %error.medium, reason = error.reason, "medium failed");
+                }
+            }
+            CallErrorKind::NoSpace => self.lock_health().set_full(error.medium, true),
+            CallErrorKind::NotFound | CallErrorKind::Corrupt => {
+                self.shared.stats.faults.fetch_add(1, Ordering::Relaxed);
+            }
+            CallErrorKind::Fenced | CallErrorKind::Invalid => {}
+        }
+    }
+}
+
+impl Ensembles for Pool {
+    fn ensemble(&self, turn: u32) -> Vec<MediumId> {
+        self.lock_health().ensemble(turn)
+    }
+
+    fn failed(&self, medium: MediumId, full: bool, reason: &str) {
+        let kind = if full { CallErrorKind::NoSpace } else { CallErrorKind::Failed };
+        self.note(&CallError { kind, medium, reason: reason.to_owned() });
+    }
+}
