@@ -16,6 +16,8 @@ use units::{BLOCK, DiskId, Lba, PageBuf};
 
 const SEEDS: u64 = 1000;
 const BLOCKS: u64 = 4;
+/// Why locks are never poisoned here.
+const UNPOISONED: &str = "nothing panics under it";
 const DISK: DiskId = DiskId(1);
 
 /// What the toy does wrong.
@@ -138,7 +140,7 @@ struct World {
 
 impl World {
     fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().expect("no test panics under it")
+        self.model.lock().expect(UNPOISONED)
     }
 }
 
@@ -147,7 +149,7 @@ async fn guest(world: Arc<World>, rt: Arc<SimRuntime>, mut link: Link, mut rng: 
         let Fate::Deliver(delay) = link.decide(rt.now()) else { continue };
         let lba = Lba(rng.below(BLOCKS));
         // A connection to the server of this moment: it breaks when that one dies.
-        let server = world.server.lock().unwrap().clone();
+        let server = world.server.lock().expect(UNPOISONED).clone();
         if rng.coin() {
             let (op, bytes) = {
                 let mut model = world.model();
@@ -172,7 +174,7 @@ async fn guest(world: Arc<World>, rt: Arc<SimRuntime>, mut link: Link, mut rng: 
                 Ok(bytes) => {
                     let verdict = model.check_read(read, DISK, lba, bytes.as_ref(), rt.now());
                     if let Err(violation) = verdict {
-                        world.wrong.lock().unwrap().get_or_insert(violation.to_string());
+                        world.wrong.lock().expect(UNPOISONED).get_or_insert(violation.to_string());
                     }
                 }
                 Err(_) => model.abandon_read(read),
@@ -213,18 +215,18 @@ fn run(seed: u64, bug: Bug) -> (u128, Option<String>, u64) {
             if life == 3 {
                 store.heal();
             }
-            *world.server.lock().unwrap() = Server::start(bug, &process, &store);
+            *world.server.lock().expect(UNPOISONED) = Server::start(bug, &process, &store);
         }
         // Long enough for every guest to finish.
         sim.world().sleep(Duration::from_secs(1)).await;
         assert_eq!(sim.world().tasks(), 0, "seed {seed}: guests still at work");
     };
-    sim.run_until(nemesis).unwrap();
+    sim.run_until(nemesis).expect("the nemesis only sleeps");
     let mut raw = vec![0; BLOCKS as usize * 2 * SLOT];
     store.image().read(0, &mut raw);
     let disk: Vec<u8> = raw.chunks(2 * SLOT).flat_map(|slots| newest(slots).2.to_vec()).collect();
     let last = world.model().final_check(DISK, &disk, sim.now());
-    let wrong = world.wrong.lock().unwrap().take().or(last.err().map(|wrong| wrong[0].to_string()));
+    let wrong = world.wrong.lock().expect(UNPOISONED).take().or(last.err().map(|wrong| wrong[0].to_string()));
     (sim.digest(), wrong, store.fired(FaultKind::CutTorn))
 }
 
