@@ -109,8 +109,8 @@ pub trait Medium: Send + Sync + std::fmt::Debug {
     /// fails with [`MediaErrorKind::Io`] until the medium is reopened.
     fn sync(&self) -> BoxFuture<'_, Result<()>>;
     /// Writes `bytes` at `offset` and makes these bytes durable, at less cost than a write and a sync where the back
-    /// end can. Promises nothing about other writes. A failure counts as a failed sync, unless it is
-    /// [`MediaErrorKind::NoSpace`] from a write.
+    /// end can. Promises nothing about other writes. A failure may count as a failed sync, except one of its
+    /// write for lack of room.
     fn write_durable(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.write(offset, bytes).await?;
@@ -121,19 +121,18 @@ pub trait Medium: Send + Sync + std::fmt::Debug {
     /// extents.
     fn prepare(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let piece_length = length.min(PREPARE_PIECE_BYTES as u64) as usize;
-            let zeros = PageBuf::zeroed(piece_length).share();
+            if !length.is_multiple_of(PAGE as u64) {
+                let operation = format!("prepare at {offset}, {length} bytes");
+                let reason = "length is not a multiple of 4096";
+                return Err(MediaError::new(MediaErrorKind::Invalid, self.name(), operation, reason));
+            }
+            let piece_bytes = length.min(PREPARE_PIECE_BYTES as u64);
+            let zeros = PageBuf::zeroed(piece_bytes as usize).share();
             let mut done = 0;
             while done < length {
-                // No piece is longer than `zeros`, so the cast loses nothing.
-                let left = (length - done).min(zeros.len() as u64) as usize;
-                if !left.is_multiple_of(PAGE) {
-                    let operation = format!("prepare at {offset}, {length} bytes");
-                    let reason = "length is not a multiple of 4096";
-                    return Err(MediaError::new(MediaErrorKind::Invalid, self.name(), operation, reason));
-                }
-                self.write(offset + done, zeros.slice(0..left)).await?;
-                done += left as u64;
+                let left = piece_bytes.min(length - done);
+                self.write(offset + done, zeros.slice(0..left as usize)).await?;
+                done += left;
             }
             self.sync().await
         })

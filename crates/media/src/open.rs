@@ -15,9 +15,10 @@ use crate::operation::{Target, no_space};
 use crate::ring::Ring;
 use crate::{MediaError, MediaErrorKind, Medium, Result, sys};
 
-/// Tries to lock a block device: `udev` holds a shared lock for some milliseconds whenever one was closed.
-const DEVICE_LOCK_TRIES: u32 = 20;
-const DEVICE_LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Tries to lock, and the pause between them. A lock can be about to go: the last operation of an earlier opening
+/// holds it until it ends, and `udev` takes a shared one for some milliseconds whenever a device was closed.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which back end serves a medium.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +44,8 @@ pub struct OpenOptions {
 
 /// Opens a regular file or block device by direct I/O and locks it against everyone else.
 ///
-/// Where the file system refuses direct I/O, buffered I/O is used and the log says so. Blocks for some milliseconds.
+/// Where the file system refuses direct I/O, buffered I/O is used and the log says so. Blocks: for
+/// milliseconds, or half a second when it is busy.
 ///
 /// # Errors
 /// [`MediaErrorKind::Busy`] when another process (or this one) holds it, or a device is mounted;
@@ -55,7 +57,7 @@ pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Arc<dyn Medi
     let ring = opening.back_end(options.backend)?;
     let block_device = opening.is_block_device(options.create_size.is_some())?;
     let (file, direct) = opening.open_file(options.create_size.is_some(), block_device)?;
-    opening.lock(&file, block_device)?;
+    opening.lock(&file)?;
     if let Some(size) = options.create_size {
         opening.create(&file, size)?;
     }
@@ -157,8 +159,8 @@ impl Opening<'_> {
         tracing::warn!(medium = %self.name, reason, "buffered I/O is used for this medium");
     }
 
-    fn lock(&self, file: &File, block_device: bool) -> Result<()> {
-        let mut tries = if block_device { DEVICE_LOCK_TRIES } else { 1 };
+    fn lock(&self, file: &File) -> Result<()> {
+        let mut tries = LOCK_TRIES;
         loop {
             tries -= 1;
             match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -173,9 +175,9 @@ impl Opening<'_> {
         }
     }
 
-    #[allow(clippy::disallowed_methods)] // opening blocks, and only a real device waits here
+    #[allow(clippy::disallowed_methods)] // opening a real medium blocks
     fn pause(&self) {
-        std::thread::sleep(DEVICE_LOCK_PAUSE);
+        std::thread::sleep(LOCK_PAUSE);
     }
 
     /// Gives the empty file its size, durably, its name too.

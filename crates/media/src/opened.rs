@@ -8,7 +8,7 @@ use seam::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 use units::{PAGE, PageBuf, PageSlice};
 
-use crate::operation::{Failure, Operation, Reply, Target, Work, lock, no_space};
+use crate::operation::{Durability, Failure, Operation, Reply, Target, Work, lock, no_space};
 use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::{MediaError, MediaErrorKind, Medium, Result};
@@ -113,12 +113,15 @@ impl Opened {
         MediaError::new(kind, &self.name, what.to_string(), reason)
     }
 
-    async fn write_with(&self, offset: u64, bytes: PageSlice, durable: bool) -> Result<()> {
+    async fn write_with(&self, offset: u64, bytes: PageSlice, durability: Durability) -> Result<()> {
         let what = What { verb: "write", offset, length: bytes.len() as u64 };
         self.check(what)?;
         self.run(what, |reply| {
             self.target.check_synced()?;
-            self.submit(Operation::new(self.target.clone(), Work::Write { offset, bytes, durable, reply }));
+            self.submit(Operation::new(
+                self.target.clone(),
+                Work::Write { offset, bytes, durability, reply },
+            ));
             Ok(())
         })
         .await
@@ -161,7 +164,7 @@ impl Medium for Opened {
     }
 
     fn write(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.write_with(offset, bytes, false))
+        Box::pin(self.write_with(offset, bytes, Durability::Later))
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
@@ -175,14 +178,11 @@ impl Medium for Opened {
     }
 
     fn write_durable(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            // Buffered pages share one error report per file, so only the one sync at a time may ask for it.
-            if self.ring.is_some() && self.direct {
-                return self.write_with(offset, bytes, true).await;
-            }
-            self.write_with(offset, bytes, false).await?;
-            self.sync().await
-        })
+        // Writing through is the fastest (fewer hand-overs between threads). Buffered pages share one error report
+        // per file, so there only the one sync at a time may ask for it.
+        let at_once = self.ring.is_some() && self.direct;
+        let durability = if at_once { Durability::AtOnce } else { Durability::BySync };
+        Box::pin(self.write_with(offset, bytes, durability))
     }
 
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {

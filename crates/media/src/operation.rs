@@ -27,25 +27,37 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Reply<T> {
     sender: oneshot::Sender<Result<T, Failure>>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl<T> Reply<T> {
     pub(crate) fn new(sender: oneshot::Sender<Result<T, Failure>>, permit: OwnedSemaphorePermit) -> Self {
-        Self { sender, _permit: permit }
+        Self { sender, permit }
     }
 
     fn send(self, result: Result<T, Failure>) {
+        drop(self.permit);
         // The caller may have dropped its future; then nobody wants to know.
         let _ = self.sender.send(result);
     }
+}
+
+/// When the bytes of a write are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// After a later sync.
+    Later,
+    /// When it is answered: the kernel writes through (`RWF_DSYNC`).
+    AtOnce,
+    /// When it is answered: a sync follows it in the same back end, without a round through the caller.
+    BySync,
 }
 
 /// What is to be done. Owns the buffer until the kernel has answered.
 #[derive(Debug)]
 pub(crate) enum Work {
     Read { offset: u64, buf: PageBuf, reply: Reply<PageBuf> },
-    Write { offset: u64, bytes: PageSlice, durable: bool, reply: Reply<()> },
+    Write { offset: u64, bytes: PageSlice, durability: Durability, reply: Reply<()> },
     Sync { waiters: Vec<Reply<()>> },
     Discard { offset: u64, length: u64, reply: Reply<()> },
 }
@@ -170,14 +182,16 @@ impl Operation {
         match &self.work {
             Work::Sync { .. } => self.target.remember(errno),
             // Direct I/O allocates at the write: no room there loses this write and no other.
-            Work::Write { durable: true, .. } if !no_space(errno) => self.target.remember(errno),
+            Work::Write { durability: Durability::AtOnce, .. } if !no_space(errno) => {
+                self.target.remember(errno)
+            }
             _ => {}
         }
     }
 
     /// Tells the caller; gives the operation that the same back end must start now, if any.
     ///
-    /// The file and the buffer are let go first: when the last caller knows, the medium can be reopened.
+    /// The file, the buffer and the share of the bound are let go first: when the last caller knows, all is free.
     pub(crate) fn finish(self, mut outcome: Result<(), Failure>) -> Option<Self> {
         if let Err(failure) = outcome {
             let errno = if let Failure::System(errno) = failure { errno } else { Errno::IO };
@@ -190,8 +204,11 @@ impl Operation {
                 reply.send(outcome.map(|()| buf));
                 None
             }
-            Work::Write { durable, bytes, reply, .. } => {
-                if durable {
+            Work::Write { durability, bytes, reply, .. } => {
+                if durability == Durability::BySync && outcome.is_ok() {
+                    return target.ask_sync(reply);
+                }
+                if durability == Durability::AtOnce {
                     outcome = outcome.and_then(|()| target.check_synced());
                 }
                 drop((target, bytes));

@@ -15,7 +15,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::operation::{Operation, Step, Work, lock};
+use crate::operation::{Durability, Operation, Step, Work, lock};
 
 /// Operations the kernel has at once, over all media. More wait in the ring thread, bounded by their media. Eight
 /// media can fill it, so a few that hang do not stop the others; the ring's memory stays far below
@@ -254,10 +254,11 @@ fn entry_for(operation: &mut Operation) -> squeue::Entry {
             let length = left.len().min(CALL_BYTES_MAX) as u32;
             opcode::Read::new(fd, left.as_mut_ptr(), length).offset(*offset + done as u64).build()
         }
-        Work::Write { offset, bytes, durable, .. } => {
+        Work::Write { offset, bytes, durability, .. } => {
             let left = &bytes.as_ref()[done..];
             let length = left.len().min(CALL_BYTES_MAX) as u32;
-            let flags = if *durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+            let through = *durability == Durability::AtOnce;
+            let flags = if through { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
             opcode::Write::new(fd, left.as_ptr(), length)
                 .offset(*offset + done as u64)
                 .rw_flags(flags.bits() as i32)

@@ -17,10 +17,10 @@ fn reply<T>() -> (Reply<T>, Receiver<Result<T, Failure>>) {
     (Reply::new(sender, permit), receiver)
 }
 
-fn write(target: &Arc<Target>, pages: usize, durable: bool) -> (Operation, Answer) {
+fn write(target: &Arc<Target>, pages: usize, durability: Durability) -> (Operation, Answer) {
     let (reply, answer) = reply();
     let bytes = PageBuf::zeroed(pages * PAGE).share();
-    (Operation::new(target.clone(), Work::Write { offset: 0, bytes, durable, reply }), answer)
+    (Operation::new(target.clone(), Work::Write { offset: 0, bytes, durability, reply }), answer)
 }
 
 /// Asks for a sync; the operation when one is to be started.
@@ -37,7 +37,7 @@ fn end(mut operation: Operation, answer: Result<usize, Errno>) -> Option<Operati
 
 #[test]
 fn short_answers_are_continued_at_a_page() {
-    let (mut operation, mut answer) = write(&target(), 3, false);
+    let (mut operation, mut answer) = write(&target(), 3, Durability::Later);
     assert_eq!(operation.advance(Ok(PAGE + 512)), Step::Again);
     assert_eq!(operation.done, PAGE, "direct I/O cannot go on within a page");
     assert_eq!(operation.advance(Err(Errno::INTR)), Step::Again);
@@ -55,7 +55,7 @@ fn what_gets_no_further_ends() {
         (Err(Errno::INTR), Failure::System(Errno::AGAIN)),
         (Err(Errno::AGAIN), Failure::System(Errno::AGAIN)),
     ] {
-        let (mut operation, _answer) = write(&target(), 2, false);
+        let (mut operation, _answer) = write(&target(), 2, Durability::Later);
         assert!((0..RETRIES_MAX).all(|_| operation.advance(answer) == Step::Again));
         assert_eq!(operation.advance(answer), Step::End(Err(failure)));
     }
@@ -99,21 +99,41 @@ fn a_failed_sync_is_never_forgotten() {
 
 #[test]
 fn a_durable_write_counts_as_a_sync_but_for_its_own_room() {
-    let failing = [(true, Errno::IO, true), (true, Errno::NOSPC, false), (false, Errno::IO, false)];
-    for (durable, errno, remembered) in failing {
+    let failing = [
+        (Durability::AtOnce, Errno::IO, true),
+        (Durability::AtOnce, Errno::NOSPC, false),
+        (Durability::BySync, Errno::IO, false),
+        (Durability::Later, Errno::IO, false),
+    ];
+    for (durability, errno, remembered) in failing {
         let target = target();
-        let (operation, mut answer) = write(&target, 1, durable);
+        let (operation, mut answer) = write(&target, 1, durability);
         assert!(end(operation, Err(errno)).is_none());
         assert_eq!(answer.try_recv().unwrap(), Err(Failure::System(errno)));
-        assert_eq!(target.check_synced().is_err(), remembered, "{errno}");
+        assert_eq!(target.check_synced().is_err(), remembered, "{durability:?} {errno}");
     }
+}
+
+#[test]
+fn a_sync_follows_a_durable_write_and_waits_its_turn() {
+    let target = target();
+    let (alone, mut alone_answer) = write(&target, 1, Durability::BySync);
+    let (during, mut during_answer) = write(&target, 1, Durability::BySync);
+    let first = end(alone, Ok(PAGE)).expect("the sync");
+    assert!(end(during, Ok(PAGE)).is_none(), "one sync at a time");
+    assert!(alone_answer.try_recv().is_err());
+    let second = end(first, Ok(0)).expect("the sync for the second write");
+    assert_eq!(alone_answer.try_recv().unwrap(), Ok(()));
+    assert!(during_answer.try_recv().is_err(), "the first sync may not cover it");
+    assert!(end(second, IO).is_none());
+    assert_eq!(during_answer.try_recv().unwrap(), Err(Failure::System(Errno::IO)));
 }
 
 #[test]
 fn no_success_of_the_same_batch_passes_a_failure() {
     let target = target();
-    let (mut good, mut good_answer) = write(&target, 1, true);
-    let (bad, _bad_answer) = write(&target, 1, true);
+    let (mut good, mut good_answer) = write(&target, 1, Durability::AtOnce);
+    let (bad, _bad_answer) = write(&target, 1, Durability::AtOnce);
     good.foresee(Ok(PAGE));
     bad.foresee(IO);
     assert_eq!(good.advance(Ok(PAGE)), Step::End(Ok(())));
@@ -124,7 +144,7 @@ fn no_success_of_the_same_batch_passes_a_failure() {
 #[test]
 fn a_caller_that_knows_holds_the_only_reference() {
     let target = target();
-    let (operation, mut answer) = write(&target, 1, false);
+    let (operation, mut answer) = write(&target, 1, Durability::Later);
     end(operation, Ok(PAGE));
     answer.try_recv().unwrap().unwrap();
     assert_eq!(Arc::strong_count(&target), 1);
