@@ -48,6 +48,9 @@ TTYPath=/dev/ttyS0
 TTYReset=yes
 Environment=HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 Restart=always
+# An interactive shell ignores SIGTERM.
+KillSignal=SIGHUP
+TimeoutStopSec=5
 
 [Install]
 WantedBy=multi-user.target
@@ -67,7 +70,6 @@ make_base_root() {
   say "installing Debian $RELEASE (about a minute)"
   logged "$D/base.log" debootstrap --variant=minbase --include=$BASE_PACKAGES $RELEASE "$root.part" "$from"
   rm -f "$root.part"/var/cache/apt/archives/*.deb
-  prepare_guest "$root.part" base
   mv "$root.part" "$root"
 }
 
@@ -84,13 +86,13 @@ make_root() { # NAME
   [ ! -f /etc/resolv.conf ] || cp -L /etc/resolv.conf "$root.part/etc/"
   say "installing ${EXTRA[$1]} for $1"
   logged "$D/$1.log" chroot "$root.part" sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${EXTRA[$1]} && apt-get clean"
-  prepare_guest "$root.part" "$1"
   mv "$root.part" "$root"
 }
 
 # DIR/NAME.img and its kernel: packed aside, then named; the disk comes last and stands for all three.
 make_disk() { # NAME
   local name=$1 part=$D/$1.img.part kernel
+  prepare_guest "$D/root/$name" "$name"
   kernel=$(basename "$(ls "$D/root/$name"/boot/vmlinuz-* | head -n 1)")
   cp "$D/root/$name/boot/$kernel" "$D/$name.vmlinuz"
   cp "$D/root/$name/boot/${kernel/vmlinuz/initrd.img}" "$D/$name.initrd"
@@ -108,7 +110,8 @@ for name in "$@"; do [ -n "${EXTRA[$name]+known}" ] || die "no image is called $
 [ "$(id -u)" = 0 ] || die "needs root: debootstrap makes devices and owners"
 mkdir -p "$D/root"
 for name in "$@"; do
-  [ -f "$D/$name.img" ] && continue
+  # A disk packed by an older version of this script is packed anew; its root is kept.
+  [ -f "$D/$name.img" ] && [ ! "$0" -nt "$D/$name.img" ] && continue
   make_root "$name"
   make_disk "$name"
   say "$name: $(du -h --apparent-size "$D/$name.img" | cut -f1) disk, $(du -h "$D/$name.img" | cut -f1) of data"

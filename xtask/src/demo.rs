@@ -32,7 +32,7 @@ struct Stage {
     binary: PathBuf,
     /// The site's folder: new in every run, removed after it unless kept.
     site: PathBuf,
-    /// What server and guests said.
+    /// What server and guests said, and the site's recovery key: never in the site's own folder.
     logs: PathBuf,
 }
 
@@ -96,7 +96,8 @@ pub(crate) fn command(arguments: &[String]) -> Result {
         site: home.join("site"),
         logs: home.join("logs"),
     };
-    fresh(&stage.site)?;
+    // The server makes its folder itself.
+    remove(&stage.site)?;
     fresh(&stage.logs)?;
     let told = story::tell(&stage, &mut progress);
     if keep {
@@ -115,7 +116,7 @@ pub(crate) fn command(arguments: &[String]) -> Result {
     }
 }
 
-/// The guest's disk image, made on first use.
+/// The guest's disk image, made on first use and when the script that makes it changed.
 fn image(home: &Path, progress: &mut Progress) -> Result<Image> {
     let image = Image {
         disk: home.join("base.img"),
@@ -125,8 +126,8 @@ fn image(home: &Path, progress: &mut Progress) -> Result<Image> {
     progress.step("the guest: a Debian disk image");
     if !image.disk.is_file() {
         progress.note("none yet: installing one with debootstrap, about a minute");
-        must(Command::new(tree::root().join("tools/vm-images.sh")).arg(home).arg("base"), IMAGE_LIMIT)?;
     }
+    must(Command::new(tree::root().join("tools/vm-images.sh")).arg(home).arg("base"), IMAGE_LIMIT)?;
     progress.note(&image.disk.display().to_string());
     Ok(image)
 }

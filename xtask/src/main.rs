@@ -91,6 +91,7 @@ const COMMANDS: &[Command] = &[
         about: "the long runs: everything where `test` takes a sample",
         run: soak::command,
     },
+    // The place of `bench`: it enters with the example `bench` of the crate `holdfast`, which it runs in release.
 ];
 
 fn usage() -> String {

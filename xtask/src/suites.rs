@@ -126,7 +126,7 @@ impl Suite {
     /// The same by cargo's own runner, whose filters match anywhere in a path.
     fn cargo_test(&self) -> Command {
         let mut command = tree::cargo();
-        command.args(["test", "--workspace", "--all-targets", "--locked", "--quiet", "--no-fail-fast", "--"]);
+        command.args(["test", "--workspace", "--tests", "--locked", "--quiet", "--no-fail-fast", "--"]);
         match self.runs {
             Runs::Rest => {
                 for suite in SUITES.iter().filter(|suite| suite.is_by_module()) {

@@ -25,19 +25,28 @@ impl std::fmt::Display for Tally {
     }
 }
 
-/// Adds up the closing lines in `output`: of `cargo test` (`test result: ...`), of nextest (`Summary [...] ...`) and
-/// the plain one, `N passed, N failed`, alone on its line, which the simulator and this tool print.
+/// Adds up the closing lines in `output`. A runner shows what failing tests printed, which may look like the closing
+/// line of another runner; so only one kind counts: nextest's (`Summary [...] ...`) where there is one, else those of
+/// `cargo test` (`test result: ...`), else the plain `N passed, N failed`, alone on its line, of the simulator.
 pub(crate) fn count(output: &str) -> Tally {
-    let mut sum = Tally::default();
-    for line in output.lines() {
-        let line = line.trim();
-        if line.starts_with("test result: ") || line.starts_with("Summary [") {
-            sum += numbers_before(line);
-        } else if let Some(tally) = plain(line) {
-            sum += tally;
+    let kinds: [fn(&str) -> Option<Tally>; 3] = [nextest, cargo_test, plain];
+    for kind in kinds {
+        let found: Vec<Tally> = output.lines().filter_map(kind).collect();
+        if !found.is_empty() {
+            let mut sum = Tally::default();
+            found.into_iter().for_each(|tally| sum += tally);
+            return sum;
         }
     }
-    sum
+    Tally::default()
+}
+
+fn nextest(line: &str) -> Option<Tally> {
+    line.trim_start().starts_with("Summary [").then(|| numbers_before(line))
+}
+
+fn cargo_test(line: &str) -> Option<Tally> {
+    line.starts_with("test result: ").then(|| numbers_before(line))
 }
 
 /// The numbers that stand before `passed`, `failed`, and nextest's `timed out` and `exec failed`.

@@ -25,3 +25,13 @@ fn the_plain_closing_line_is_read_only_when_alone() {
     assert_eq!(count("so far 12 passed, 1 failed of many\n"), Tally::default());
     assert_eq!(count(""), Tally::default());
 }
+
+#[test]
+fn what_a_failing_test_printed_is_not_counted() {
+    let output = "\
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 36 filtered out; finished in 0.12s
+7 passed, 7 failed
+     Summary [   0.498s] 37 tests run: 36 passed, 1 failed, 0 skipped
+";
+    assert_eq!(count(output), Tally { passed: 36, failed: 1 });
+}

@@ -187,6 +187,18 @@ fn large_files_are_found() {
 }
 
 #[test]
+fn links_that_lead_nowhere_are_found() {
+    let good =
+        "[a](docs/decisions/0001-first.md#why) [b](docs/decisions/) [c](https://example.org/x) [d](#here)\n";
+    assert!(with("README.md", good).is_empty());
+    assert!(
+        with("docs/testing.md", "[up](../README.md) [by](decisions/0001-first.md)\n").len() == 1,
+        "no README here"
+    );
+    assert_one(&with("docs/testing.md", "x\n[gone](decisions/0009-gone.md)\n"), "testing.md:2: the link to");
+}
+
+#[test]
 fn decisions_are_numbered() {
     assert_one(&with("docs/decisions/0004-late.md", "# 0004 Late\n"), "would be 0003");
     assert_one(&with("docs/decisions/0003-third.md", "# Third\n"), "does not begin `# 0003`");
