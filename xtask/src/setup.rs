@@ -134,7 +134,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         println!("no prebuilt cargo-deny ({}): building it", why.lines().last().unwrap_or_default());
         let _ = std::fs::remove_dir_all(&part);
         let mut build = tree::cargo();
-        build.args(["install", "cargo-deny", "--locked", "--no-default-features", "--version", DENY_VERSION]);
+        build.args(["install", "cargo-deny", "--locked", "--debug", "--version", DENY_VERSION]);
         must(build.arg("--root").arg(&part), BUILD_LIMIT)?;
     }
     must(Command::new(part.join("bin/cargo-deny")).arg("--version"), QUERY_LIMIT)?;
