@@ -1,4 +1,5 @@
 //! The metadata store as its users see it: the conformance suite on each store, persistence, rebuild after crashes.
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 
 mod clock;
 mod crash;
@@ -79,10 +80,10 @@ fn the_embedded_store_conforms() {
     virtually(async |rt| conformance::run(&Stores { rt, journal: true }).await);
 }
 
-/// The same on real threads and the real clock: other interleavings.
+/// On real threads: other interleavings.
 #[test]
 fn the_memory_store_conforms_on_threads() {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     let rt: Rt = Arc::new(seam::TokioRuntime::new(tokio.handle().clone()));
-    tokio.block_on(conformance::run(&Stores { rt, journal: false }));
+    tokio.block_on(conformance::run_untimed(&Stores { rt, journal: false }));
 }

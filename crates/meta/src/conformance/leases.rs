@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use seam::Rt;
 
-use super::{commit, get, key, put, show_event, shown};
+use super::{commit, get, key, next, put, show_event, shown};
 use crate::error::ErrorKind;
 use crate::key::KeyRange;
 use crate::limits::{LEASE_TTL_MAX, LEASE_TTL_MIN, TXN_OPS_MAX};
@@ -38,7 +38,7 @@ pub(super) async fn expiry(rt: Rt, store: &dyn Store) {
         store.watch(KeyRange::prefix(*b"e/"), written.revision.next()).await.expect("a watch begins");
     let mut seen: Vec<String> = Vec::new();
     while seen.len() < 2 {
-        seen.extend(watch.next().await.expect("the watch goes on").events.iter().map(show_event));
+        seen.extend(next(&rt, &mut *watch).await.expect("the watch goes on").events.iter().map(show_event));
     }
     seen.sort();
     assert_eq!(seen, ["-e/a", "-e/b"]);
@@ -49,8 +49,8 @@ pub(super) async fn expiry(rt: Rt, store: &dyn Store) {
     assert_eq!(late.kind, ErrorKind::LeaseNotFound);
     assert_eq!(store.revoke(short.id).await.expect_err("it ended").kind, ErrorKind::LeaseNotFound);
     // The key is free for the next holder.
-    let next = store.grant(TTL).await.expect("a lease is granted");
-    let create = leased("e/a", next.id).when(Compare::absent(key("e/a")));
+    let heir = store.grant(TTL).await.expect("a lease is granted");
+    let create = leased("e/a", heir.id).when(Compare::absent(key("e/a")));
     assert!(commit(store, create).await.succeeded);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seam::Rt;
 
-use super::{Factory, at_once, commit, key, put, show_event, shown};
+use super::{Factory, at_once, commit, key, next, put, show_event, shown};
 use crate::error::ErrorKind;
 use crate::key::KeyRange;
 use crate::limits::{TXN_OPS_MAX, WATCH_EVENTS_MAX};
@@ -16,10 +16,10 @@ use crate::txn::{Op, Txn};
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Reads until an event on `last`, which is included.
-async fn read_until(watch: &mut dyn Watch, last: &str) -> Vec<Event> {
+async fn read_until(rt: &Rt, watch: &mut dyn Watch, last: &str) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     loop {
-        let batch = watch.next().await.expect("the watch goes on");
+        let batch = next(rt, watch).await.expect("the watch goes on");
         assert!(!batch.events.is_empty(), "a batch is never empty");
         assert!(batch.events.is_sorted_by_key(Event::revision));
         let (first, end) = (batch.events[0].revision(), batch.events[batch.events.len() - 1].revision());
@@ -32,7 +32,7 @@ async fn read_until(watch: &mut dyn Watch, last: &str) -> Vec<Event> {
     }
 }
 
-pub(super) async fn each_event_once(store: &dyn Store) {
+pub(super) async fn each_event_once(rt: Rt, store: &dyn Store) {
     put(store, "w/old", "0").await;
     let from = put(store, "w/a", "1").await;
     put(store, "other", "x").await;
@@ -42,7 +42,7 @@ pub(super) async fn each_event_once(store: &dyn Store) {
     put(store, "w/c", "4").await;
     commit(store, Txn::new().then(Op::Delete(KeyRange::prefix(*b"nothing")))).await;
     let end = put(store, "w/end", "").await;
-    let events = read_until(&mut *watch, "w/end").await;
+    let events = read_until(&rt, &mut *watch, "w/end").await;
     let mut seen: Vec<String> = events.iter().map(show_event).collect();
     seen[1..3].sort(); // one revision: no order among them
     assert_eq!(seen, ["w/a=1", "-w/a", "w/b=2", "w/c=3", "w/c=4", "w/end="]);
@@ -54,7 +54,7 @@ pub(super) async fn each_event_once(store: &dyn Store) {
     let mut later = store.watch(KeyRange::all(), Revision(end.0 + 2)).await.expect("a watch begins");
     put(store, "w/skipped", "").await;
     put(store, "w/first", "").await;
-    let events = read_until(&mut *later, "w/first").await;
+    let events = read_until(&rt, &mut *later, "w/first").await;
     assert_eq!(events.iter().map(show_event).collect::<Vec<_>>(), ["w/first="]);
     let zero = store.watch(KeyRange::all(), Revision::NONE).await.err().expect("there is no revision 0");
     assert_eq!(zero.kind, ErrorKind::Invalid);
@@ -67,7 +67,7 @@ pub(super) async fn each_event_once(store: &dyn Store) {
     }
     put(store, "m/zend", "").await;
     let mut watch = store.watch(KeyRange::prefix(*b"m/"), from).await.expect("a watch begins");
-    let events = read_until(&mut *watch, "m/zend").await;
+    let events = read_until(&rt, &mut *watch, "m/zend").await;
     assert_eq!(events.len(), (WATCH_EVENTS_MAX / TXN_OPS_MAX + 1) * TXN_OPS_MAX + 2);
     let mut keys: Vec<_> = events.iter().map(Event::key).collect();
     keys.sort();
@@ -94,7 +94,7 @@ pub(super) async fn under_writes(rt: Rt, store: Arc<dyn Store>) {
         }
     });
     let copies = at_once(&rt, 3, |_| {
-        let store = store.clone();
+        let (rt, store) = (rt.clone(), store.clone());
         async move {
             seam::yield_now().await;
             let page = store.range(KeyRange::prefix(*b"c/"), 100, None).await.expect("a range is answered");
@@ -102,7 +102,7 @@ pub(super) async fn under_writes(rt: Rt, store: Arc<dyn Store>) {
                 page.kvs.iter().map(|kv| (kv.key.clone(), super::show(kv))).collect();
             let mut watch =
                 store.watch(KeyRange::prefix(*b"c/"), page.revision.next()).await.expect("a watch begins");
-            for event in read_until(&mut *watch, "c/end").await {
+            for event in read_until(&rt, &mut *watch, "c/end").await {
                 match &event {
                     Event::Put(_) => copy.insert(event.key().clone(), show_event(&event)),
                     Event::Delete { key, .. } => copy.remove(key),
@@ -121,25 +121,26 @@ pub(super) async fn under_writes(rt: Rt, store: Arc<dyn Store>) {
 
 /// A watch that fell behind, and one that begins too far back, are told; listing again repairs it.
 pub(super) async fn lagging(factory: &dyn Factory, store: &dyn Store) {
+    let rt = factory.rt();
     let from = put(store, "l/a", "1").await;
     let mut slow = store.watch(KeyRange::prefix(*b"l/"), from).await.expect("a watch begins");
-    assert_eq!(slow.next().await.expect("the first event").events.len(), 1);
+    assert_eq!(next(&rt, &mut *slow).await.expect("the first event").events.len(), 1);
     let missed = put(store, "l/b", "1").await;
     factory.forget(store).await;
-    let told = async |watch: &mut dyn Watch| match watch.next().await {
+    let told = async |watch: &mut dyn Watch| match next(&rt, watch).await {
         // A store may have queued what it read in time, then it must tell.
-        Ok(_) => watch.next().await.err(),
+        Ok(_) => next(&rt, watch).await.err(),
         Err(error) => Some(error),
     };
     assert_eq!(told(&mut *slow).await.expect("it is told").kind, ErrorKind::Compacted);
     let mut late = store.watch(KeyRange::prefix(*b"l/"), missed).await.expect("the first answer tells");
-    assert_eq!(late.next().await.expect_err("it is told").kind, ErrorKind::Compacted);
+    assert_eq!(next(&rt, &mut *late).await.expect_err("it is told").kind, ErrorKind::Compacted);
     let page = store.range(KeyRange::prefix(*b"l/"), 10, None).await.expect("a range is answered");
     assert_eq!(page.kvs.len(), 2);
     let mut again =
         store.watch(KeyRange::prefix(*b"l/"), page.revision.next()).await.expect("a watch begins");
     put(store, "l/c", "1").await;
-    assert_eq!(again.next().await.expect("the watch goes on").events.len(), 1);
+    assert_eq!(next(&rt, &mut *again).await.expect("the watch goes on").events.len(), 1);
 }
 
 /// Giving up waiting loses no event.
@@ -150,7 +151,7 @@ pub(super) async fn dropped_wait(rt: Rt, store: &dyn Store) {
     put(store, "other", "").await;
     assert!(seam::timeout(&*rt, QUIET, watch.next()).await.is_err(), "nothing of this range happened yet");
     put(store, "d", "1").await;
-    let batch = watch.next().await.expect("the watch goes on");
+    let batch = next(&rt, &mut *watch).await.expect("the watch goes on");
     assert_eq!(batch.events.iter().map(show_event).collect::<Vec<_>>(), ["d=1"]);
     assert!(seam::timeout(&*rt, QUIET, watch.next()).await.is_err(), "an event is given once");
 }

@@ -40,8 +40,6 @@ impl Watch for Cursor {
     fn next(&mut self) -> BoxFuture<'_, Result<Batch>> {
         Box::pin(async move {
             loop {
-                // Before looking: a revision applied after the look wakes us.
-                self.applied.borrow_and_update();
                 match self.look()? {
                     Found::Events(batch) => {
                         self.seen = batch.revision;
@@ -49,6 +47,7 @@ impl Watch for Cursor {
                     }
                     Found::Nothing(revision) => self.seen = revision,
                 }
+                // A revision applied after the look wakes us; one applied before it costs another look.
                 let gone = |_| Error::new(ErrorKind::Stopped, "the store is gone");
                 self.applied.changed().await.map_err(gone)?;
             }

@@ -166,7 +166,7 @@ fn a_restart_gives_leases_their_time_again() {
         let taken = store.checkpoint();
         drop(store);
         let records = journal.records();
-        let sources: [(Option<&[u8]>, &[Vec<u8>]); 2] = [(None, &records), (Some(&taken.bytes), &[])];
+        let sources = [(None, &records[..]), (Some(&taken.bytes[..]), &[])];
         let mut stores: Vec<Embedded> = Vec::new();
         for (checkpoint, records) in sources {
             let options = Options::default();
@@ -258,6 +258,7 @@ fn the_state_is_bounded() {
 fn a_dropped_store_ends_its_watches_and_tasks() {
     virtually(async |rt| {
         let journal = Journal::new(rt.clone());
+        let handles = Arc::strong_count(&rt);
         for leases in 0..2 {
             let store = restore(&rt, journal.clone(), &[]);
             for _ in 0..leases {
@@ -271,6 +272,7 @@ fn a_dropped_store_ends_its_watches_and_tasks() {
             assert_eq!(watch.next().await.unwrap_err().kind, ErrorKind::Stopped);
             settle(&rt).await;
             assert_eq!(Arc::strong_count(&journal), 1, "no task holds the store");
+            assert_eq!(Arc::strong_count(&rt), handles, "no task is left, even one that only waits");
         }
     });
 }
