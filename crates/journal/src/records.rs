@@ -11,8 +11,9 @@
 //! the first batch of its segment.
 
 use container::HeadPlace;
+use proto::SegmentId;
 use serde::{Deserialize, Serialize};
-use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, MediumId, Seq};
+use units::{Address, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq};
 
 use crate::JournalFormatError;
 
@@ -88,13 +89,24 @@ pub struct Row {
     pub members: Vec<MediumId>,
 }
 
-/// A segment that still holds records no container covers.
+/// A segment that still holds records no container covers: of this stream or of one it took over from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveSegment {
+    /// Order of its incarnation.
+    pub epoch: Epoch,
+    /// Its stream.
+    pub stream: Incarnation,
     /// Count within the stream.
     pub number: u32,
     /// Seq of its first record.
     pub first_seq: Seq,
+}
+
+impl LiveSegment {
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        SegmentId { epoch: self.epoch, stream: self.stream, number: self.number }
+    }
 }
 
 /// All that recovery must know from before this segment.
@@ -102,7 +114,7 @@ pub struct LiveSegment {
 pub struct Start {
     /// Records before this seq are covered by `commits` and the checkpoint.
     pub covered: Seq,
-    /// Older segments of the stream that hold records from `covered` on, oldest first.
+    /// Older segments that hold records from `covered` on, oldest first.
     pub live: Vec<LiveSegment>,
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointPointer>,
@@ -112,19 +124,17 @@ pub struct Start {
     pub meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
     /// The layout.
     pub rows: Vec<Row>,
-    /// Containers minted so far by the writing incarnation and earlier ones, and those of them that were given up.
+    /// Committed containers, by incarnation.
     pub ledger: Vec<LedgerRun>,
 }
 
-/// What became of the containers of one incarnation.
+/// The committed containers of one incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerRun {
     /// The incarnation.
     pub incarnation: Incarnation,
-    /// Containers below this number were minted.
-    pub minted: u32,
-    /// Those of them that were never committed.
-    pub abandoned: Vec<u32>,
+    /// Ranges of numbers, end exclusive, in order, neither overlapping nor touching.
+    pub committed: Vec<(u32, u32)>,
 }
 
 /// A record read from the journal.

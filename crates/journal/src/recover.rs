@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use proto::{CallErrorKind, ReadBytes, Request, Response, SegmentId, Transport};
-use units::{Epoch, Incarnation, MediumId, PAGE, Seq};
+use units::{Epoch, MediumId, PAGE, Seq};
 
-use crate::{BATCH_HEADER_BYTES, BatchHeader, Record, SegmentHeader, Start, decode_records};
+use crate::{BATCH_HEADER_BYTES, BatchHeader, LiveSegment, Record, SegmentHeader, Start, decode_records};
 
 /// How often a medium that gave no answer is asked again.
 const CALL_ATTEMPTS: usize = 3;
@@ -32,8 +32,8 @@ pub struct RecoverError {
 /// What the journal says.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The stream that was recovered.
-    pub stream: Incarnation,
+    /// The segments that hold uncovered records, the newest last: a new stream takes them over.
+    pub live: Vec<LiveSegment>,
     /// Highest epoch found on any medium.
     pub epoch: Epoch,
     /// The newest start record.
@@ -84,17 +84,12 @@ pub async fn recover(
         let Some((next, Record::Start(start))) = records.pop() else {
             return Err(lost(format!("segment {} does not begin with a start record", id.number)));
         };
-        let mut all = reader.older(&found, *id, &start, next).await?;
+        let mut all = reader.older(&found, &start, next).await?;
         let (newest, next_seq) = reader.rest(&mut cursor, next).await?;
         all.extend(newest);
-        return Ok(Some(Recovered {
-            stream: id.stream,
-            epoch,
-            start: *start,
-            records: all,
-            next_seq,
-            segments,
-        }));
+        let newest = LiveSegment { epoch: id.epoch, stream: id.stream, number: id.number, first_seq: next };
+        let live = start.live.iter().copied().chain([newest]).collect();
+        return Ok(Some(Recovered { live, epoch, start: *start, records: all, next_seq, segments }));
     }
     match witness {
         Some(last) => Err(lost(format!("no segment of incarnation {:016x} is on any medium", last.stream.0))),
@@ -178,14 +173,13 @@ impl Reader<'_> {
     async fn older(
         &self,
         found: &BTreeMap<SegmentId, Place>,
-        newest: SegmentId,
         start: &Start,
         first_seq: Seq,
     ) -> Result<Vec<(Seq, Record)>, RecoverError> {
         let mut records = Vec::new();
         for (i, live) in start.live.iter().enumerate() {
             let end = start.live.get(i + 1).map_or(first_seq, |next| next.first_seq);
-            let id = SegmentId { number: live.number, ..newest };
+            let id = live.id();
             let none = Place::default();
             let mut cursor = Cursor::new(id, found.get(&id).unwrap_or(&none));
             let mut next = live.first_seq;

@@ -34,6 +34,8 @@ pub struct JournalConfig {
     pub segments_max: usize,
     /// Seq of the first record.
     pub first_seq: Seq,
+    /// Segments of the stream before that hold uncovered records, and the media they are on.
+    pub inherited: Vec<(LiveSegment, Vec<MediumId>)>,
 }
 
 /// Why an append failed.
@@ -85,10 +87,11 @@ struct State {
     control: VecDeque<Queued>,
     data: VecDeque<Queued>,
     live: Vec<LiveSegment>,
-    current: Option<u32>,
+    current: Option<SegmentId>,
     to_free: Vec<(MediumId, SegmentId)>,
-    segments: Vec<(u32, Vec<MediumId>)>,
+    segments: Vec<(SegmentId, Vec<MediumId>)>,
     next_seq: Seq,
+    rotate: Vec<oneshot::Sender<Result<Seq, JournalError>>>,
     closed: bool,
 }
 
@@ -129,7 +132,12 @@ impl Journal {
         config: JournalConfig,
     ) -> Result<Self, JournalError> {
         assert!(config.batch_bytes * 4 <= config.segment_bytes as usize, "a segment holds several batches");
-        let state = State { next_seq: config.first_seq, ..State::default() };
+        let state = State {
+            next_seq: config.first_seq,
+            live: config.inherited.iter().map(|(live, _)| *live).collect(),
+            segments: config.inherited.iter().map(|(live, media)| (live.id(), media.clone())).collect(),
+            ..State::default()
+        };
         let shared = Arc::new(Shared {
             rt: rt.clone(),
             transport,
@@ -184,14 +192,13 @@ impl Journal {
         let mut state = self.shared.lock();
         assert!(covered <= state.next_seq, "I5: trim goes no further than what was written");
         let State { live, current, to_free, segments, next_seq, .. } = &mut *state;
-        let stream = (self.shared.config.epoch, self.shared.config.incarnation);
         while let Some(first) = live.first().copied() {
             let end = live.get(1).map_or(*next_seq, |next| next.first_seq);
-            if Some(first.number) == *current || end > covered {
+            if Some(first.id()) == *current || end > covered {
                 break;
             }
             live.remove(0);
-            release(segments, to_free, stream, first.number);
+            release(segments, to_free, first.id());
         }
         drop(state);
         self.shared.wake.notify_one();
@@ -208,6 +215,20 @@ impl Journal {
         self.shared.lock().next_seq
     }
 
+    /// Goes on in a new segment, whose start record holds all that is known by then; resolves when it is durable.
+    pub fn rotate(&self) -> Append {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if state.closed {
+            let _ = sender.send(Err(closed()));
+        } else {
+            state.rotate.push(sender);
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+        receiver
+    }
+
     /// Refuses new appends, waits until the queued ones are done, and ends the writer.
     pub async fn close(&self) {
         let done = self.shared.done.notified();
@@ -218,14 +239,13 @@ impl Journal {
 }
 
 fn release(
-    segments: &mut Vec<(u32, Vec<MediumId>)>,
+    segments: &mut Vec<(SegmentId, Vec<MediumId>)>,
     to_free: &mut Vec<(MediumId, SegmentId)>,
-    (epoch, stream): (Epoch, Incarnation),
-    number: u32,
+    id: SegmentId,
 ) {
-    if let Some(at) = segments.iter().position(|(have, _)| *have == number) {
+    if let Some(at) = segments.iter().position(|(have, _)| *have == id) {
         let (_, members) = segments.remove(at);
-        to_free.extend(members.into_iter().map(|medium| (medium, SegmentId { epoch, stream, number })));
+        to_free.extend(members.into_iter().map(|medium| (medium, id)));
     }
 }
 
@@ -282,6 +302,7 @@ impl Writer {
     async fn run(mut self) {
         loop {
             self.free_trimmed();
+            self.rotate().await;
             match self.next_batch() {
                 Some(batch) => self.commit(batch).await,
                 None if self.finished() => break,
@@ -290,6 +311,16 @@ impl Writer {
         }
         self.shared.done.notify_waiters();
         self.shared.done.notify_one();
+    }
+
+    async fn rotate(&mut self) {
+        let waiting = std::mem::take(&mut self.shared.lock().rotate);
+        if waiting.is_empty() {
+            return;
+        }
+        let done = self.roll().await;
+        let answer = done.map(|()| self.shared.lock().next_seq);
+        waiting.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
     }
 
     fn finished(&self) -> bool {
@@ -502,16 +533,12 @@ impl Writer {
             && last.first_seq == next_seq
         {
             live.pop();
-            release(
-                segments,
-                to_free,
-                (self.shared.config.epoch, self.shared.config.incarnation),
-                last.number,
-            );
+            release(segments, to_free, last.id());
         }
-        live.push(LiveSegment { number, first_seq: next_seq });
-        segments.push((number, members.to_vec()));
-        *current = Some(number);
+        let id = self.shared.id(number);
+        live.push(LiveSegment { epoch: id.epoch, stream: id.stream, number, first_seq: next_seq });
+        segments.push((id, members.to_vec()));
+        *current = Some(id);
     }
 
     fn free_trimmed(&self) {
