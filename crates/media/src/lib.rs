@@ -5,8 +5,8 @@
 //! Nothing here knows what the bytes mean; the layout on a medium belongs to `data`.
 //!
 //! [`open`] gives a real medium, by direct I/O and under an exclusive lock. Two back ends do the work: the **ring**
-//! (one `io_uring` thread for all media of the process) and the **pool** (a few threads per medium that make plain
-//! system calls; every discard goes there too). An **operation** owns its buffer until the kernel has answered,
+//! (one `io_uring` thread for all media of the process, for reads and writes) and the **pool** (a few threads per
+//! medium that make plain system calls: everything, or only what makes the kernel wait where there is a ring). An **operation** owns its buffer until the kernel has answered,
 //! so a caller may drop its future at any time; that does not cancel the operation.
 //!
 //! Crash rules: a completed write followed by a completed sync is durable, and so is a completed
@@ -109,8 +109,8 @@ pub trait Medium: Send + Sync + std::fmt::Debug {
     /// fails with [`MediaErrorKind::Io`] until the medium is reopened.
     fn sync(&self) -> BoxFuture<'_, Result<()>>;
     /// Writes `bytes` at `offset` and makes these bytes durable, at less cost than a write and a sync where the back
-    /// end can. Promises nothing about other writes. A failure may count as a failed sync, except one of its
-    /// write for lack of room.
+    /// end can. Promises nothing about other writes. It can fail as a write or, with the same consequences, as a
+    /// sync.
     fn write_durable(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.write(offset, bytes).await?;

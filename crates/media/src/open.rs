@@ -56,18 +56,18 @@ pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Arc<dyn Medi
     let opening = Opening { name: path.display().to_string(), path };
     let ring = opening.back_end(options.backend)?;
     let block_device = opening.is_block_device(options.create_size.is_some())?;
-    let (file, direct) = opening.open_file(options.create_size.is_some(), block_device)?;
+    let file = opening.open_file(options.create_size.is_some(), block_device)?;
     opening.lock(&file)?;
     if let Some(size) = options.create_size {
         opening.create(&file, size)?;
     }
-    let direct = direct && opening.check_alignment(&file, block_device)?;
+    opening.check_alignment(&file, block_device)?;
     // The last part of a page cannot be used.
     let len = opening.size(&file, block_device)? / PAGE as u64 * PAGE as u64;
     if len == 0 {
         return Err(opening.invalid("it has no room for a single page of 4096 bytes"));
     }
-    Ok(Arc::new(Opened::new(opening.name, len, direct, Target::new(file, block_device), ring)))
+    Ok(Arc::new(Opened::new(opening.name, len, Target::new(file, block_device), ring)))
 }
 
 struct Opening<'a> {
@@ -135,8 +135,8 @@ impl Opening<'_> {
         Ok(block_device)
     }
 
-    /// Opens the file, and tells whether by direct I/O.
-    fn open_file(&self, create: bool, block_device: bool) -> Result<(File, bool)> {
+    /// Opens the file, by direct I/O where it can.
+    fn open_file(&self, create: bool, block_device: bool) -> Result<File> {
         let with = |flags: OFlags| {
             let mut options = FileOptions::new();
             options.read(true).write(true).create(create).mode(0o600).custom_flags(flags.bits() as i32);
@@ -145,11 +145,11 @@ impl Opening<'_> {
         // On a device this claims it: one that is mounted, or claimed so, is refused.
         let claim = if block_device { OFlags::EXCL } else { OFlags::empty() };
         match with(claim | OFlags::DIRECT) {
-            Ok(file) => Ok((file, true)),
+            Ok(file) => Ok(file),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                 let file = with(claim).map_err(|error| self.system(error))?;
                 self.say_buffered("the file system refuses O_DIRECT");
-                Ok((file, false))
+                Ok(file)
             }
             Err(error) => Err(self.system(error)),
         }
@@ -199,14 +199,14 @@ impl Opening<'_> {
             .map_err(|error| self.system(error))
     }
 
-    /// Refuses a medium that needs more than page alignment; tells whether direct I/O works at all.
-    fn check_alignment(&self, file: &File, block_device: bool) -> Result<bool> {
+    /// Refuses a medium that needs more than page alignment.
+    fn check_alignment(&self, file: &File, block_device: bool) -> Result<()> {
         let statx = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
         let known = statx.ok().filter(|statx| statx.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
         let needed = match known {
             Some(statx) if statx.stx_dio_offset_align == 0 => {
                 self.say_buffered("the file system has no direct I/O for this file");
-                return Ok(false);
+                return Ok(());
             }
             Some(statx) => statx.stx_dio_offset_align.max(statx.stx_dio_mem_align),
             None if block_device => rustix::fs::ioctl_blksszget(file).map_err(|errno| self.system(errno))?,
@@ -218,7 +218,7 @@ impl Opening<'_> {
                 self.invalid(format!("direct I/O on it needs blocks of {needed} bytes, more than 4096"))
             );
         }
-        Ok(true)
+        Ok(())
     }
 
     fn size(&self, file: &File, block_device: bool) -> Result<u64> {

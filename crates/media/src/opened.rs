@@ -8,7 +8,7 @@ use seam::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 use units::{PAGE, PageBuf, PageSlice};
 
-use crate::operation::{Durability, Failure, Operation, Reply, Target, Work, lock, no_space};
+use crate::operation::{Failure, Operation, Reply, Target, Work, lock, no_space};
 use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::{MediaError, MediaErrorKind, Medium, Result};
@@ -19,6 +19,11 @@ use crate::{MediaError, MediaErrorKind, Medium, Result};
 pub const IN_FLIGHT_MAX: usize = 128;
 const SHARE_BYTES: usize = 128 << 10;
 
+/// Threads of the pool of a medium: enough to keep an SSD's queue busy, few enough that many media stay cheap.
+const THREADS_MAX: usize = 8;
+/// Threads for discards, which are in no hurry.
+const DISCARD_THREADS_MAX: usize = 1;
+
 /// How long an answer about free room is used again: asking costs a system call, and room changes slowly.
 const ROOM_AGE_MAX: Duration = Duration::from_millis(100);
 
@@ -27,12 +32,12 @@ const ROOM_AGE_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Opened {
     name: String,
     len: u64,
-    /// Whether the page cache is bypassed.
-    direct: bool,
     target: Arc<Target>,
     in_flight: Arc<Semaphore>,
     ring: Option<Arc<Ring>>,
     pool: Pool,
+    /// Apart, so that discards that take long keep no write waiting.
+    discards: Pool,
     room: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -45,15 +50,15 @@ struct What {
 }
 
 impl Opened {
-    pub(crate) fn new(name: String, len: u64, direct: bool, target: Target, ring: Option<Arc<Ring>>) -> Self {
+    pub(crate) fn new(name: String, len: u64, target: Target, ring: Option<Arc<Ring>>) -> Self {
         Self {
             name,
             len,
-            direct,
             target: Arc::new(target),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             ring,
-            pool: Pool::new(),
+            pool: Pool::new(THREADS_MAX),
+            discards: Pool::new(DISCARD_THREADS_MAX),
             room: Mutex::new(None),
         }
     }
@@ -88,10 +93,18 @@ impl Opened {
         outcome.map_err(|failure| self.error(what, failure))
     }
 
-    fn submit(&self, operation: Operation) {
-        match &self.ring {
-            Some(ring) => ring.submit(operation),
-            None => self.pool.submit(operation),
+    /// Gives work to the back end that suits it. What makes the kernel wait is quickest and steadiest on a thread of
+    /// our own: on the ring a sync, or a write with `RWF_DSYNC`, is handed to threads of the kernel, which costs more
+    /// switches, and a scheduler's slice when the processors are busy.
+    fn submit(&self, work: Work) {
+        self.start(Operation::new(self.target.clone(), work));
+    }
+
+    fn start(&self, operation: Operation) {
+        match (&self.ring, &operation.work) {
+            (_, Work::Discard { .. }) => self.discards.submit(operation),
+            (Some(ring), Work::Read { .. } | Work::Write { durable: false, .. }) => ring.submit(operation),
+            _ => self.pool.submit(operation),
         }
     }
 
@@ -113,15 +126,12 @@ impl Opened {
         MediaError::new(kind, &self.name, what.to_string(), reason)
     }
 
-    async fn write_with(&self, offset: u64, bytes: PageSlice, durability: Durability) -> Result<()> {
+    async fn write_with(&self, offset: u64, bytes: PageSlice, durable: bool) -> Result<()> {
         let what = What { verb: "write", offset, length: bytes.len() as u64 };
         self.check(what)?;
         self.run(what, |reply| {
             self.target.check_synced()?;
-            self.submit(Operation::new(
-                self.target.clone(),
-                Work::Write { offset, bytes, durability, reply },
-            ));
+            self.submit(Work::Write { offset, bytes, durable, reply });
             Ok(())
         })
         .await
@@ -156,7 +166,7 @@ impl Medium for Opened {
             }
             self.run(what, |reply| {
                 let buf = PageBuf::zeroed(length);
-                self.submit(Operation::new(self.target.clone(), Work::Read { offset, buf, reply }));
+                self.submit(Work::Read { offset, buf, reply });
                 Ok(())
             })
             .await
@@ -164,25 +174,21 @@ impl Medium for Opened {
     }
 
     fn write(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.write_with(offset, bytes, Durability::Later))
+        Box::pin(self.write_with(offset, bytes, false))
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.run(What { verb: "sync", offset: 0, length: 0 }, |reply| {
             self.target.check_synced()?;
             if let Some(operation) = self.target.ask_sync(reply) {
-                self.submit(operation);
+                self.start(operation);
             }
             Ok(())
         }))
     }
 
     fn write_durable(&self, offset: u64, bytes: PageSlice) -> BoxFuture<'_, Result<()>> {
-        // Writing through is the fastest (fewer hand-overs between threads). Buffered pages share one error report
-        // per file, so there only the one sync at a time may ask for it.
-        let at_once = self.ring.is_some() && self.direct;
-        let durability = if at_once { Durability::AtOnce } else { Durability::BySync };
-        Box::pin(self.write_with(offset, bytes, durability))
+        Box::pin(self.write_with(offset, bytes, true))
     }
 
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
@@ -194,8 +200,7 @@ impl Medium for Opened {
             }
             // However long, it moves no bytes: one share.
             let hint = self.run(What { length: 0, ..what }, |reply| {
-                let work = Work::Discard { offset, length, reply };
-                self.pool.submit(Operation::new(self.target.clone(), work));
+                self.submit(Work::Discard { offset, length, reply });
                 Ok(())
             });
             if let Err(error) = hint.await {

@@ -42,24 +42,29 @@ impl<T> Reply<T> {
     }
 }
 
-/// When the bytes of a write are durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// After a later sync.
-    Later,
-    /// When it is answered: the kernel writes through (`RWF_DSYNC`).
-    AtOnce,
-    /// When it is answered: a sync follows it in the same back end, without a round through the caller.
-    BySync,
-}
-
 /// What is to be done. Owns the buffer until the kernel has answered.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Read { offset: u64, buf: PageBuf, reply: Reply<PageBuf> },
-    Write { offset: u64, bytes: PageSlice, durability: Durability, reply: Reply<()> },
-    Sync { waiters: Vec<Reply<()>> },
-    Discard { offset: u64, length: u64, reply: Reply<()> },
+    Read {
+        offset: u64,
+        buf: PageBuf,
+        reply: Reply<PageBuf>,
+    },
+    /// With `durable`, a sync follows in the same back end, without a round through the caller.
+    Write {
+        offset: u64,
+        bytes: PageSlice,
+        durable: bool,
+        reply: Reply<()>,
+    },
+    Sync {
+        waiters: Vec<Reply<()>>,
+    },
+    Discard {
+        offset: u64,
+        length: u64,
+        reply: Reply<()>,
+    },
 }
 
 /// An open file and what must be remembered about it.
@@ -87,11 +92,6 @@ impl Target {
     /// An error once a sync has failed.
     pub(crate) fn check_synced(&self) -> Result<(), Failure> {
         self.failed_sync.get().map_or(Ok(()), |errno| Err(Failure::Unsynced(*errno)))
-    }
-
-    fn remember(&self, errno: Errno) {
-        // The first failure is the one to tell.
-        let _ = self.failed_sync.set(errno);
     }
 
     /// Asks for a sync: the operation to start, or nothing when one is running whose end will start the next.
@@ -169,34 +169,10 @@ impl Operation {
         if self.retries > RETRIES_MAX { Step::End(Err(failure)) } else { Step::Again }
     }
 
-    /// Notes a failed sync before any success of the same batch of answers is told.
-    pub(crate) fn foresee(&self, answer: Result<usize, Errno>) {
-        if let Err(errno) = answer
-            && !matches!(errno, Errno::INTR | Errno::AGAIN)
-        {
-            self.remember_if_sync(errno);
-        }
-    }
-
-    fn remember_if_sync(&self, errno: Errno) {
-        match &self.work {
-            Work::Sync { .. } => self.target.remember(errno),
-            // Direct I/O allocates at the write: no room there loses this write and no other.
-            Work::Write { durability: Durability::AtOnce, .. } if !no_space(errno) => {
-                self.target.remember(errno)
-            }
-            _ => {}
-        }
-    }
-
     /// Tells the caller; gives the operation that the same back end must start now, if any.
     ///
     /// The file, the buffer and the share of the bound are let go first: when the last caller knows, all is free.
-    pub(crate) fn finish(self, mut outcome: Result<(), Failure>) -> Option<Self> {
-        if let Err(failure) = outcome {
-            let errno = if let Failure::System(errno) = failure { errno } else { Errno::IO };
-            self.remember_if_sync(errno);
-        }
+    pub(crate) fn finish(self, outcome: Result<(), Failure>) -> Option<Self> {
         let Self { target, work, .. } = self;
         match work {
             Work::Read { buf, reply, .. } => {
@@ -204,13 +180,8 @@ impl Operation {
                 reply.send(outcome.map(|()| buf));
                 None
             }
-            Work::Write { durability, bytes, reply, .. } => {
-                if durability == Durability::BySync && outcome.is_ok() {
-                    return target.ask_sync(reply);
-                }
-                if durability == Durability::AtOnce {
-                    outcome = outcome.and_then(|()| target.check_synced());
-                }
+            Work::Write { durable: true, reply, .. } if outcome.is_ok() => target.ask_sync(reply),
+            Work::Write { bytes, reply, .. } => {
                 drop((target, bytes));
                 reply.send(outcome);
                 None
@@ -221,7 +192,12 @@ impl Operation {
                 None
             }
             Work::Sync { waiters } => {
-                outcome = outcome.and_then(|()| target.check_synced());
+                if let Err(failure) = outcome {
+                    let errno = if let Failure::System(errno) = failure { errno } else { Errno::IO };
+                    // The first failure is the one to tell.
+                    let _ = target.failed_sync.set(errno);
+                }
+                let outcome = outcome.and_then(|()| target.check_synced());
                 let next = target.next_sync();
                 waiters.into_iter().for_each(|waiter| waiter.send(outcome));
                 next

@@ -1,7 +1,7 @@
-//! The back end of plain system calls: a few threads for one medium, started when they are needed.
+//! Threads that make plain system calls, started when they are needed: all of the sync back end, and what makes the
+//! kernel wait (syncs, durable writes, discards) on the ring back end too.
 //!
-//! Works everywhere, and system-call fault injection (`strace -e inject`) reaches it. Discards of the ring back end
-//! come here too.
+//! Works everywhere, and system-call fault injection (`strace -e inject`) reaches it.
 
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
@@ -12,13 +12,11 @@ use rustix::io::Errno;
 use crate::operation::{Failure, Operation, Step, Work, lock};
 use crate::sys;
 
-/// Threads of one medium: enough to keep an SSD's queue busy, few enough that many media stay cheap.
-const THREADS_MAX: usize = 8;
-
 /// The threads of one medium. They end when it is dropped and the queue is empty.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    threads_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,15 +35,15 @@ struct State {
 }
 
 impl Pool {
-    pub(crate) fn new() -> Self {
-        Self { shared: Arc::default() }
+    pub(crate) fn new(threads_max: usize) -> Self {
+        Self { shared: Arc::default(), threads_max }
     }
 
     /// Queues an operation. It fails when no thread can be started.
     pub(crate) fn submit(&self, operation: Operation) {
         let mut state = lock(&self.shared.state);
         state.queue.push_back(operation);
-        if state.queue.len() > state.idle && state.threads < THREADS_MAX {
+        if state.queue.len() > state.idle && state.threads < self.threads_max {
             let shared = self.shared.clone();
             match std::thread::Builder::new().name("media-pool".into()).spawn(move || shared.work()) {
                 Ok(_) => state.threads += 1,

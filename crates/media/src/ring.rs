@@ -1,4 +1,4 @@
-//! The `io_uring` back end: one thread and one ring for all media of the process.
+//! The reads and writes of the `io_uring` back end: one thread and one ring for all media of the process.
 //!
 //! A caller puts its operation into the inbox and, when the ring thread sleeps, rings the bell (an eventfd that the
 //! ring polls). The thread takes the whole inbox, submits it in one call that also waits, and tells the callers.
@@ -10,12 +10,12 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 
-use io_uring::types::{Fd, FsyncFlags};
+use io_uring::types::Fd;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, PollFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
-use crate::operation::{Durability, Operation, Step, Work, lock};
+use crate::operation::{Operation, Step, Work, lock};
 
 /// Operations the kernel has at once, over all media. More wait in the ring thread, bounded by their media. Eight
 /// media can fill it, so a few that hang do not stop the others; the ring's memory stays far below
@@ -115,7 +115,7 @@ fn make_ring() -> io::Result<IoUring> {
     let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(RUNNING_MAX as u32)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE, opcode::PollAdd::CODE];
+    let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::PollAdd::CODE];
     if !ring.params().is_feature_nodrop() || !needed.iter().all(|code| probe.is_supported(*code)) {
         return Err(io::Error::from(Errno::NOSYS));
     }
@@ -228,17 +228,15 @@ impl Worker {
     }
 
     fn work_off(&mut self, answers: &mut Vec<(usize, Result<usize, Errno>)>) {
-        for (slot, answer) in answers.iter() {
-            if let Some(operation) = &self.slots[*slot] {
-                operation.foresee(*answer);
-            }
-        }
         for (slot, answer) in answers.drain(..) {
             let mut operation = self.slots[slot].take().expect("the kernel answers each operation once");
             self.free.push(slot);
             match operation.advance(answer) {
                 Step::Again => self.pending.push_front(operation),
-                Step::End(outcome) => self.pending.extend(operation.finish(outcome)),
+                Step::End(outcome) => {
+                    let next = operation.finish(outcome);
+                    debug_assert!(next.is_none(), "reads and plain writes have no sequel");
+                }
             }
         }
     }
@@ -254,18 +252,12 @@ fn entry_for(operation: &mut Operation) -> squeue::Entry {
             let length = left.len().min(CALL_BYTES_MAX) as u32;
             opcode::Read::new(fd, left.as_mut_ptr(), length).offset(*offset + done as u64).build()
         }
-        Work::Write { offset, bytes, durability, .. } => {
+        Work::Write { offset, bytes, .. } => {
             let left = &bytes.as_ref()[done..];
             let length = left.len().min(CALL_BYTES_MAX) as u32;
-            let through = *durability == Durability::AtOnce;
-            let flags = if through { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
-            opcode::Write::new(fd, left.as_ptr(), length)
-                .offset(*offset + done as u64)
-                .rw_flags(flags.bits() as i32)
-                .build()
+            opcode::Write::new(fd, left.as_ptr(), length).offset(*offset + done as u64).build()
         }
-        Work::Sync { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
-        Work::Discard { .. } => unreachable!("the pool does the discards"),
+        Work::Sync { .. } | Work::Discard { .. } => unreachable!("the pool does what blocks"),
     }
 }
 

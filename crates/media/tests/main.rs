@@ -459,7 +459,7 @@ fn child_that_opens_and_closes_a_ring() {
     for _ in 0..3 {
         runtime().block_on(async {
             let media = [reopened(&first, Backend::Ring).unwrap(), created(&second, Backend::Ring, 1)];
-            media[0].write_durable(0, filled(1, 1)).await.unwrap();
+            media[0].write(0, filled(1, 1)).await.unwrap();
             media[1].discard(0, page_at(1)).await.unwrap();
             assert_eq!(ring_threads(), 2, "one ring for both, one thread for the discard");
         });

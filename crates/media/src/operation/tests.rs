@@ -17,10 +17,10 @@ fn reply<T>() -> (Reply<T>, Receiver<Result<T, Failure>>) {
     (Reply::new(sender, permit), receiver)
 }
 
-fn write(target: &Arc<Target>, pages: usize, durability: Durability) -> (Operation, Answer) {
+fn write(target: &Arc<Target>, pages: usize, durable: bool) -> (Operation, Answer) {
     let (reply, answer) = reply();
     let bytes = PageBuf::zeroed(pages * PAGE).share();
-    (Operation::new(target.clone(), Work::Write { offset: 0, bytes, durability, reply }), answer)
+    (Operation::new(target.clone(), Work::Write { offset: 0, bytes, durable, reply }), answer)
 }
 
 /// Asks for a sync; the operation when one is to be started.
@@ -30,14 +30,13 @@ fn sync(target: &Arc<Target>) -> (Option<Operation>, Answer) {
 }
 
 fn end(mut operation: Operation, answer: Result<usize, Errno>) -> Option<Operation> {
-    operation.foresee(answer);
     let Step::End(outcome) = operation.advance(answer) else { panic!("it is not at its end") };
     operation.finish(outcome)
 }
 
 #[test]
 fn short_answers_are_continued_at_a_page() {
-    let (mut operation, mut answer) = write(&target(), 3, Durability::Later);
+    let (mut operation, mut answer) = write(&target(), 3, false);
     assert_eq!(operation.advance(Ok(PAGE + 512)), Step::Again);
     assert_eq!(operation.done, PAGE, "direct I/O cannot go on within a page");
     assert_eq!(operation.advance(Err(Errno::INTR)), Step::Again);
@@ -55,7 +54,7 @@ fn what_gets_no_further_ends() {
         (Err(Errno::INTR), Failure::System(Errno::AGAIN)),
         (Err(Errno::AGAIN), Failure::System(Errno::AGAIN)),
     ] {
-        let (mut operation, _answer) = write(&target(), 2, Durability::Later);
+        let (mut operation, _answer) = write(&target(), 2, false);
         assert!((0..RETRIES_MAX).all(|_| operation.advance(answer) == Step::Again));
         assert_eq!(operation.advance(answer), Step::End(Err(failure)));
     }
@@ -98,27 +97,21 @@ fn a_failed_sync_is_never_forgotten() {
 }
 
 #[test]
-fn a_durable_write_counts_as_a_sync_but_for_its_own_room() {
-    let failing = [
-        (Durability::AtOnce, Errno::IO, true),
-        (Durability::AtOnce, Errno::NOSPC, false),
-        (Durability::BySync, Errno::IO, false),
-        (Durability::Later, Errno::IO, false),
-    ];
-    for (durability, errno, remembered) in failing {
+fn a_failed_write_is_no_failed_sync() {
+    for durable in [true, false] {
         let target = target();
-        let (operation, mut answer) = write(&target, 1, durability);
-        assert!(end(operation, Err(errno)).is_none());
-        assert_eq!(answer.try_recv().unwrap(), Err(Failure::System(errno)));
-        assert_eq!(target.check_synced().is_err(), remembered, "{durability:?} {errno}");
+        let (operation, mut answer) = write(&target, 1, durable);
+        assert!(end(operation, IO).is_none(), "no sync follows");
+        assert_eq!(answer.try_recv().unwrap(), Err(Failure::System(Errno::IO)));
+        assert_eq!(target.check_synced(), Ok(()));
     }
 }
 
 #[test]
 fn a_sync_follows_a_durable_write_and_waits_its_turn() {
     let target = target();
-    let (alone, mut alone_answer) = write(&target, 1, Durability::BySync);
-    let (during, mut during_answer) = write(&target, 1, Durability::BySync);
+    let (alone, mut alone_answer) = write(&target, 1, true);
+    let (during, mut during_answer) = write(&target, 1, true);
     let first = end(alone, Ok(PAGE)).expect("the sync");
     assert!(end(during, Ok(PAGE)).is_none(), "one sync at a time");
     assert!(alone_answer.try_recv().is_err());
@@ -130,21 +123,9 @@ fn a_sync_follows_a_durable_write_and_waits_its_turn() {
 }
 
 #[test]
-fn no_success_of_the_same_batch_passes_a_failure() {
-    let target = target();
-    let (mut good, mut good_answer) = write(&target, 1, Durability::AtOnce);
-    let (bad, _bad_answer) = write(&target, 1, Durability::AtOnce);
-    good.foresee(Ok(PAGE));
-    bad.foresee(IO);
-    assert_eq!(good.advance(Ok(PAGE)), Step::End(Ok(())));
-    good.finish(Ok(()));
-    assert_eq!(good_answer.try_recv().unwrap(), Err(Failure::Unsynced(Errno::IO)));
-}
-
-#[test]
 fn a_caller_that_knows_holds_the_only_reference() {
     let target = target();
-    let (operation, mut answer) = write(&target, 1, Durability::Later);
+    let (operation, mut answer) = write(&target, 1, false);
     end(operation, Ok(PAGE));
     answer.try_recv().unwrap().unwrap();
     assert_eq!(Arc::strong_count(&target), 1);
