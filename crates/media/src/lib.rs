@@ -4,7 +4,7 @@
 //! completed before it survives a power cut. A write that was not synced may survive whole, in part, or not at all.
 //! Nothing here knows what the bytes mean; the layout on a medium belongs to `data`.
 //!
-//! [`open`] gives a real medium, by direct I/O and under an exclusive lock. Two back ends do the work: the **ring**
+//! [`open()`] gives a real medium, by direct I/O and under an exclusive lock. Two back ends do the work: the **ring**
 //! (one `io_uring` thread for all media of the process, for reads and writes) and the **pool** (a few threads per
 //! medium that make plain system calls: everything, or only what makes the kernel wait where there is a ring). An **operation** owns its buffer until the kernel has answered,
 //! so a caller may drop its future at any time; that does not cancel the operation.
