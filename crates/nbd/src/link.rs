@@ -94,7 +94,7 @@ impl Link {
 
     /// Waits until a request that holds `bytes` of memory fits, and counts it in. A request alone always fits.
     /// For the connection's own task.
-    pub(crate) async fn admit(&self, bytes: usize) {
+    pub(crate) async fn admit(&self, bytes: usize) -> Admitted<'_> {
         std::future::poll_fn(|_| {
             let mut state = self.state();
             let fits = state.requests < self.limits.requests
@@ -105,9 +105,9 @@ impl Link {
             }
             state.requests += 1;
             state.bytes += bytes;
-            Poll::Ready(())
+            Poll::Ready(Admitted { link: self, bytes })
         })
-        .await;
+        .await
     }
 
     /// Gives back what `requests` requests held.
@@ -151,6 +151,25 @@ impl Link {
     /// Whether every admitted request has been answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.state().requests == 0
+    }
+}
+
+/// A request that is counted and has no reply on its way yet. Dropped, it is counted out: its payload never came.
+pub(crate) struct Admitted<'a> {
+    link: &'a Link,
+    bytes: usize,
+}
+
+impl Admitted<'_> {
+    /// The reply is on its way: writing it counts the request out.
+    pub(crate) fn hand_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.link.release(1, self.bytes);
     }
 }
 

@@ -176,7 +176,7 @@ impl Server {
 
     /// Stops: takes no more connections and requests, answers the requests taken, closes, removes the socket file.
     /// What is not done after `within` is cut off. Gives the number of connections cut off: 0 when all ended well.
-    pub async fn stop(self, within: Duration) -> usize {
+    pub async fn stop(mut self, within: Duration) -> usize {
         self.file.remove();
         self.shared.advance(Phase::Draining);
         let mut open = self.shared.open.subscribe();

@@ -23,8 +23,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: the file may be removed only while it is this one.
-    identity: (u64, u64),
+    /// Device and inode: the file may be removed only while it is this one. `None` once removed, for the next file at
+    /// the path may get the same inode.
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
@@ -33,8 +34,9 @@ impl SocketFile {
     }
 
     /// Removes the file, unless another has taken its place.
-    pub(crate) fn remove(&self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
+    pub(crate) fn remove(&mut self) {
+        let Some(expected) = self.identity.take() else { return };
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == expected);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "NBD socket not removed");
         }
@@ -78,7 +80,9 @@ pub(crate) async fn claim(rt: &dyn Runtime, path: &Path) -> Result<(UnixListener
         .and_then(|()| fs::symlink_metadata(path))
         .and_then(|metadata| Ok((socket.listen(BACKLOG)?, identity(&metadata))));
     match listening {
-        Ok((listener, identity)) => Ok((listener, SocketFile { path: path.to_owned(), identity })),
+        Ok((listener, identity)) => {
+            Ok((listener, SocketFile { path: path.to_owned(), identity: Some(identity) }))
+        }
         Err(failed) => {
             // Ours, and of no use: the lock keeps others from having replaced it.
             let _ = fs::remove_file(path);

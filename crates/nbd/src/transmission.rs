@@ -48,34 +48,37 @@ where
     };
     let Some((device, terms)) = session else { return Ok(()) };
     let requests = Requests { rt: rt.clone(), device, terms, link: link.clone() };
-    let receive = std::pin::pin!(requests.receive(&mut source));
+    let receive = std::pin::pin!(Some(requests.receive(&mut source)));
     let send = std::pin::pin!(writer::send_replies(&link, &mut writer, rt, limits.stall));
     drive(&link, receive, send).await
 }
 
-/// Runs both sides in one task: what the receiving side answered is sent before the task sleeps.
-async fn drive(
+/// Runs both sides in one task: what the receiving side answered is sent before the task sleeps. Ends when nothing
+/// more is received and everything is answered.
+async fn drive<F: Future<Output = Result<(), SessionError>>>(
     link: &Link,
-    mut receive: Pin<&mut impl Future<Output = Result<(), SessionError>>>,
+    mut receive: Pin<&mut Option<F>>,
     mut send: Pin<&mut impl Future<Output = Result<(), SessionError>>>,
 ) -> Result<(), SessionError> {
-    let mut received = None;
+    let mut received = Ok(());
     std::future::poll_fn(|cx| {
         match link.enter(cx) {
             Phase::Cut => return Poll::Ready(Ok(())),
-            Phase::Draining if received.is_none() => received = Some(Ok(())),
-            Phase::Draining | Phase::Open => {}
+            // Drops a request whose payload is still coming.
+            Phase::Draining => receive.set(None),
+            Phase::Open => {}
         }
-        if received.is_none()
-            && let Poll::Ready(result) = receive.as_mut().poll(cx)
+        if let Some(running) = receive.as_mut().as_pin_mut()
+            && let Poll::Ready(result) = running.poll(cx)
         {
-            received = Some(result);
+            received = result;
+            receive.set(None);
         }
         if let Poll::Ready(result) = send.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if received.is_some() && link.is_idle() {
-            return Poll::Ready(received.take().unwrap_or(Ok(())));
+        if receive.is_none() && link.is_idle() {
+            return Poll::Ready(std::mem::replace(&mut received, Ok(())));
         }
         Poll::Pending
     })
@@ -101,17 +104,12 @@ impl Requests {
             }
             let checked = request::check(&request, Facts::of(&*self.device), self.terms);
             let cost = checked.map_or(0, Plan::cost);
-            self.link.admit(cost).await;
-            match self.take(source, &request, checked).await {
-                Ok(Some(answer)) => {
-                    self.link.push_local(Reply { cookie: request.cookie, cost, answer });
-                    burst += 1;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.link.release(1, cost);
-                    return Err(error);
-                }
+            let admitted = self.link.admit(cost).await;
+            let answer = self.take(source, &request, checked).await?;
+            admitted.hand_over();
+            if let Some(answer) = answer {
+                self.link.push_local(Reply { cookie: request.cookie, cost, answer });
+                burst += 1;
             }
             if burst == BURST {
                 burst = 0;

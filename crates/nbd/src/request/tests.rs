@@ -90,7 +90,7 @@ fn assemble(answer: Answer, expected_offset: u64) -> (Vec<u8>, Vec<(bool, usize)
 #[test]
 fn zeros_go_out_as_holes_and_nothing_else_does() {
     let mut data = vec![0; 1 << 20];
-    data[..100].fill(1);
+    data[..101].fill(1);
     data[500_000] = 2;
     for (offset, length) in
         [(0, 1 << 20), (777, 600_001), (4095, 4097), (12_288, 64 << 10), (600_000, 300_000)]
@@ -107,6 +107,8 @@ fn zeros_go_out_as_holes_and_nothing_else_does() {
         shape,
         [(false, 4096), (true, 122 * 4096 - 4096), (false, 4096), (true, (1 << 20) - 123 * 4096)]
     );
+    let (_, shape) = assemble(pieces(100, data[100..=500_000].to_vec().into(), false), 100);
+    assert_eq!(shape, [(false, 3996), (true, 122 * 4096 - 4096), (false, 500_001 - 122 * 4096)]);
     let (_, shape) = assemble(pieces(3, vec![0; 5].into(), true), 3);
     assert_eq!(shape, [(true, 5)]);
 }

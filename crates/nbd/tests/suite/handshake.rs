@@ -1,7 +1,9 @@
 //! Every option, in good form and in bad.
 
+use std::sync::Arc;
+
 use super::client::{Client, ERR, READ, export_info, info, meta};
-use super::device::TestDevice;
+use super::device::{TestDevice, TestExports};
 use super::{DISK, Fixture};
 use nbd::{ExportInfo, Limits};
 
@@ -39,11 +41,12 @@ fn export_name_with_and_without_zeroes() {
 #[test]
 fn list_gives_every_export() {
     let mut fixture = Fixture::new();
-    let more =
-        (0..5000).map(|number| ExportInfo { name: format!("disk-{number}"), description: "x".repeat(50) });
-    let long = ExportInfo { name: "n".repeat(256), description: String::new() };
+    let more = (0..5000)
+        .map(|number| ExportInfo { name: format!("disk-{number}"), description: "x".repeat(50) })
+        .chain([ExportInfo { name: "n".repeat(256), description: String::new() }])
+        .collect();
     drop(fixture.server.take());
-    std::sync::Arc::get_mut(&mut fixture.exports).unwrap().more = more.chain([long]).collect();
+    fixture.exports = Arc::new(TestExports { device: fixture.device.clone(), more });
     fixture.server = Some(fixture.start(Limits::default()).unwrap());
     let mut client = fixture.connect();
     let replies = client.haggle(3, b"");

@@ -61,6 +61,23 @@ fn silence_inside_a_message_is_cut_off_and_between_messages_is_not() {
 }
 
 #[test]
+fn each_message_and_each_reply_has_a_deadline_of_its_own() {
+    let fixture = impatient();
+    let mut client = fixture.simple();
+    let head = request(READ, 0, 1, 0, DISK as u32);
+    let begin = fixture.rt.now();
+    while fixture.rt.now() - begin < SHORT * 3 {
+        client.send(&head[..20]);
+        fixture.pause(SHORT / 4);
+        client.send(&head[20..]);
+        // The replies fill the socket before they are taken.
+        fixture.pause(SHORT / 4);
+        assert_eq!(client.reply(DISK as usize).error, 0);
+    }
+    client.assert_alive();
+}
+
+#[test]
 fn a_message_may_not_trickle_for_ever() {
     let fixture = impatient();
     let mut client = fixture.simple();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nbd::{Limits, Server, ServerErrorKind};
 
-use super::client::READ;
+use super::client::{Client, READ, WRITE, request};
 use super::device::GATED;
 use super::{Fixture, SOON};
 
@@ -64,12 +64,16 @@ fn other_files_are_left_alone() {
 fn of_servers_that_start_at_once_one_wins() {
     let mut fixture = Fixture::new();
     drop(fixture.server.take());
-    for _ in 0..20 {
+    for _ in 0..50 {
         drop(UnixListener::bind(fixture.path()).unwrap());
-        let path = fixture.path();
-        let starts = (0..4)
-            .map(|_| Server::start(fixture.rt.clone(), fixture.exports.clone(), &path, Limits::default()));
-        let started = fixture.block_on(seam::join_all(starts));
+        let starts: Vec<_> = (0..4)
+            .map(|_| {
+                let (rt, exports, path) = (fixture.rt.clone(), fixture.exports.clone(), fixture.path());
+                let start = async move { Server::start(rt, exports, &path, Limits::default()).await };
+                fixture.runtime.spawn(start)
+            })
+            .collect();
+        let started: Vec<_> = starts.into_iter().map(|start| fixture.block_on(start).unwrap()).collect();
         assert_eq!(started.iter().filter(|one| one.is_ok()).count(), 1);
         assert!(
             started
@@ -103,6 +107,41 @@ fn stop_answers_what_was_asked() {
     assert_eq!(answered, cookies);
     client.assert_closed();
     assert_eq!(fixture.block_on(stopped).unwrap(), 0);
+}
+
+#[test]
+fn stop_does_not_wait_for_half_a_request() {
+    let mut fixture = Fixture::new();
+    let mut clients: Vec<_> = (0..3).map(|_| fixture.simple()).collect();
+    let head = request(WRITE, 0, 1, 0, 100_000);
+    clients[0].send(&head[..5]);
+    clients[1].send(&head);
+    clients[2].send(&head);
+    clients[2].send(&[1; 99_999]);
+    fixture.pause(Duration::from_millis(50));
+    let server = fixture.server.take().unwrap();
+    let begin = fixture.rt.now();
+    assert_eq!(fixture.block_on(server.stop(SOON)), 0);
+    assert!(fixture.rt.now() - begin < SOON / 2);
+    clients.iter_mut().for_each(Client::assert_closed);
+    assert!(fixture.device.called().is_empty());
+}
+
+#[test]
+fn the_next_server_may_start_while_this_one_stops() {
+    let mut fixture = Fixture::new();
+    fixture.device.gate.send_replace(false);
+    let mut client = fixture.simple();
+    client.request(READ, 0, GATED, 100);
+    fixture.until("the read waits", || fixture.device.waiting.load(SeqCst) == 1);
+    let server = fixture.server.take().unwrap();
+    let stopped = fixture.runtime.spawn(server.stop(SOON));
+    fixture.until("the socket is gone", || !fixture.path().exists());
+    fixture.server = Some(fixture.start(Limits::default()).unwrap());
+    fixture.device.gate.send_replace(true);
+    assert_eq!(client.reply(100).error, 0);
+    assert_eq!(fixture.block_on(stopped).unwrap(), 0);
+    fixture.simple().assert_alive();
 }
 
 #[test]
