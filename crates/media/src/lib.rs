@@ -6,8 +6,9 @@
 //!
 //! [`open()`] gives a real medium, by direct I/O and under an exclusive lock. Two back ends do the work: the **ring**
 //! (one `io_uring` thread for all media of the process, for reads and writes) and the **pool** (a few threads per
-//! medium that make plain system calls: everything, or only what makes the kernel wait where there is a ring). An **operation** owns its buffer until the kernel has answered,
-//! so a caller may drop its future at any time; that does not cancel the operation.
+//! medium that make plain system calls: everything, or only what makes the kernel wait where there is a ring). An
+//! **operation** owns its buffer until the kernel has answered, so a caller may drop its future at any time; that
+//! does not cancel an operation that has started.
 //!
 //! Crash rules: a completed write followed by a completed sync is durable, and so is a completed
 //! [`Medium::write_durable`]; nothing else is promised. After a failed sync nothing unsynced may be taken for

@@ -14,7 +14,7 @@ use crate::ring::Ring;
 use crate::{MediaError, MediaErrorKind, Medium, Result};
 
 /// Shares of the operations in flight on one medium; beyond them callers wait, first come, first served. An
-/// operation takes one, and one more for each full [`SHARE_BYTES`]. Enough to fill any SSD's queue; 16 MiB of large
+/// operation takes one, and one more for each full 128 KiB. Enough to fill any SSD's queue; 16 MiB of large
 /// operations.
 pub const IN_FLIGHT_MAX: usize = 128;
 const SHARE_BYTES: usize = 128 << 10;
