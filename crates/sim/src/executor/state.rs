@@ -263,7 +263,7 @@ impl State {
         if self.ready.is_empty() {
             return None;
         }
-        let mut index = 0;
+        let mut index = self.schedule.index(self.ready.len());
         if self.laggards {
             for _ in 0..LAGGARD_REDRAWS {
                 let id = self.ready[index];
