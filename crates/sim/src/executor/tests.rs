@@ -132,7 +132,7 @@ fn kill_drops_tasks_and_their_timers() {
             }),
         );
     }
-    let escaped = process.sleep(secs(20)); // held outside: must not fire either
+    let mut escaped = process.sleep(secs(500)); // held outside: must not fire either
     let (tx, rx) = oneshot::channel::<()>();
     process.spawn(
         "holder",
@@ -142,8 +142,8 @@ fn kill_drops_tasks_and_their_timers() {
         }),
     );
     sim.run_until(async {
-        sim.world().sleep(secs(5)).await;
-        assert_eq!(process.tasks(), 6);
+        let waited = timeout(&*sim.world(), secs(5), &mut escaped).await;
+        assert!(waited.is_err() && process.tasks() == 6);
         sim.kill(process.id());
         assert_eq!(dead.load(Ordering::Relaxed), 5, "dropped at once");
         wake.notified().await;
@@ -154,6 +154,8 @@ fn kill_drops_tasks_and_their_timers() {
     })
     .unwrap();
     assert_eq!((fired.load(Ordering::Relaxed), process.tasks(), process.is_alive()), (0, 0, false));
+    assert_eq!(sim.run_until(std::future::pending::<()>()).unwrap_err().reason, StuckReason::Deadlock);
+    assert_eq!(sim.now(), secs(105), "no timer of the dead process moved time");
     assert_eq!(sim.run_until(escaped).unwrap_err().reason, StuckReason::Deadlock);
 }
 

@@ -277,6 +277,7 @@ impl StoreState {
 
     /// The writes in flight, in a seeded order; syncs in flight are forgotten. Nobody gets an outcome.
     fn take_in_flight(&mut self) -> Vec<Vec<Piece>> {
+        self.settle();
         let mut writes: Vec<_> = std::mem::take(&mut self.pending)
             .into_values()
             .filter_map(|pending| match (pending.work, pending.fault) {

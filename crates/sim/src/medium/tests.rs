@@ -134,18 +134,18 @@ fn a_sync_covers_what_completed_before_it_began() {
     for seed in 0..200 {
         let b = bench(seed);
         b.store.set_torn_ppm(0);
-        b.store.set_latency(Latency {
-            min: std::time::Duration::from_micros(50),
-            max: std::time::Duration::from_micros(50),
-            rare_ppm: 0,
-            rare_max: std::time::Duration::from_micros(50),
-        });
+        let fixed = |micros| {
+            let always = std::time::Duration::from_micros(micros);
+            b.store.set_latency(Latency { min: always, max: always, rare_ppm: 0, rare_max: always });
+        };
+        fixed(1000);
         let medium = b.open();
         b.sim
             .run_until(async {
                 medium.write(at(0), page(1)).await.unwrap();
                 let late = async {
                     b.process.sleep(std::time::Duration::from_micros(1)).await;
+                    fixed(50); // completes long before the sync does
                     medium.write(at(1), page(2)).await
                 };
                 let slow: BoxFuture<'_, _> = Box::pin(async { medium.sync().await });
