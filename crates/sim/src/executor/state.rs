@@ -358,7 +358,6 @@ impl State {
             return (Vec::new(), Vec::new());
         }
         entry.alive = false;
-        entry.parked.clear();
         self.digest.fold(Event::Kill, &[u64::from(process)]);
         let doomed: Vec<u32> = (0..)
             .zip(&self.slots)

@@ -105,6 +105,36 @@ fn time_jumps_to_timers_in_order() {
     assert_eq!(sim.now(), secs(4), "a dropped timer leaves nothing behind, a later call goes on");
 }
 
+/// The order in which a kill drops three tasks.
+fn drop_order(seed: u64) -> Vec<u8> {
+    struct Last(u8, Arc<Mutex<Vec<u8>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let sim = Simulation::new(seed, Limits::default());
+    let (order, process) = (Arc::new(Mutex::new(Vec::new())), sim.process("node"));
+    for task in 0..3 {
+        let last = Last(task, order.clone());
+        process.spawn(
+            "one",
+            Box::pin(async move {
+                let _last = last;
+                std::future::pending::<()>().await;
+            }),
+        );
+    }
+    sim.kill(process.id());
+    order.lock().unwrap().clone()
+}
+
+#[test]
+fn a_kill_drops_in_every_order() {
+    let orders: std::collections::BTreeSet<_> = (0..200).map(drop_order).collect();
+    assert_eq!(orders.len(), 6);
+}
+
 /// Counts its drop, and wakes somebody by it.
 struct Grave(Arc<AtomicU64>, Arc<Notify>);
 

@@ -311,7 +311,10 @@ fn errors_are_what_they_say() {
             b.store.set_gone(false);
             medium.read(0, PAGE).await.expect("back");
             b.store.power_cut();
+            let again = b.open();
             assert_eq!(medium.sync().await.unwrap_err().kind, MediaErrorKind::Gone);
+            drop(medium);
+            again.sync().await.expect("the stale handle closed nothing");
         })
         .unwrap();
     use FaultKind::{Gone, NoSpace, ReadError, WriteError, WrongRead};

@@ -188,7 +188,7 @@ impl Block {
         let writes = possible.cloned().map(|mut write| {
             write.dead = NEVER;
             write.op = 0;
-            if write.state != State::Acked || write.ended > begun {
+            if write.state != State::Acked {
                 write.state = State::Cut;
                 write.order_end = now;
                 write.latest = now;
