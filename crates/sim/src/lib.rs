@@ -13,7 +13,8 @@
 //! - Virtual time moves only when no task is ready. The next task is drawn from the ready ones by the seed.
 //! - Nothing of a killed process runs again: its tasks are dropped, its timers never fire.
 //! - The model never rejects a right history: it says wrong only on proof. It may miss a wrong one where several
-//!   reads and writes of one block cross (about 1 in 10 000 of the wrong random histories; a test holds it to 1 in 1000).
+//!   reads and writes of one block cross: about 1 in 10 000 of the wrong random histories (a test holds it to 1 in
+//!   1000).
 //!
 //! Crash rules. A kill keeps completed writes and decides each write in flight by the seed. A power cut decides each
 //! unsynced write too: whole, lost, or torn at sectors of 512 bytes, without regard to order. Synced writes survive.
