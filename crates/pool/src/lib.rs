@@ -16,8 +16,11 @@
 //!
 //! What it does not do: it holds no keys and cannot tell whether bytes are right; the caller's check does.
 
+mod decode;
+mod describe;
 mod geometry;
 mod health;
+mod mend;
 mod read;
 mod reconcile;
 mod repair;
@@ -27,9 +30,11 @@ mod write;
 
 pub use geometry::{CLASSES, Class, class_for};
 pub use health::{Health, MediumHealth};
+pub use mend::ScrubReport;
 pub use read::{PoolError, PoolErrorKind, Stripe};
 pub use reconcile::ReconcileReport;
 pub use space::Space;
+pub(crate) use stripe::CALL_ATTEMPTS;
 pub use stripe::{Pool, PoolStats};
 pub use write::{NewRow, Written};
 

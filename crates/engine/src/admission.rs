@@ -1,0 +1,158 @@
+//! Who may write: back-pressure in bytes, and grants of space [I10].
+
+use units::{BLOCK_U64, DiskId};
+
+use crate::engine::{Engine, Shared};
+use crate::error::{EngineError, EngineErrorKind};
+use crate::state::State;
+
+/// RAM charged for a block while its write is under way: the plaintext, sealed, and its record.
+const UNDER_WAY_BLOCK_BYTES: u64 = 2 * BLOCK_U64;
+/// Container bytes a block may need: sealed without shrinking, directory entry, map-log change.
+const GRANT_BLOCK_BYTES: u64 = BLOCK_U64 + 32 + 80;
+/// Container bytes a map change may need at a checkpoint: a whole leaf page and its share of those above.
+const GRANT_CHANGE_BYTES: u64 = 3584;
+/// Containers no write is granted: for checkpoints, trims and deletions, which need no grant, and for the cleaner.
+const RESERVE_CONTAINERS: u64 = 3;
+/// One container in so many is reserved too.
+const RESERVE_SHARE: u64 = 64;
+
+/// A write under way; dropping it lets others in.
+pub(crate) struct UnderWay<'a> {
+    shared: &'a Shared,
+    bytes: u64,
+    blocks: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.under_way_bytes -= self.bytes;
+        state.under_way_blocks -= self.blocks;
+        drop(state);
+        self.shared.room_wake.notify_waiters();
+    }
+}
+
+impl State {
+    /// Whether `length` bytes at `offset` lie in the disk.
+    pub(crate) fn check(&self, disk: DiskId, offset: u64, length: u64) -> Result<(), EngineError> {
+        if self.closed {
+            return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
+        }
+        let Some(found) = self.disks.get(&disk) else {
+            return Err(EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0)));
+        };
+        match offset.checked_add(length) {
+            Some(end) if end <= found.bytes => Ok(()),
+            _ => {
+                let reason =
+                    format!("{length} bytes at {offset} are beyond the disk's {} bytes", found.bytes);
+                Err(EngineError::new(EngineErrorKind::Invalid, reason))
+            }
+        }
+    }
+
+    /// Container bytes the worst case of all that is granted needs.
+    fn granted(&self) -> u64 {
+        let buffered: u64 = self.frozen.iter().map(|g| g.blocks).sum::<u64>() + self.active.blocks;
+        let merging: usize = self.disks.values().filter_map(|d| d.merging.as_ref()).map(|o| o.len()).sum();
+        let changes = (self.overlay_entries() + merging) as u64;
+        (buffered + self.under_way_blocks) * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES)
+            + changes * GRANT_CHANGE_BYTES
+    }
+}
+
+impl Engine {
+    /// Room and a grant for `blocks` blocks, when they are to be had at once.
+    pub(crate) fn try_admit(&self, blocks: u64) -> Option<UnderWay<'_>> {
+        let mut state = self.shared.lock();
+        let fits = !state.closed && self.shared.has_room(&state, blocks) && self.shared.fits(&state, blocks);
+        fits.then(|| self.shared.enter(&mut state, blocks))
+    }
+
+    /// Waits for room in the write buffer and takes a grant for `blocks` blocks. Zero blocks, of a trim, need no grant.
+    pub(crate) async fn admit(&self, blocks: u64) -> Result<UnderWay<'_>, EngineError> {
+        let shared = &*self.shared;
+        let mut refreshed = false;
+        loop {
+            let room = shared.room_wake.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match shared.decide(blocks, refreshed)? {
+                Decision::Enter(guard) => return Ok(guard),
+                Decision::Refresh => {
+                    refreshed = true;
+                    shared.pool.refresh_space().await;
+                }
+                Decision::Wait => {
+                    shared.flush_wake.notify_one();
+                    room.await;
+                }
+            }
+        }
+    }
+}
+
+enum Decision<'a> {
+    Enter(UnderWay<'a>),
+    Refresh,
+    Wait,
+}
+
+impl Shared {
+    fn decide(&self, blocks: u64, refreshed: bool) -> Result<Decision<'_>, EngineError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
+        }
+        if !self.has_room(&state, blocks) {
+            if let Some(error) = self.stuck_error() {
+                return Err(error);
+            }
+            // What is buffered may be too little for a container of its own; waiting for more would be for ever.
+            if state.frozen.is_empty() {
+                state.freeze();
+            }
+            return Ok(Decision::Wait);
+        }
+        if self.fits(&state, blocks) {
+            return Ok(Decision::Enter(self.enter(&mut state, blocks)));
+        }
+        if !refreshed {
+            return Ok(Decision::Refresh);
+        }
+        let reason = "the pool is full: delete what is not needed or add media";
+        Err(EngineError::new(EngineErrorKind::NoSpace, reason))
+    }
+
+    fn has_room(&self, state: &State, blocks: u64) -> bool {
+        let held = state.under_way_bytes + state.buffered_bytes;
+        let limit = self.config.write_buffer_bytes;
+        // Trims make room in the end: they get in until twice the limit.
+        if blocks == 0 {
+            held <= 2 * limit
+        } else {
+            held == 0 || held + blocks * UNDER_WAY_BLOCK_BYTES <= limit
+        }
+    }
+
+    fn enter<'a>(&'a self, state: &mut State, blocks: u64) -> UnderWay<'a> {
+        let bytes = blocks * UNDER_WAY_BLOCK_BYTES;
+        state.under_way_bytes += bytes;
+        state.under_way_blocks += blocks;
+        UnderWay { shared: self, bytes, blocks }
+    }
+}
+
+impl Shared {
+    fn fits(&self, state: &State, blocks: u64) -> bool {
+        if blocks == 0 {
+            return true;
+        }
+        let space = self.pool.space();
+        let reserve = RESERVE_CONTAINERS + space.containers / RESERVE_SHARE;
+        let usable = space.containers.saturating_sub(reserve) * space.container_bytes;
+        state.granted() + blocks * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES) <= usable
+    }
+}

@@ -1,0 +1,74 @@
+//! What an engine is told.
+
+use std::sync::Arc;
+
+use proto::Transport;
+use seal::Sealer;
+use seam::Rt;
+use units::MediumId;
+
+use crate::witness::Witness;
+
+/// What an engine stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Clock, randomness, spawn.
+    pub rt: Rt,
+    /// The way to the media.
+    pub transport: Arc<dyn Transport>,
+    /// All media of the site, in order.
+    pub media: Vec<MediumId>,
+    /// Those that are there.
+    pub up: Vec<MediumId>,
+    /// The site's keys.
+    pub sealer: Arc<Sealer>,
+    /// Outside memory of the journal's position.
+    pub witness: Arc<dyn Witness>,
+}
+
+/// Sizes and limits. Nothing here can be tuned wrong by a user (R40): a site derives them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Largest container, bytes.
+    pub container_bytes: u32,
+    /// Journal segment, bytes.
+    pub segment_bytes: u32,
+    /// Journal segments that may hold uncovered records.
+    pub segments_max: u32,
+    /// Largest journal batch, bytes.
+    pub batch_bytes: usize,
+    /// Writes under way and in the write buffer, bytes; beyond it writers wait.
+    pub write_buffer_bytes: u64,
+    /// Plaintext blocks in RAM, bytes.
+    pub block_cache_bytes: u64,
+    /// Decoded map pages in RAM, bytes.
+    pub page_cache_bytes: u64,
+    /// Fingerprint index, bytes.
+    pub index_bytes: usize,
+    /// Map changes kept in RAM before a checkpoint: 1 M are about 100 MB and a second of recovery.
+    pub overlay_entries_max: usize,
+    /// Commits carried in start records before a checkpoint: about 70 bytes each.
+    pub commits_max: usize,
+    /// Bytes of metadata records carried in start records before a checkpoint.
+    pub meta_bytes_max: usize,
+}
+
+impl Config {
+    /// The limits for a site with these sizes.
+    pub fn for_params(container_bytes: u32, segment_bytes: u32, segments_max: u32) -> Self {
+        let container = u64::from(container_bytes);
+        Self {
+            container_bytes,
+            segment_bytes,
+            segments_max,
+            batch_bytes: (segment_bytes as usize / 8).min(1 << 20),
+            write_buffer_bytes: container * 8,
+            block_cache_bytes: container * 16,
+            page_cache_bytes: container * 8,
+            index_bytes: container as usize * 8,
+            overlay_entries_max: (container as usize / 8).max(256),
+            commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
+            meta_bytes_max: segment_bytes as usize / 16,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The engine's handle and what its parts share.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cache::{BlockCache, Cache};
+use container::{Builder, Built};
+use journal::{Commit, Entry, Journal};
+use map::Page;
+use pool::Pool;
+use seal::Sealer;
+use seam::Rt;
+use tokio::sync::Notify;
+use units::{ContainerId, DiskId, Epoch, Incarnation, MediumId, Seq};
+
+use crate::config::Config;
+use crate::dedup::Dedup;
+use crate::error::{EngineError, EngineErrorKind};
+use crate::ranges::Ranges;
+use crate::state::{MapChange, PendingCommit, State};
+use crate::witness::Witness;
+
+/// Everything the parts of an engine share.
+pub(crate) struct Shared {
+    pub(crate) rt: Rt,
+    pub(crate) config: Config,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) witness: Arc<dyn Witness>,
+    pub(crate) epoch: Epoch,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) pool: Pool,
+    pub(crate) journal: OnceLock<Journal>,
+    pub(crate) meta: OnceLock<Arc<meta::Embedded>>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) ranges: Ranges,
+    pub(crate) blocks: BlockCache,
+    pub(crate) pages: Cache<(ContainerId, u16), Arc<Page>>,
+    pub(crate) dedup: Dedup,
+    /// Number of the next container.
+    pub(crate) minted: AtomicU32,
+    /// Ordinal of the next commit; held while the record is queued, so that ordinals follow the journal's order.
+    pub(crate) ordinal: Mutex<u64>,
+    /// The flusher has something to do.
+    pub(crate) flush_wake: Notify,
+    /// Room in the write buffer, or an end to waiting for it.
+    pub(crate) room_wake: Notify,
+    /// Why the write buffer cannot be flushed now.
+    pub(crate) stuck: Mutex<Option<EngineError>>,
+    pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    pub(crate) indexing: AtomicBool,
+}
+
+/// What a flush or checkpoint wants committed.
+pub(crate) struct ToCommit<'a> {
+    pub(crate) builder: &'a Builder,
+    pub(crate) covered: Seq,
+    pub(crate) blocks: u32,
+    pub(crate) block_bytes: u64,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Changed in steps that cannot panic half-way; a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn journal(&self) -> Result<&Journal, EngineError> {
+        self.journal
+            .get()
+            .ok_or_else(|| EngineError::new(EngineErrorKind::Closed, "the engine is not open yet"))
+    }
+
+    /// Writes a container and makes its commit record durable; `changes` tells what the commit changes in the maps.
+    pub(crate) async fn commit_container(
+        &self,
+        what: ToCommit<'_>,
+        ends_generation: bool,
+        changes: impl FnOnce(&Built) -> Vec<MapChange>,
+    ) -> Result<Built, EngineError> {
+        let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
+        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await?;
+        let built = written.built;
+        let container = built.head.container;
+        let pending = PendingCommit { changes: changes(&built), ends_generation };
+        self.lock().pending.insert(container, pending);
+        let mut commit = Commit {
+            container,
+            total: built.head.total,
+            entries: built.head.entries.len() as u32,
+            map_log_bytes: built.head.map_log_bytes,
+            map_log: built.head.map_log,
+            ordinal: 0,
+            covered: what.covered,
+            blocks: what.blocks,
+            block_bytes: what.block_bytes,
+        };
+        let append = {
+            let journal = self.journal()?;
+            let mut ordinal = self.ordinal.lock().unwrap_or_else(PoisonError::into_inner);
+            commit.ordinal = *ordinal;
+            *ordinal += 1;
+            let mut entries: Vec<Entry> = written.new_row.into_iter().map(Entry::Row).collect();
+            entries.push(Entry::Commit(commit));
+            journal.append_control(entries)
+        };
+        let result = match append.await {
+            Ok(result) => result.map_err(EngineError::from),
+            Err(_) => Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
+        };
+        if let Err(error) = result {
+            // The record may be found after a crash; the fragments stay until recovery has decided.
+            self.lock().pending.remove(&container);
+            return Err(error);
+        }
+        Ok(built)
+    }
+}
+
+/// The engine of one compute node. Cheap to clone; all operations may run at once.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine(epoch {})", self.shared.epoch.0)
+    }
+}
+
+impl Engine {
+    /// The metadata store.
+    pub fn meta(&self) -> Arc<dyn meta::Store> {
+        self.shared.meta.get().expect("an open engine has its metadata store").clone()
+    }
+
+    /// The pool below.
+    pub fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    /// The epoch of this incarnation.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    /// Size of a disk in bytes.
+    pub fn disk_bytes(&self, disk: DiskId) -> Option<u64> {
+        self.shared.lock().disks.get(&disk).map(|disk| disk.bytes)
+    }
+
+    /// A medium that was down is there again and takes part in what is written from now on.
+    pub fn medium_returned(&self, medium: MediumId) {
+        self.shared.pool.restore(medium);
+        self.shared.flush_wake.notify_one();
+        let engine = self.clone();
+        let task = async move { engine.reconcile(&[medium]).await };
+        self.shared.rt.spawn("reconcile a medium", Box::pin(task));
+    }
+
+    /// Whether the index still lacks containers that were there at the start.
+    pub fn is_indexing(&self) -> bool {
+        self.shared.indexing.load(Ordering::Relaxed)
+    }
+
+    /// Makes every acknowledged write durable: they all are.
+    ///
+    /// # Errors
+    /// When the disk does not exist.
+    pub async fn flush(&self, disk: DiskId) -> Result<(), EngineError> {
+        self.shared.lock().check(disk, 0, 0)
+    }
+
+    /// Writes the whole write buffer to containers.
+    ///
+    /// # Errors
+    /// When the pool or the journal does not take it; nothing is lost, the journal still holds it.
+    pub async fn drain(&self) -> Result<(), EngineError> {
+        loop {
+            let waited = self.shared.room_wake.notified();
+            tokio::pin!(waited);
+            waited.as_mut().enable();
+            {
+                let mut state = self.shared.lock();
+                state.freeze();
+                if state.frozen.is_empty() {
+                    return Ok(());
+                }
+            }
+            if let Some(error) = self.shared.stuck_error() {
+                return Err(error);
+            }
+            self.shared.flush_wake.notify_one();
+            waited.await;
+        }
+    }
+
+    /// Writes the buffer and the maps to the log and ends the journal; later calls fail with
+    /// [`EngineErrorKind::Closed`].
+    ///
+    /// # Errors
+    /// When something could not be written; it stands in the journal and is found at the next start.
+    pub async fn close(&self) -> Result<(), EngineError> {
+        self.shared.lock().closed = true;
+        let drained = self.drain().await;
+        let checkpointed = match drained {
+            Ok(()) => self.checkpoint().await,
+            Err(error) => Err(error),
+        };
+        self.shared.journal()?.close().await;
+        self.shared.room_wake.notify_waiters();
+        self.shared.flush_wake.notify_one();
+        checkpointed
+    }
+}
+
+impl Shared {
+    pub(crate) fn stuck_error(&self) -> Option<EngineError> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_stuck(&self, error: Option<EngineError>) {
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        self.room_wake.notify_waiters();
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong.
+
+use journal::{JournalError, JournalErrorKind};
+use pool::{PoolError, PoolErrorKind};
+
+/// What the caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineErrorKind {
+    /// No such disk.
+    NotFound,
+    /// It exists already.
+    Exists,
+    /// The pool is full.
+    NoSpace,
+    /// Too few media are up to do it safely.
+    TooFewMedia,
+    /// Data or journal beyond repair with the media that are there.
+    Lost,
+    /// The request makes no sense.
+    Invalid,
+    /// Something else is in the way; try again.
+    Busy,
+    /// The engine was closed or has been superseded.
+    Closed,
+}
+
+/// The engine could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct EngineError {
+    /// What to do about it.
+    pub kind: EngineErrorKind,
+    /// What happened, to what.
+    pub reason: String,
+}
+
+impl EngineError {
+    pub(crate) fn new(kind: EngineErrorKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+}
+
+impl From<PoolError> for EngineError {
+    fn from(error: PoolError) -> Self {
+        let kind = match error.kind {
+            PoolErrorKind::Lost => EngineErrorKind::Lost,
+            PoolErrorKind::NoSpace => EngineErrorKind::NoSpace,
+            PoolErrorKind::TooFewMedia => EngineErrorKind::TooFewMedia,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<JournalError> for EngineError {
+    fn from(error: JournalError) -> Self {
+        let kind = match error.kind {
+            JournalErrorKind::TooFewMedia => EngineErrorKind::TooFewMedia,
+            JournalErrorKind::NoSpace => EngineErrorKind::NoSpace,
+            JournalErrorKind::Closed | JournalErrorKind::Fenced => EngineErrorKind::Closed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<meta::Error> for EngineError {
+    fn from(error: meta::Error) -> Self {
+        let kind = match error.kind {
+            meta::ErrorKind::Invalid => EngineErrorKind::Invalid,
+            meta::ErrorKind::Full => EngineErrorKind::NoSpace,
+            meta::ErrorKind::Corrupt => EngineErrorKind::Lost,
+            meta::ErrorKind::Compacted | meta::ErrorKind::LeaseNotFound => EngineErrorKind::Busy,
+            meta::ErrorKind::Unknown | meta::ErrorKind::Stopped => EngineErrorKind::Closed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,157 @@
+//! Flush: frozen generations become committed containers, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use container::{Builder, Built, Change, UnitKind};
+use units::{Address, DiskId, Fingerprint, Lba, Map};
+
+use crate::dedup::Budget;
+use crate::engine::{Engine, ToCommit};
+use crate::error::{EngineError, EngineErrorKind};
+use crate::generation::Generation;
+use crate::state::MapChange;
+
+/// Pause after a flush that failed: media may come back, room may be made.
+const RETRY: Duration = Duration::from_secs(1);
+/// From this use of the journal on, whatever is buffered is flushed, full container or not.
+const PRESSURE_PERCENT: usize = 50;
+
+/// Where a block of the generation ends up.
+#[derive(Clone, Copy)]
+enum Home {
+    Slot(u16),
+    Elsewhere(Address),
+}
+
+type Placed = (DiskId, Lba, Fingerprint, Home);
+
+impl Engine {
+    /// The flusher's task: ends when the engine is closed and nothing is left.
+    pub(crate) async fn run_flusher(self) {
+        loop {
+            let wake = self.shared.flush_wake.notified();
+            tokio::pin!(wake);
+            wake.as_mut().enable();
+            if self.is_over() {
+                return;
+            }
+            match self.flush_once().await {
+                Ok(true) => {
+                    self.shared.set_stuck(None);
+                    continue;
+                }
+                Ok(false) => {
+                    if self.wants_checkpoint()
+                        && let Err(error) = self.checkpoint().await
+                    {
+                        tracing::warn!(%error, "checkpoint failed, it will be tried again");
+                        self.pause().await;
+                    }
+                }
+                Err(error) => {
+                    if error.kind == EngineErrorKind::Closed {
+                        return;
+                    }
+                    tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
+                    self.shared.set_stuck(Some(error));
+                    self.pause().await;
+                    continue;
+                }
+            }
+            wake.await;
+        }
+    }
+
+    async fn pause(&self) {
+        self.shared.rt.sleep(RETRY).await;
+        self.shared.pool.refresh_space().await;
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.shared.lock();
+        state.closed && state.frozen.is_empty() && state.active.is_empty()
+    }
+
+    /// Flushes the oldest frozen generation; under pressure the active one is frozen first. False when there is
+    /// nothing to do.
+    pub(crate) async fn flush_once(&self) -> Result<bool, EngineError> {
+        let pressed = self.shared.journal()?.used_percent() >= PRESSURE_PERCENT;
+        let generation = {
+            let mut state = self.shared.lock();
+            if pressed && state.frozen.is_empty() {
+                state.freeze();
+            }
+            let covered = state.covered;
+            let next = state.frozen.front().cloned();
+            if next.is_none() && pressed {
+                // Nothing is buffered: the journal holds only what is covered.
+                drop(state);
+                self.shared.journal()?.trim(covered);
+            }
+            next
+        };
+        let Some(generation) = generation else { return Ok(false) };
+        self.flush_generation(&generation).await?;
+        let covered = self.shared.lock().covered;
+        self.shared.journal()?.trim(covered);
+        self.shared.pool.refresh_space().await;
+        Ok(true)
+    }
+
+    async fn flush_generation(&self, generation: &Arc<Generation>) -> Result<(), EngineError> {
+        let mut builder = Builder::new();
+        let (mut blocks, mut block_bytes) = (0, 0);
+        let mut placed: Vec<Placed> = Vec::new();
+        let mut here: Map<Fingerprint, u16> = Map::default();
+        let mut budget = Budget::default();
+        let seq = generation.end;
+        for (disk, overlay) in &generation.disks {
+            // A hole overrules what the maps below say; points that came after it are listed behind it.
+            for (start, end) in overlay.holes().iter() {
+                builder.change(Change::Hole { disk: *disk, lba: Lba(start), count: end - start, seq });
+            }
+            for (lba, block) in overlay.points(0, u64::MAX) {
+                let fp = block.fingerprint;
+                let known = match here.get(&fp) {
+                    Some(slot) => Some(Home::Slot(*slot)),
+                    None => {
+                        self.shared.dedup.find(&self.shared.pool, &fp, &mut budget).await.map(Home::Elsewhere)
+                    }
+                };
+                let home = known.unwrap_or_else(|| {
+                    let (slot, _) = builder.add(UnitKind::Data, fp, &block.unit);
+                    here.insert(fp, slot);
+                    blocks += 1;
+                    block_bytes += block.unit.len() as u64;
+                    Home::Slot(slot)
+                });
+                let (disk, seq) = (*disk, block.seq);
+                builder.change(match home {
+                    Home::Slot(slot) => Change::Put { disk, lba, seq, slot },
+                    Home::Elsewhere(address) => Change::Hit { disk, lba, seq, fingerprint: fp, address },
+                });
+                placed.push((disk, lba, fp, home));
+            }
+        }
+        let what = ToCommit { builder: &builder, covered: generation.end, blocks, block_bytes };
+        let built =
+            self.shared.commit_container(what, true, |built| map_changes(generation, &placed, built)).await?;
+        self.shared.dedup.learn(&built.head, (built.fragment_bytes / units::PAGE) as u16, true);
+        Ok(())
+    }
+}
+
+fn map_changes(generation: &Generation, placed: &[Placed], built: &Built) -> Vec<MapChange> {
+    let holes = generation.disks.iter().flat_map(|(disk, overlay)| {
+        overlay.holes().iter().map(|(start, end)| MapChange::Hole(*disk, Lba(start), end - start))
+    });
+    let puts = placed.iter().map(|(disk, lba, fp, home)| {
+        let address = match home {
+            Home::Slot(slot) => built.address(*slot),
+            Home::Elsewhere(address) => *address,
+        };
+        MapChange::Put(*disk, *lba, *fp, address)
+    });
+    holes.chain(puts).collect()
+}

@@ -1,0 +1,68 @@
+//! The write buffer: generations of durable blocks that no committed container covers yet.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use map::Overlay;
+use units::{DiskId, Fingerprint, Lba, Seq};
+
+/// RAM a buffered block costs beyond its sealed unit.
+const BLOCK_OVERHEAD_BYTES: u64 = 160;
+/// What a container needs for a block beside its unit: directory entry and map-log change, worst case.
+pub(crate) const BLOCK_DIRECTORY_BYTES: usize = 32 + 48;
+/// What a container needs besides: prelude and the map log's seal.
+const CONTAINER_FIXED_BYTES: usize = 512;
+
+/// A block in the write buffer.
+#[derive(Debug, Clone)]
+pub(crate) struct Buffered {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) unit: Bytes,
+    pub(crate) seq: Seq,
+}
+
+/// The part of the write buffer that becomes one container.
+#[derive(Debug, Default)]
+pub(crate) struct Generation {
+    pub(crate) disks: BTreeMap<DiskId, Overlay<Buffered>>,
+    /// Behind the last record in it.
+    pub(crate) end: Seq,
+    /// Bytes the container may need.
+    pub(crate) container_bytes: usize,
+    /// RAM it holds.
+    pub(crate) ram_bytes: u64,
+    /// Blocks in it.
+    pub(crate) blocks: u64,
+    /// Hole ranges in it.
+    pub(crate) holes: u64,
+}
+
+impl Generation {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks == 0 && self.holes == 0
+    }
+
+    /// Whether a record with a unit of `unit` bytes still fits a container of `limit` bytes.
+    pub(crate) fn has_room(&self, unit: usize, limit: usize) -> bool {
+        let slots = (self.blocks + self.holes + 1) as usize;
+        slots <= container::SLOTS_MAX
+            && CONTAINER_FIXED_BYTES + self.container_bytes + unit + BLOCK_DIRECTORY_BYTES <= limit
+    }
+
+    pub(crate) fn put(&mut self, disk: DiskId, lba: Lba, block: Buffered) {
+        let unit = block.unit.len();
+        // A block written again in the same generation replaces the older one: its room counts until the flush.
+        self.container_bytes += unit + BLOCK_DIRECTORY_BYTES;
+        self.ram_bytes += unit as u64 + BLOCK_OVERHEAD_BYTES;
+        if self.disks.entry(disk).or_default().put(lba, block).is_none() {
+            self.blocks += 1;
+        }
+    }
+
+    pub(crate) fn punch(&mut self, disk: DiskId, lba: Lba, count: u64) {
+        self.container_bytes += BLOCK_DIRECTORY_BYTES;
+        self.ram_bytes += BLOCK_OVERHEAD_BYTES;
+        self.blocks -= self.disks.entry(disk).or_default().punch(lba, count);
+        self.holes += 1;
+    }
+}

@@ -1,0 +1,190 @@
+//! Recovery, second half: from what the journal says to the engine's state.
+
+use std::sync::Arc;
+
+use container::{Change, Head, MapLog, PRELUDE_BYTES};
+use journal::{CheckpointPointer, Commit, Record, Recovered};
+use pool::Pool;
+use seal::{Kind, Sealer};
+use units::{Fingerprint, Lba, Seq};
+
+use crate::checkpoint::Body;
+use crate::error::{EngineError, EngineErrorKind};
+use crate::state::{MapChange, State};
+
+/// Map logs read at a time.
+const READ_AHEAD: usize = 8;
+
+/// What the journal says, sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) checkpoint: Option<CheckpointPointer>,
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
+    pub(crate) rows: Vec<journal::Row>,
+    pub(crate) covered: Seq,
+    pub(crate) data: Vec<(Seq, Record)>,
+    pub(crate) ledger: Vec<journal::LedgerRun>,
+    /// All commits since the start record, for the ledger.
+    pub(crate) committed: Vec<units::ContainerId>,
+}
+
+impl Story {
+    pub(crate) fn of(recovered: &mut Recovered) -> Self {
+        let start = &recovered.start;
+        let mut story = Self {
+            checkpoint: start.checkpoint.clone(),
+            commits: start.commits.clone(),
+            meta: start.meta.clone(),
+            rows: start.rows.clone(),
+            covered: start.covered,
+            ledger: start.ledger.clone(),
+            ..Self::default()
+        };
+        for (seq, record) in std::mem::take(&mut recovered.records) {
+            match record {
+                Record::Write { .. } | Record::Hole { .. } => story.data.push((seq, record)),
+                Record::Meta { fingerprint, unit } => story.meta.push((seq, fingerprint, unit)),
+                Record::Commit(commit) => {
+                    story.committed.push(commit.container);
+                    story.covered = story.covered.max(commit.covered);
+                    story.commits.push(commit);
+                }
+                Record::Checkpoint(pointer) => story.checkpoint = Some(pointer),
+                Record::Row(row) => story.rows.push(row),
+                Record::Start(_) => {}
+            }
+        }
+        if let Some(pointer) = &story.checkpoint {
+            story.commits.retain(|commit| commit.ordinal >= pointer.commits_before);
+            story.meta.retain(|(seq, ..)| *seq >= pointer.meta_before);
+        }
+        story.commits.sort_by_key(|commit| commit.ordinal);
+        let covered = story.covered;
+        story.data.retain(|(seq, _)| *seq >= covered);
+        story
+    }
+}
+
+/// Reads and checks the checkpoint object.
+pub(crate) async fn read_body(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    pointer: &CheckpointPointer,
+) -> Result<Body, EngineError> {
+    let mut bytes = Vec::new();
+    for piece in &pointer.pieces {
+        let mut plain = Vec::new();
+        let mut check = |unit: &[u8]| sealer.open(Kind::Meta, piece.fingerprint, unit, &mut plain).is_ok();
+        pool.read_unit(&piece.address, &mut check).await?;
+        bytes.extend_from_slice(&plain);
+    }
+    Body::decode(&bytes).ok_or_else(|| {
+        EngineError::new(EngineErrorKind::Lost, format!("checkpoint {} does not decode", pointer.number))
+    })
+}
+
+/// Applies the map logs of `commits`, in order.
+pub(crate) async fn replay(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    state: &mut State,
+    commits: &[Commit],
+) -> Result<(), EngineError> {
+    for some in commits.chunks(READ_AHEAD) {
+        let changes = seam::join_all(some.iter().map(|commit| changes_of(pool, sealer, commit))).await;
+        for (commit, changes) in some.iter().zip(changes) {
+            changes?.iter().for_each(|change| state.apply(change));
+            state.commit(commit.clone());
+        }
+    }
+    Ok(())
+}
+
+async fn changes_of(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    commit: &Commit,
+) -> Result<Vec<MapChange>, EngineError> {
+    if commit.map_log_bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let pages = Pool::fragment_pages(commit.container.class, commit.total);
+    let mut first = Vec::new();
+    let mut keep = |bytes: &[u8]| {
+        first = bytes.to_vec();
+        Head::peek(bytes).is_ok_and(|place| place == commit.place())
+    };
+    pool.read(commit.container, pages, 0, PRELUDE_BYTES, &mut keep).await?;
+    let (tail, log) = (commit.place().tail(), commit.place().map_log());
+    let mut found = None;
+    let mut plain = Vec::new();
+    let mut check = |bytes: &[u8]| {
+        let (directory, unit) = bytes.split_at(log.start - tail.start);
+        let head = Head::decode(&first, directory).ok().filter(|head| head.container == commit.container);
+        let opened = sealer.open(Kind::MapLog, commit.map_log, unit, &mut plain).is_ok();
+        found = head.zip(if opened { MapLog::decode(&plain).ok() } else { None });
+        found.is_some()
+    };
+    pool.read(commit.container, pages, tail.start, tail.len(), &mut check).await?;
+    let lost = || {
+        EngineError::new(
+            EngineErrorKind::Lost,
+            format!("the map log of container {} makes no sense", commit.container),
+        )
+    };
+    let (head, log) = found.ok_or_else(lost)?;
+    log.changes
+        .iter()
+        .map(|change| match *change {
+            Change::Put { disk, lba, slot, .. } => {
+                let entry = head.entries.get(usize::from(slot)).ok_or_else(lost)?;
+                let address = head.address(slot, pages).ok_or_else(lost)?;
+                Ok(MapChange::Put(disk, lba, entry.fingerprint, address))
+            }
+            Change::Hit { disk, lba, fingerprint, address, .. } => {
+                Ok(MapChange::Put(disk, lba, fingerprint, address))
+            }
+            Change::Hole { disk, lba, count, .. } => Ok(MapChange::Hole(disk, lba, count)),
+        })
+        .collect()
+}
+
+/// Opens the metadata records found in the journal.
+pub(crate) fn open_meta(
+    sealer: &Sealer,
+    meta: &[(Seq, Fingerprint, Vec<u8>)],
+) -> Result<Vec<Vec<u8>>, EngineError> {
+    let open = |(seq, fingerprint, unit): &(Seq, Fingerprint, Vec<u8>)| {
+        let mut plain = Vec::new();
+        match sealer.open(Kind::Meta, *fingerprint, unit, &mut plain) {
+            Ok(_) => Ok(plain),
+            Err(error) => {
+                Err(EngineError::new(EngineErrorKind::Lost, format!("metadata record {}: {error}", seq.0)))
+            }
+        }
+    };
+    meta.iter().map(open).collect()
+}
+
+/// Puts the uncovered writes back into the write buffer.
+pub(crate) fn refill(state: &mut State, data: Vec<(Seq, Record)>, container_bytes: usize) {
+    use crate::generation::Buffered;
+    use crate::sink::{buffer, make_room};
+    for (seq, record) in data {
+        state.next_seq = seq;
+        match record {
+            Record::Write { disk, lba, fingerprint, unit } => {
+                make_room(state, unit.len(), container_bytes);
+                let block = Buffered { fingerprint, unit: unit.into(), seq };
+                buffer(state, disk, |state| state.active.put(disk, lba, block));
+            }
+            Record::Hole { disk, lba, count } => {
+                make_room(state, 0, container_bytes);
+                buffer(state, disk, |state| state.active.punch(disk, Lba(lba.0), count));
+            }
+            _ => {}
+        }
+        state.next_seq = seq.plus(1);
+    }
+}

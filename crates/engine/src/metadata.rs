@@ -1,0 +1,195 @@
+//! The metadata store's records in the journal, and the disks it knows of.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use journal::Entry;
+use meta::{Compare, Op, Persist, PersistError, Store, Table, Txn};
+use seal::Kind;
+use seam::BoxFuture;
+use serde::{Deserialize, Serialize};
+use units::{BLOCK_U64, DiskId, Lba};
+
+use crate::engine::{Engine, Shared};
+use crate::error::{EngineError, EngineErrorKind};
+use crate::state::Disk;
+
+/// Disks: key is the disk's number.
+const DISKS: Table = Table::new("disk");
+/// The number of the next disk.
+const NEXT_DISK: Table = Table::new("next-disk");
+/// Attempts at a transaction that others keep changing under our feet.
+const RACES_MAX: usize = 64;
+/// Most disks of a site.
+const DISKS_MAX: usize = 1 << 20;
+/// Largest disk: 2^52 blocks would overflow the map; 1 PiB is far beyond use.
+const DISK_BYTES_MAX: u64 = 1 << 50;
+
+/// What the metadata store says of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct DiskRecord {
+    version: u8,
+    bytes: u64,
+}
+
+impl DiskRecord {
+    fn encode(bytes: u64) -> Vec<u8> {
+        postcard::to_stdvec(&Self { version: 1, bytes }).expect("plain values always encode")
+    }
+
+    fn decode(value: &[u8]) -> Option<u64> {
+        postcard::from_bytes::<Self>(value)
+            .ok()
+            .filter(|record| record.version == 1)
+            .map(|record| record.bytes)
+    }
+}
+
+/// Makes the store's records durable in the journal, sealed.
+pub(crate) struct JournalPersist {
+    pub(crate) shared: Weak<Shared>,
+}
+
+impl Persist for JournalPersist {
+    fn persist(&self, record: Vec<u8>) -> BoxFuture<'_, Result<(), PersistError>> {
+        Box::pin(async move {
+            let gone = || PersistError { reason: "the engine is gone".to_owned() };
+            let shared = self.shared.upgrade().ok_or_else(gone)?;
+            let fingerprint = shared.sealer.fingerprint(Kind::Meta, &record);
+            let mut unit = Vec::new();
+            shared.sealer.seal(Kind::Meta, fingerprint, &record, &mut unit);
+            let entry = Entry::Meta { fingerprint, unit: Bytes::from(unit) };
+            let append = shared.journal().map_err(|_| gone())?.append_control(vec![entry]);
+            let result = append.await.map_err(|_| gone())?;
+            shared.flush_wake.notify_one();
+            result.map(|_| ()).map_err(|error| PersistError { reason: error.to_string() })
+        })
+    }
+}
+
+fn disk_key(disk: DiskId) -> Result<meta::Key, EngineError> {
+    Ok(DISKS.key().number(disk.0).end()?)
+}
+
+impl Engine {
+    /// A disk number that was never used.
+    ///
+    /// # Errors
+    /// When the metadata store does not take the transaction.
+    pub async fn new_disk_id(&self) -> Result<DiskId, EngineError> {
+        let meta = self.meta();
+        let key = NEXT_DISK.key().end()?;
+        for _ in 0..RACES_MAX {
+            let found = meta.get(&key).await?.kv;
+            let next = match &found {
+                Some(kv) => DiskRecord::decode(&kv.value).unwrap_or(1),
+                None => 1,
+            };
+            let compare = match &found {
+                Some(kv) => Compare::unchanged(key.clone(), kv.mod_revision),
+                None => Compare::absent(key.clone()),
+            };
+            let txn = Txn::new().when(compare).then(Op::put(key.clone(), DiskRecord::encode(next + 1)));
+            if meta.txn(txn).await?.succeeded {
+                return Ok(DiskId(next));
+            }
+        }
+        Err(EngineError::new(EngineErrorKind::Busy, "others keep taking disk numbers: try again"))
+    }
+
+    /// Runs a metadata transaction that creates and removes disks together with other keys; false when one of its
+    /// compares failed and nothing was done.
+    ///
+    /// # Errors
+    /// When a size is out of range or the metadata store does not take the transaction.
+    pub async fn apply(
+        &self,
+        txn: Txn,
+        create: &[(DiskId, u64)],
+        remove: &[DiskId],
+    ) -> Result<bool, EngineError> {
+        let mut txn = txn;
+        for (disk, bytes) in create {
+            check_bytes(*bytes)?;
+            let key = disk_key(*disk)?;
+            txn = txn.when(Compare::absent(key.clone())).then(Op::put(key, DiskRecord::encode(*bytes)));
+        }
+        for disk in remove {
+            txn = txn.then(Op::delete(&disk_key(*disk)?));
+        }
+        if !self.meta().txn(txn).await?.succeeded {
+            return Ok(false);
+        }
+        let mut state = self.shared.lock();
+        for (disk, bytes) in create {
+            state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
+        }
+        for disk in remove {
+            state.disks.remove(disk);
+        }
+        Ok(true)
+    }
+
+    /// Changes the size of a disk. What lies beyond a smaller size is gone for good.
+    ///
+    /// # Errors
+    /// When the disk does not exist, the size is out of range or the change cannot be made durable.
+    pub async fn resize(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
+        check_bytes(bytes)?;
+        let old = self.disk_bytes(disk);
+        let old = old.ok_or_else(|| {
+            EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))
+        })?;
+        let (from, to) = (bytes.div_ceil(BLOCK_U64), old.div_ceil(BLOCK_U64));
+        // Held alone: no write may land beyond the new end after the hole that clears it.
+        let _range = self.shared.ranges.hold(disk, from.min(to), u64::MAX, true).await;
+        if bytes < old {
+            let cut = bytes / BLOCK_U64 * BLOCK_U64;
+            if cut < bytes {
+                // The rest of the last block must read as zero should the disk grow again.
+                let mut block = self.read_block(disk, Lba(cut / BLOCK_U64)).await?;
+                block[(bytes - cut) as usize..].fill(0);
+                self.write_held(disk, Lba(cut / BLOCK_U64), &block).await?;
+            }
+            if from < to {
+                let entry = Entry::Hole { disk, lba: Lba(from), count: to - from };
+                let done = self.shared.journal()?.append(vec![entry]).await;
+                done.map_err(|_| EngineError::new(EngineErrorKind::Closed, "the journal is gone"))??;
+            }
+        }
+        let key = disk_key(disk)?;
+        let txn =
+            Txn::new().when(Compare::present(key.clone())).then(Op::put(key, DiskRecord::encode(bytes)));
+        if !self.meta().txn(txn).await?.succeeded {
+            return Err(EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0)));
+        }
+        if let Some(disk) = self.shared.lock().disks.get_mut(&disk) {
+            disk.bytes = bytes;
+        }
+        Ok(())
+    }
+}
+
+fn check_bytes(bytes: u64) -> Result<(), EngineError> {
+    if (1..=DISK_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let reason = format!("a disk has 1 byte to {} TiB, not {bytes} bytes", DISK_BYTES_MAX >> 40);
+    Err(EngineError::new(EngineErrorKind::Invalid, reason))
+}
+
+/// All disks the metadata store knows.
+pub(crate) async fn disks(meta: &Arc<meta::Embedded>) -> Result<Vec<(DiskId, u64)>, EngineError> {
+    let (kvs, _) = meta::list(&**meta as &dyn Store, DISKS.all(), DISKS_MAX).await?;
+    let disk = |kv: &meta::KeyValue| {
+        let number = DISKS.segments(&kv.key)?.number()?;
+        Some((DiskId(number), DiskRecord::decode(&kv.value)?))
+    };
+    kvs.iter()
+        .map(|kv| {
+            disk(kv).ok_or_else(|| {
+                EngineError::new(EngineErrorKind::Lost, format!("metadata of {:?} makes no sense", kv.key))
+            })
+        })
+        .collect()
+}

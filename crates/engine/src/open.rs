@@ -1,0 +1,265 @@
+//! Opening: the one path for a first start, a restart, and a restart after a crash.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use cache::Cache;
+use journal::{Journal, JournalConfig, LiveSegment, Recovered};
+use pool::Pool;
+use proto::{Request, SegmentId, Transport};
+use tokio::sync::Notify;
+use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
+
+use crate::config::{Config, Deps};
+use crate::dedup::{Dedup, read_head};
+use crate::engine::{Engine, Shared};
+use crate::error::{EngineError, EngineErrorKind};
+use crate::load::{Story, open_meta, read_body, refill, replay};
+use crate::metadata::{JournalPersist, disks};
+use crate::ranges::Ranges;
+use crate::sink::EngineSink;
+use crate::state::{Disk, State, Totals};
+use crate::witness::WitnessState;
+
+/// Average bytes of a decoded map page.
+const PAGE_RAM_BYTES: u64 = 3072;
+
+impl Engine {
+    /// Opens the site on the media that are there: recovers what the journal and the log hold, takes over in a new
+    /// incarnation, and makes the recovered tail durable before it returns.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Lost`] when acknowledged data is on none of the media that are there; the error names it.
+    pub async fn open(deps: Deps, config: Config) -> Result<Self, EngineError> {
+        let lost = |reason: String| EngineError::new(EngineErrorKind::Lost, reason);
+        let witness = deps.witness.load().await.map_err(lost)?;
+        let key = deps.sealer.journal_key();
+        let recovered = journal::recover(&*deps.transport, &deps.up, key, witness.last).await;
+        let mut recovered = recovered.map_err(|error| lost(error.to_string()))?;
+        let found = recovered.as_ref().map_or(Epoch(0), |recovered| recovered.epoch);
+        let epoch = Epoch(witness.epoch.max(found).0 + 1);
+        let claim = WitnessState { epoch, last: witness.last };
+        deps.witness.store(claim).await.map_err(lost)?;
+
+        let shared = new_shared(&deps, &config, epoch);
+        let engine = Self { shared: shared.clone() };
+        let story = recovered.as_mut().map(Story::of).unwrap_or_default();
+        let next_seq = recovered.as_ref().map_or(Seq(1), |recovered| recovered.next_seq);
+        shared.pool.load_rows(&story.rows);
+        engine.load(story, next_seq).await?;
+        shared.pool.refresh_space().await;
+        engine.take_over(&deps, next_seq, recovered.as_ref()).await?;
+        engine.settle_tail().await?;
+        let flusher = engine.clone();
+        shared.rt.spawn("flusher", Box::pin(flusher.run_flusher()));
+        engine.clean_up(&deps, recovered.as_ref());
+        Ok(engine)
+    }
+
+    /// Maps, metadata and write buffer, as the journal tells them.
+    async fn load(&self, story: Story, next_seq: Seq) -> Result<(), EngineError> {
+        let shared = &self.shared;
+        let body = match &story.checkpoint {
+            Some(pointer) => Some(read_body(&shared.pool, &shared.sealer, pointer).await?),
+            None => None,
+        };
+        let persist = Arc::new(JournalPersist { shared: Arc::downgrade(shared) });
+        let records = open_meta(&shared.sealer, &story.meta)?;
+        let checkpoint = body.as_ref().map(|body| body.meta.as_slice());
+        let meta = meta::Embedded::restore(
+            shared.rt.clone(),
+            persist,
+            meta::Options::default(),
+            checkpoint,
+            &records,
+        )?;
+        let meta = Arc::new(meta);
+        let mut state = State {
+            covered: story.covered,
+            meta: story.meta,
+            checkpoint: story.checkpoint,
+            ..State::default()
+        };
+        for run in &story.ledger {
+            state.ledger.insert(run.incarnation, run.committed.clone());
+        }
+        for (disk, bytes) in disks(&meta).await? {
+            state.disks.insert(disk, Disk { bytes, ..Disk::default() });
+        }
+        let _ = shared.meta.set(meta);
+        if let Some(body) = body {
+            state.totals = body.totals;
+            for (disk, root) in body.roots {
+                if let Some(disk) = state.disks.get_mut(&disk) {
+                    disk.root = Some(root);
+                }
+            }
+        } else {
+            state.totals = Totals::default();
+        }
+        state.next_ordinal = state.checkpoint.as_ref().map_or(0, |pointer| pointer.commits_before);
+        replay(&shared.pool, &shared.sealer, &mut state, &story.commits).await?;
+        for container in story.committed {
+            state.enter_committed(container);
+        }
+        refill(&mut state, story.data, shared.config.container_bytes as usize);
+        state.next_seq = next_seq;
+        *shared.ordinal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state.next_ordinal;
+        *shared.lock() = state;
+        Ok(())
+    }
+
+    /// Opens the stream of this incarnation. From its first start record on, the old stream is history.
+    async fn take_over(
+        &self,
+        deps: &Deps,
+        first_seq: Seq,
+        recovered: Option<&Recovered>,
+    ) -> Result<(), EngineError> {
+        let shared = &self.shared;
+        let config = JournalConfig {
+            epoch: shared.epoch,
+            incarnation: shared.incarnation,
+            key: *shared.sealer.journal_key(),
+            segment_bytes: shared.config.segment_bytes,
+            batch_bytes: shared.config.batch_bytes,
+            segments_max: shared.config.segments_max as usize,
+            first_seq,
+            inherited: recovered.map(inherited).unwrap_or_default(),
+        };
+        let sink = Arc::new(EngineSink { shared: Arc::downgrade(shared) });
+        let pool = Arc::new(shared.pool.clone());
+        let journal = Journal::open(shared.rt.clone(), deps.transport.clone(), pool, sink, config).await?;
+        let _ = shared.journal.set(journal);
+        Ok(())
+    }
+
+    /// What only the old journal holds may be on fewer media than it should be: it goes into containers, or when these
+    /// have no room into the new journal, before anything reads it [I2].
+    async fn settle_tail(&self) -> Result<(), EngineError> {
+        let flushed = loop {
+            self.shared.lock().freeze();
+            match self.flush_once().await {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let Err(error) = flushed else { return Ok(()) };
+        tracing::warn!(%error, "the recovered tail does not go into containers: writing it to the journal again");
+        let journal = self.shared.journal()?;
+        let entries = self.shared.lock().take_buffer();
+        let first = journal.next_seq();
+        for entry in entries {
+            match journal.append(vec![entry]).await {
+                Ok(result) => result?,
+                Err(_) => return Err(gone()),
+            };
+        }
+        // The old segments hold nothing now that is not here too: the next start record says so.
+        self.shared.lock().covered = first;
+        journal.rotate().await.map_err(|_| gone())??;
+        journal.trim(first);
+        Ok(())
+    }
+
+    /// In the background: old segments, fragments without a commit, the index.
+    fn clean_up(&self, deps: &Deps, recovered: Option<&Recovered>) {
+        let engine = self.clone();
+        let transport = deps.transport.clone();
+        let segments = recovered.map(|recovered| recovered.segments.clone()).unwrap_or_default();
+        let keep: Vec<SegmentId> =
+            recovered.map(|r| r.live.iter().map(LiveSegment::id).collect()).unwrap_or_default();
+        let media = deps.up.clone();
+        self.shared.indexing.store(true, Ordering::Relaxed);
+        let task = async move {
+            let old = segments.into_iter().filter(|(_, id)| !keep.contains(id));
+            free_segments(&*transport, old).await;
+            engine.reconcile(&media).await;
+            engine.shared.indexing.store(false, Ordering::Relaxed);
+        };
+        self.shared.rt.spawn("clean up after recovery", Box::pin(task));
+    }
+
+    /// Frees fragments without a commit record on `media` and enters the committed containers into the index.
+    pub(crate) async fn reconcile(&self, media: &[MediumId]) {
+        let shared = &self.shared;
+        let found: Mutex<Vec<ContainerId>> = Mutex::default();
+        for medium in media {
+            let committed =
+                |id: ContainerId| id.incarnation == shared.incarnation || shared.lock().is_committed(id);
+            let keep = |id: ContainerId| {
+                let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if found.last() != Some(&id) && !shared.dedup.knows(id) {
+                    found.push(id);
+                }
+            };
+            let report = shared.pool.reconcile(*medium, &committed, &keep).await;
+            if report.freed > 0 {
+                tracing::info!(%medium, freed = report.freed, "freed fragments that were never committed");
+            }
+        }
+        let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.sort_unstable();
+        found.dedup();
+        for container in found {
+            if shared.lock().closed {
+                return;
+            }
+            if shared.dedup.knows(container) || !shared.lock().is_committed(container) {
+                continue;
+            }
+            let Some(pages) = shared.pool.fragment_pages_of(container).await else { continue };
+            if let Some(head) = read_head(&shared.pool, container, pages).await {
+                shared.dedup.learn(&head, pages, false);
+            }
+        }
+        shared.pool.refresh_space().await;
+    }
+}
+
+fn gone() -> EngineError {
+    EngineError::new(EngineErrorKind::Closed, "the journal is gone")
+}
+
+fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
+    let pool =
+        Pool::new(deps.rt.clone(), deps.transport.clone(), &deps.media, &deps.up, config.container_bytes);
+    Arc::new(Shared {
+        rt: deps.rt.clone(),
+        config: config.clone(),
+        sealer: deps.sealer.clone(),
+        witness: deps.witness.clone(),
+        epoch,
+        incarnation: Incarnation(seam::random_u64(&*deps.rt)),
+        pool,
+        journal: OnceLock::new(),
+        meta: OnceLock::new(),
+        state: Mutex::default(),
+        ranges: Ranges::default(),
+        blocks: cache::block_cache(config.block_cache_bytes),
+        pages: Cache::new(config.page_cache_bytes, PAGE_RAM_BYTES, |page| page.ram_bytes()),
+        dedup: Dedup::new(config.index_bytes),
+        minted: AtomicU32::new(0),
+        ordinal: Mutex::new(0),
+        flush_wake: Notify::new(),
+        room_wake: Notify::new(),
+        stuck: Mutex::new(None),
+        checkpointing: tokio::sync::Mutex::new(()),
+        indexing: AtomicBool::new(false),
+    })
+}
+
+/// The live segments of the old stream, with the media they are on.
+fn inherited(recovered: &Recovered) -> Vec<(LiveSegment, Vec<MediumId>)> {
+    let on = |id: SegmentId| {
+        recovered.segments.iter().filter(move |(_, have)| *have == id).map(|(medium, _)| *medium)
+    };
+    recovered.live.iter().map(|live| (*live, on(live.id()).collect())).collect()
+}
+
+async fn free_segments(transport: &dyn Transport, old: impl Iterator<Item = (MediumId, SegmentId)>) {
+    let calls = old.map(|(medium, id)| transport.call(medium, Request::SegmentFree(vec![id])));
+    // A medium that does not hear it tells of the segment at the next start again.
+    seam::join_all(calls).await;
+}

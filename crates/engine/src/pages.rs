@@ -1,0 +1,86 @@
+//! Map pages: loading through the cache, and sealing.
+
+use std::sync::Arc;
+
+use map::{Page, PageParts, Pages, decode_page};
+use pool::{PoolError, PoolErrorKind};
+use seal::{Kind, Sealer};
+use seam::BoxFuture;
+use units::{Address, Fingerprint};
+
+use crate::engine::Shared;
+use crate::error::EngineError;
+
+/// Bytes of a fingerprint.
+const FP: usize = 16;
+
+/// Seals the two parts of a page: `unit of the fingerprints | name of the addresses | unit of the addresses`.
+/// The addresses are sealed together with the page's name, so that they cannot pass for another page's.
+pub(crate) fn seal_page(sealer: &Sealer, level: u8, parts: &PageParts) -> (Fingerprint, Vec<u8>) {
+    let name = sealer.fingerprint(Kind::Page(level), &parts.fingerprints);
+    let mut unit = Vec::new();
+    sealer.seal(Kind::Page(level), name, &parts.fingerprints, &mut unit);
+    let bound = [&name.0[..], &parts.addresses].concat();
+    let addresses = sealer.fingerprint(Kind::PageAddresses, &bound);
+    unit.extend_from_slice(&addresses.0);
+    sealer.seal(Kind::PageAddresses, addresses, &bound, &mut unit);
+    (name, unit)
+}
+
+/// Opens what [`seal_page`] made; `None` when it is damaged or another page.
+pub(crate) fn open_page(
+    sealer: &Sealer,
+    level: u8,
+    name: Fingerprint,
+    address: &Address,
+    bytes: &[u8],
+) -> Option<Page> {
+    let mut fingerprints = Vec::new();
+    let used = sealer.open(Kind::Page(level), name, bytes, &mut fingerprints).ok()?;
+    let (addresses_name, unit) = bytes[used..].split_first_chunk::<FP>()?;
+    let mut bound = Vec::new();
+    sealer.open(Kind::PageAddresses, Fingerprint(*addresses_name), unit, &mut bound).ok()?;
+    let addresses = bound.strip_prefix(&name.0[..])?;
+    let page = decode_page(&fingerprints, addresses, address.container, address.fragment_pages).ok()?;
+    (page.level == level).then_some(page)
+}
+
+/// Loads pages through the cache and the pool.
+pub(crate) struct PageStore<'a>(pub(crate) &'a Shared);
+
+impl Pages for PageStore<'_> {
+    type Error = EngineError;
+
+    fn load<'a>(
+        &'a self,
+        level: u8,
+        name: Fingerprint,
+        address: &'a Address,
+    ) -> BoxFuture<'a, Result<Arc<Page>, EngineError>> {
+        Box::pin(async move {
+            let key = (address.container, address.slot);
+            if let Some(page) = self.0.pages.get(&key) {
+                return Ok(page);
+            }
+            let mut page = None;
+            let sealer = self.0.sealer.clone();
+            let mut check = |bytes: &[u8]| {
+                page = open_page(&sealer, level, name, address, bytes);
+                page.is_some()
+            };
+            self.0.pool.read_unit(address, &mut check).await?;
+            let page = page.ok_or_else(|| lost(address))?;
+            let page = Arc::new(page);
+            self.0.pages.insert(key, page.clone());
+            Ok(page)
+        })
+    }
+}
+
+fn lost(address: &Address) -> EngineError {
+    PoolError {
+        kind: PoolErrorKind::Lost,
+        reason: format!("container {}: a map page is damaged", address.container),
+    }
+    .into()
+}

@@ -1,0 +1,122 @@
+//! The journal's sink: what became durable becomes visible here, and nowhere else [I2].
+
+use std::sync::{Arc, Weak};
+
+use journal::{Entry, Sink, Start};
+use proto::SegmentId;
+use seam::BoxFuture;
+use units::{DiskId, Seq};
+
+use crate::engine::Shared;
+use crate::generation::Buffered;
+use crate::state::State;
+use crate::witness::WitnessState;
+
+/// Feeds the engine's state.
+pub(crate) struct EngineSink {
+    pub(crate) shared: Weak<Shared>,
+}
+
+impl Sink for EngineSink {
+    fn durable(&self, first: Seq, entries: Vec<Entry>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut state = shared.lock();
+        let limit = shared.config.container_bytes as usize;
+        let mut wake_flusher = false;
+        for (i, entry) in entries.into_iter().enumerate() {
+            let seq = first.plus(i as u64);
+            state.next_seq = seq;
+            wake_flusher |= apply(&mut state, &shared, seq, entry, limit);
+            state.next_seq = seq.plus(1);
+        }
+        drop(state);
+        if wake_flusher {
+            shared.flush_wake.notify_one();
+        }
+    }
+
+    fn start(&self) -> Start {
+        let Some(shared) = self.shared.upgrade() else { return Start::default() };
+        // A new segment is the moment to see whether the journal fills up.
+        shared.flush_wake.notify_one();
+        let rows = shared.pool.rows();
+        let state = shared.lock();
+        Start {
+            covered: state.covered,
+            live: Vec::new(),
+            checkpoint: state.checkpoint.clone(),
+            commits: state.commits.clone(),
+            meta: state.meta.clone(),
+            rows,
+            ledger: state.ledger_runs(),
+        }
+    }
+
+    fn opened(&self, segment: SegmentId) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let Some(shared) = self.shared.upgrade() else { return Err("the engine is gone".to_owned()) };
+            shared.witness.store(WitnessState { epoch: shared.epoch, last: Some(segment) }).await
+        })
+    }
+}
+
+/// Applies one durable record; says whether the flusher has something to do.
+fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit: usize) -> bool {
+    match entry {
+        Entry::Write { disk, lba, fingerprint, unit } => {
+            let froze = make_room(state, unit.len(), limit);
+            buffer(state, disk, |state| state.active.put(disk, lba, Buffered { fingerprint, unit, seq }));
+            froze
+        }
+        Entry::Hole { disk, lba, count } => {
+            let froze = make_room(state, 0, limit);
+            buffer(state, disk, |state| state.active.punch(disk, lba, count));
+            froze
+        }
+        Entry::Meta { fingerprint, unit } => {
+            state.meta.push((seq, fingerprint, unit.to_vec()));
+            false
+        }
+        Entry::Commit(commit) => {
+            let container = commit.container;
+            state.commit(commit);
+            if let Some(pending) = state.pending.remove(&container) {
+                pending.changes.iter().for_each(|change| state.apply(change));
+                if pending.ends_generation
+                    && let Some(generation) = state.frozen.pop_front()
+                {
+                    state.buffered_bytes -= generation.ram_bytes;
+                    shared.room_wake.notify_waiters();
+                }
+            }
+            true
+        }
+        Entry::Checkpoint(pointer) => {
+            state.checkpointed(pointer);
+            false
+        }
+        Entry::Row(row) => {
+            shared.pool.row_journalled(&row);
+            false
+        }
+    }
+}
+
+/// Adds to the active generation and keeps the sum of buffered bytes. Records of a deleted disk are dropped.
+pub(crate) fn buffer(state: &mut State, disk: DiskId, add: impl FnOnce(&mut State)) {
+    if !state.disks.contains_key(&disk) {
+        return;
+    }
+    let before = state.active.ram_bytes;
+    add(state);
+    state.buffered_bytes += state.active.ram_bytes - before;
+}
+
+/// Freezes the active generation when a unit of `unit` bytes does not fit its container any more.
+pub(crate) fn make_room(state: &mut State, unit: usize, limit: usize) -> bool {
+    if state.active.has_room(unit, limit) {
+        return false;
+    }
+    state.freeze();
+    true
+}
