@@ -43,12 +43,13 @@ impl Body {
 }
 
 impl Engine {
-    pub(crate) fn wants_checkpoint(&self) -> bool {
+    /// Whether what a checkpoint would take over has reached `times` its limit.
+    pub(crate) fn wants_checkpoint(&self, times: usize) -> bool {
         let config = &self.shared.config;
         let state = self.shared.lock();
-        state.overlay_entries() >= config.overlay_entries_max
-            || state.commits.len() >= config.commits_max
-            || state.meta_bytes() >= config.meta_bytes_max
+        state.overlay_entries() >= times * config.overlay_entries_max
+            || state.commits.len() >= times * config.commits_max
+            || state.meta_bytes() >= times * config.meta_bytes_max
     }
 
     /// Merges what changed into the trees and writes roots and metadata to the log.

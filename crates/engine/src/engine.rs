@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     /// Why the write buffer cannot be flushed now.
     pub(crate) stuck: Mutex<Option<EngineError>>,
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
 }
 

@@ -1,6 +1,7 @@
 //! Flush: frozen generations become committed containers, in order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use container::{Builder, Built, Change, UnitKind};
@@ -36,23 +37,19 @@ impl Engine {
             if self.is_over() {
                 return;
             }
-            match self.flush_once().await {
-                Ok(true) => {
-                    self.shared.set_stuck(None);
-                    continue;
-                }
-                Ok(false) => {
-                    if self.wants_checkpoint()
-                        && let Err(error) = self.checkpoint().await
-                    {
-                        tracing::warn!(%error, "checkpoint failed, it will be tried again");
-                        self.pause().await;
+            let flushed = self.flush_once().await;
+            match flushed {
+                Ok(any) => {
+                    if any {
+                        self.shared.set_stuck(None);
+                    }
+                    self.checkpoint_when_due().await;
+                    if any {
+                        continue;
                     }
                 }
+                Err(error) if error.kind == EngineErrorKind::Closed => return,
                 Err(error) => {
-                    if error.kind == EngineErrorKind::Closed {
-                        return;
-                    }
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
                     self.shared.set_stuck(Some(error));
                     self.pause().await;
@@ -61,6 +58,29 @@ impl Engine {
             }
             wake.await;
         }
+    }
+
+    /// Starts a checkpoint beside the flush; waits for it only when the maps in RAM grow to twice their limit.
+    async fn checkpoint_when_due(&self) {
+        if !self.wants_checkpoint(1) {
+            return;
+        }
+        if self.shared.checkpoint_running.swap(true, Ordering::Relaxed) {
+            if self.wants_checkpoint(2) {
+                drop(self.shared.checkpointing.lock().await);
+            }
+            return;
+        }
+        let engine = self.clone();
+        let task = async move {
+            if let Err(error) = engine.checkpoint().await {
+                tracing::warn!(%error, "checkpoint failed, it will be tried again");
+                engine.pause().await;
+            }
+            engine.shared.checkpoint_running.store(false, Ordering::Relaxed);
+            engine.shared.flush_wake.notify_one();
+        };
+        self.shared.rt.spawn("checkpoint", Box::pin(task));
     }
 
     async fn pause(&self) {

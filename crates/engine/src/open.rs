@@ -246,6 +246,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         room_wake: Notify::new(),
         stuck: Mutex::new(None),
         checkpointing: tokio::sync::Mutex::new(()),
+        checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
     })
 }
