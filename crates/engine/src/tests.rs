@@ -1,1 +1,108 @@
-//! tests
+use proto::SegmentId;
+use units::{ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, Seq};
+
+use crate::generation::{BLOCK_DIRECTORY_BYTES, Buffered, Generation};
+use crate::ranges::Ranges;
+use crate::state::State;
+use crate::witness::WitnessState;
+
+fn container(number: u32) -> ContainerId {
+    ContainerId { incarnation: Incarnation(7), number, class: 5, row: 0 }
+}
+
+fn block(seq: u64, bytes: usize) -> Buffered {
+    Buffered { fingerprint: Fingerprint([seq as u8; 16]), unit: vec![1; bytes].into(), seq: Seq(seq) }
+}
+
+#[test]
+fn the_ledger_keeps_ranges_joined_and_in_order() {
+    let mut state = State::default();
+    let numbers = [5, 3, 4, 9, 0, 1, 2, 7, 8, 3];
+    for (i, number) in numbers.iter().enumerate() {
+        state.enter_committed(container(*number));
+        for n in 0..12 {
+            assert_eq!(state.is_committed(container(n)), numbers[..=i].contains(&n), "after {i}: {n}");
+        }
+    }
+    assert_eq!(state.ledger_runs()[0].committed, [(0, 6), (7, 10)]);
+    assert!(!state.is_committed(ContainerId { incarnation: Incarnation(8), ..container(3) }));
+}
+
+#[test]
+fn a_generation_never_outgrows_its_container() {
+    let mut generation = Generation::default();
+    let limit = 64 * 1024;
+    let mut seq = 0;
+    while generation.has_room(2100, limit) {
+        seq += 1;
+        generation.put(DiskId(1), Lba(seq), block(seq, 2100));
+    }
+    let worst = seq as usize * (2100 + BLOCK_DIRECTORY_BYTES);
+    assert!(worst <= limit && worst + 2 * (2100 + BLOCK_DIRECTORY_BYTES) > limit, "{worst}");
+    assert_eq!(generation.blocks, seq);
+    generation.punch(DiskId(1), Lba(1), seq);
+    assert_eq!((generation.blocks, generation.holes), (0, 1));
+}
+
+#[test]
+fn the_witness_reads_back_and_every_flip_is_found() {
+    let last = SegmentId { epoch: Epoch(3), stream: Incarnation(99), number: 7 };
+    for state in [WitnessState::default(), WitnessState { epoch: Epoch(4), last: Some(last) }] {
+        let bytes = state.encode();
+        assert_eq!(WitnessState::decode(&bytes), Some(state));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(WitnessState::decode(&bad), None, "bit {bit}");
+        }
+    }
+    let golden = WitnessState { epoch: Epoch(4), last: Some(last) }.encode();
+    let hex: String = golden[..36].iter().map(|byte| format!("{byte:02x}")).collect();
+    let want = "484657540100000004000000000000000300000000000000630000000000000007000000";
+    assert_eq!(hex, want, "the format is a promise");
+}
+
+#[test]
+fn a_partial_write_has_its_block_alone() {
+    use std::task::{Context, Poll, Waker};
+    let ranges = Ranges::default();
+    let now = |future: std::pin::Pin<&mut dyn Future<Output = _>>| {
+        matches!(future.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+    };
+    let disk = DiskId(1);
+    let shared = std::pin::pin!(ranges.hold(disk, 0, 10, false));
+    let Poll::Ready(first) = shared.poll(&mut Context::from_waker(Waker::noop())) else { panic!("free") };
+    let mut also = Box::pin(ranges.hold(disk, 5, 15, false));
+    assert!(now(also.as_mut()), "whole-block writes share");
+    let mut alone = Box::pin(ranges.hold(disk, 9, 10, true));
+    assert!(!now(alone.as_mut()), "a partial write waits for writes under way");
+    let mut elsewhere = Box::pin(ranges.hold(DiskId(2), 9, 10, true));
+    assert!(now(elsewhere.as_mut()), "other disks are no concern of it");
+    drop(first);
+    assert!(now(alone.as_mut()), "the guards of a polled future fell with it");
+    let mut behind = Box::pin(ranges.hold(disk, 0, 10, false));
+    assert!(now(behind.as_mut()));
+}
+
+mod fuzz {
+    #[test]
+    fn hostile_bytes_never_panic() {
+        let mut word = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word
+        };
+        for _ in 0..20_000 {
+            let length = next() % 120;
+            let mut input: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+            if next() % 2 == 0 && input.len() > 4 {
+                input[..4].copy_from_slice(b"HFWT");
+            } else if let Some(first) = input.first_mut() {
+                *first = 1;
+            }
+            crate::fuzz::fuzz_body(&input);
+        }
+    }
+}
