@@ -65,7 +65,7 @@ impl Config {
             write_buffer_bytes: container * 8,
             block_cache_bytes: container * 16,
             page_cache_bytes: container * 8,
-            index_bytes: container as usize * 8,
+            index_bytes: container as usize * 16,
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
