@@ -7,14 +7,26 @@
 //! |---|---|---|---|---|---|---|---|
 //! | class | 8+2 | 4+2 | 3+2 | 2+2 | 1+2 | 1+1 | 1+0 |
 //!
-//! Invariants: a stripe is written whole, on media that were all up when its id was minted, or it is abandoned and
-//! written again under a new id. Bytes given by [`Pool::read`] were accepted by the caller's check: another fragment
-//! set is tried before an error. What was found wrong is queued for repair.
+//! Invariants: a stripe is written whole, on distinct media that were all up when its id was minted, or it is
+//! abandoned and written again under a new id. Bytes given by [`Pool::read`] were accepted by the caller's check:
+//! every set of k fragments within reach is tried before an error. Nothing is written over a fragment that is sound,
+//! unless a checked read proved it wrong. What was found wrong is queued for repair, once.
 //!
-//! Crash rules: a container exists only when the journal holds its commit record; fragments without one are freed at
-//! the next start by [`Pool::reconcile`].
+//! Rows: stripes turn over the media that are up, one row for each start in their circle. A row's number is never
+//! given another meaning; every write reports its row until the caller says that the journal has it.
 //!
-//! What it does not do: it holds no keys and cannot tell whether bytes are right; the caller's check does.
+//! Media: a medium that refuses a request as failed, or gives no answer three times, is down until
+//! [`Pool::restore`]; one that had no room is left out while others are enough. A medium that comes back is restored,
+//! then reconciled.
+//!
+//! Crash rules: a container exists only when the journal holds its commit record; fragments without one are freed by
+//! [`Pool::reconcile`] at the next start. That is also where these go: fragments on a medium that was down when
+//! their container was given up, and those of a message that came late, after its container had been given up and
+//! freed. Until then they cost room and nothing else, since no id is used twice.
+//!
+//! What it does not do: it holds no keys and cannot tell whether bytes are right; the caller's check does. It moves
+//! no fragment to another medium: a container on a medium that is gone for good stays readable with one loss less to
+//! spare. It knows no failure domains above the medium.
 
 mod decode;
 mod describe;
@@ -34,7 +46,6 @@ pub use mend::ScrubReport;
 pub use read::{PoolError, PoolErrorKind, Stripe};
 pub use reconcile::ReconcileReport;
 pub use space::Space;
-pub(crate) use stripe::CALL_ATTEMPTS;
 pub use stripe::{Pool, PoolStats};
 pub use write::{NewRow, Written};
 

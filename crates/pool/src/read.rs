@@ -1,8 +1,8 @@
-//! Reads: straight from a data fragment, and decoded from the others when that fails.
+//! Reads: straight from a data fragment; when that fails, from any set of fragments that gives what was written.
 
 use std::sync::atomic::Ordering;
 
-use proto::{CallError, ReadBytes, Request, Response};
+use proto::{CallError, CallErrorKind, ReadBytes, Request, Response};
 use units::{Address, ContainerId, MediumId, PAGE};
 
 use crate::geometry::Class;
@@ -56,16 +56,36 @@ impl Stripe {
 
 /// A stretch of one data fragment.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
-    index: usize,
-    offset: usize,
-    length: usize,
+pub(crate) struct Piece {
+    pub(crate) index: usize,
+    pub(crate) offset: usize,
+    pub(crate) length: usize,
+}
+
+/// What a read met on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Met {
+    /// A fragment was damaged or missing, as opposed to out of reach.
+    pub(crate) damage: bool,
+    /// Fragments that are wrong under sound CRCs.
+    pub(crate) wrong: FragmentSet,
+    /// Bytes were decoded.
+    pub(crate) decoded: bool,
+}
+
+/// Fragments of a stripe, a bit each.
+pub(crate) type FragmentSet = u32;
+
+/// Whether an error says that the fragment is damaged or missing, not that its medium is away.
+pub(crate) fn is_damage(error: &CallError) -> bool {
+    !matches!(error.kind, CallErrorKind::Failed | CallErrorKind::Unreachable)
 }
 
 impl Pool {
     /// Reads `length` bytes at `offset` of a container, and tries further until `check` accepts them: first the
-    /// bytes as they lie, then the bytes with every fragment verified and the bad ones decoded from the others.
-    /// What is found wrong is repaired in the background.
+    /// bytes as they lie; then with every page verified and what is bad decoded from the others; then what any k
+    /// fragments within reach give, since a fragment can be wrong under a sound CRC. `check` may be called once for
+    /// each set of k. What was found missing, damaged or wrong is repaired in the background.
     ///
     /// # Errors
     /// [`PoolErrorKind::Lost`] when no set of fragments within reach gives bytes that `check` accepts.
@@ -87,17 +107,41 @@ impl Pool {
         {
             return Ok(());
         }
-        self.shared.stats.decoded.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.read_verified(&stripe, &pieces).await?;
-        if check(&bytes) {
-            return Ok(());
+        let mut met = Met::default();
+        let result = self.read_hard(&stripe, &pieces, check, &mut met).await;
+        if met.decoded {
+            self.shared.stats.decoded.fetch_add(1, Ordering::Relaxed);
         }
-        Err(PoolError::new(
-            PoolErrorKind::Lost,
-            format!(
-                "container {container}: {length} bytes at {offset} are sound on the media but not what was written there"
-            ),
-        ))
+        // Only now: what the check told is part of it.
+        if met.damage || met.wrong != 0 {
+            self.repair_later(stripe, met.wrong);
+        }
+        match result? {
+            true => Ok(()),
+            false => Err(PoolError::new(
+                PoolErrorKind::Lost,
+                format!(
+                    "container {container}: {length} bytes at {offset} are sound on the media but not what was \
+                     written there"
+                ),
+            )),
+        }
+    }
+
+    /// The ways of a read that has met trouble; `false` when no bytes pleased `check`.
+    async fn read_hard(
+        &self,
+        stripe: &Stripe,
+        pieces: &[Piece],
+        check: &mut (dyn FnMut(&[u8]) -> bool + Send),
+        met: &mut Met,
+    ) -> Result<bool, PoolError> {
+        let verified = self.read_verified(stripe, pieces, met).await?;
+        if check(&verified.bytes) {
+            met.wrong = self.expose(stripe, verified.decoded.iter().map(|(gathered, set)| (gathered, *set)));
+            return Ok(true);
+        }
+        Ok(self.read_any(stripe, pieces, check, met).await)
     }
 
     /// [`Pool::read`] of one sealed unit.
@@ -125,25 +169,12 @@ impl Pool {
         Some(Plain::Many(bytes))
     }
 
-    async fn read_verified(&self, stripe: &Stripe, pieces: &[Piece]) -> Result<Vec<u8>, PoolError> {
-        let mut bytes = Vec::new();
-        let mut wrong = false;
-        for piece in pieces {
-            match self.read_piece(stripe, piece, true).await {
-                Ok(read) => bytes.extend_from_slice(read.as_ref()),
-                Err(_) => {
-                    wrong = true;
-                    bytes.extend_from_slice(&self.decode(stripe, piece).await?);
-                }
-            }
-        }
-        if wrong {
-            self.repair_later(stripe.clone());
-        }
-        Ok(bytes)
-    }
-
-    async fn read_piece(&self, stripe: &Stripe, piece: &Piece, verify: bool) -> Result<ReadBytes, CallError> {
+    pub(crate) async fn read_piece(
+        &self,
+        stripe: &Stripe,
+        piece: &Piece,
+        verify: bool,
+    ) -> Result<ReadBytes, CallError> {
         let medium = stripe.members[piece.index];
         let request = Request::FragmentRead {
             container: stripe.container,
@@ -155,48 +186,11 @@ impl Pool {
         match self.ask(medium, request).await? {
             Response::Bytes(bytes) if bytes.as_ref().len() == piece.length => Ok(bytes),
             _ => Err(CallError {
-                kind: proto::CallErrorKind::Corrupt,
+                kind: CallErrorKind::Corrupt,
                 medium,
                 reason: format!("fragment {} of {} is short", piece.index, stripe.container),
             }),
         }
-    }
-
-    /// The stretch of a fragment, from any k others.
-    async fn decode(&self, stripe: &Stripe, piece: &Piece) -> Result<Vec<u8>, PoolError> {
-        let others = (0..stripe.class.width()).filter(|index| *index != piece.index);
-        let reads = others.map(|index| {
-            let other = Piece { index, ..*piece };
-            async move { (index, self.read_piece(stripe, &other, true).await) }
-        });
-        let mut present = Vec::new();
-        let mut missing = Vec::new();
-        for (index, read) in seam::join_all(reads).await {
-            match read {
-                Ok(bytes) => present.push((index, bytes)),
-                Err(error) => missing.push(error.to_string()),
-            }
-        }
-        let k = stripe.class.k;
-        if present.len() < k {
-            return Err(PoolError::new(
-                PoolErrorKind::Lost,
-                format!(
-                    "container {}: {} of {} fragments are sound, {k} are needed ({})",
-                    stripe.container,
-                    present.len(),
-                    stripe.class.width(),
-                    missing.join("; ")
-                ),
-            ));
-        }
-        let mut out = vec![0; piece.length];
-        let have: Vec<(usize, &[u8])> =
-            present.iter().map(|(index, bytes)| (*index, bytes.as_ref())).collect();
-        self.code(&stripe.class)
-            .reconstruct(&have, &[piece.index], &mut [&mut out])
-            .map_err(|error| PoolError::new(PoolErrorKind::Lost, error.to_string()))?;
-        Ok(out)
     }
 }
 

@@ -1,6 +1,6 @@
 //! After recovery: fragments of containers that were never committed go.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use proto::{Request, Response};
 use units::{ContainerId, MediumId};
@@ -17,10 +17,19 @@ pub struct ReconcileReport {
     pub kept: u64,
     /// Containers whose fragments were freed.
     pub freed: u64,
+    /// Containers whose fragments should have been freed and may not have been: found again next time.
+    pub left: u64,
+    /// The medium gave its whole list. When not, nothing is known of the rest.
+    pub complete: bool,
 }
 
 impl Pool {
     /// Frees every fragment on `medium` whose container `committed` does not know, and calls `keep` for the others.
+    /// Run at the start, and for a medium that was down after [`Pool::restore`].
+    ///
+    /// While containers are written, `committed` must say yes to them too, from before their numbers are minted until
+    /// their commit records are durable: what it denies is freed, on its way or not. A caller that says yes to its
+    /// whole present incarnation but for the numbers it abandoned is safe.
     pub async fn reconcile(
         &self,
         medium: MediumId,
@@ -32,21 +41,31 @@ impl Pool {
         loop {
             let request = Request::FragmentList { after, limit: LIST_LIMIT };
             let Ok(Response::Fragments(list)) = self.ask(medium, request).await else { return report };
-            let Some((last, _)) = list.last() else { return report };
+            let Some((last, _)) = list.last() else {
+                report.complete = true;
+                return report;
+            };
+            if after.is_some_and(|after| *last <= after) {
+                tracing::error!(%medium, "the medium lists fragments out of order: reconciling it ends here");
+                return report;
+            }
             after = Some(*last);
-            let mut doomed: BTreeMap<ContainerId, ()> = BTreeMap::new();
+            let mut doomed = BTreeSet::new();
             for (container, _) in &list {
                 if committed(*container) {
                     report.kept += 1;
                     keep(*container);
                 } else {
-                    doomed.insert(*container, ());
+                    doomed.insert(*container);
                 }
             }
-            if !doomed.is_empty() {
-                report.freed += doomed.len() as u64;
-                // What is not freed now is found again at the next start.
-                let _ = self.ask(medium, Request::FragmentFree(doomed.into_keys().collect())).await;
+            if doomed.is_empty() {
+                continue;
+            }
+            let count = doomed.len() as u64;
+            match self.ask(medium, Request::FragmentFree(doomed.into_iter().collect())).await {
+                Ok(Response::Done) => report.freed += count,
+                _ => report.left += count,
             }
         }
     }

@@ -6,7 +6,12 @@ use units::MediumId;
 
 use crate::stripe::{Pool, lock};
 
-/// Room of the pool, as last asked.
+/// How often the room is asked for when media fail meanwhile; then none is reported until the next time.
+const SPACE_ATTEMPTS: usize = 3;
+/// Fragments a medium may hold beyond its share while stripes turn over the media.
+const AHEAD_MAX: u64 = 2;
+
+/// Room of the pool, as last asked. It counts full containers; smaller ones cost a little more for each byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
     /// Bytes of the data areas of all media that are up.
@@ -27,36 +32,53 @@ impl Space {
 }
 
 impl Pool {
-    /// Asks every medium that is up for its room.
+    /// Asks every medium that is up for its room. Media that have room again take part in new stripes again.
     pub async fn refresh_space(&self) -> Space {
+        let mut space = self.ask_space().await;
+        for _ in 1..SPACE_ATTEMPTS {
+            match space {
+                Some(_) => break,
+                None => space = self.ask_space().await,
+            }
+        }
         let container_bytes = u64::from(self.shared.container_bytes);
-        let Some(class) = self.current_class() else {
-            let space = Space { container_bytes, ..Space::default() };
-            *lock(&self.shared.space) = space;
-            return space;
-        };
+        let space = space.unwrap_or(Space { container_bytes, ..Space::default() });
+        *lock(&self.shared.space) = space;
+        space
+    }
+
+    /// The room in the present class; `None` when there is none or media failed meanwhile, so that it is another now.
+    async fn ask_space(&self) -> Option<Space> {
+        let class = self.current_class()?;
         let payload = fragment_bytes(self.shared.container_bytes as usize, class.k);
         let extent = (payload + header_bytes(payload)) as u64;
         let up = self.lock_health().up();
         let answers = seam::join_all(up.iter().map(|medium| self.info(*medium, extent))).await;
-        let infos: Vec<MediumInfo> = answers.into_iter().flatten().collect();
-        // Files of one file system share what it has left; each may count on its part.
-        let sharers = infos.iter().filter(|info| info.room_below != u64::MAX).count().max(1) as u64;
-        let fits: Vec<u64> = infos
-            .iter()
-            .map(|info| match info.room_below {
+        let infos: Vec<(MediumId, MediumInfo)> =
+            up.into_iter().zip(answers).filter_map(|(medium, info)| Some((medium, info?))).collect();
+        if self.current_class() != Some(class) {
+            return None;
+        }
+        // Which media share a file system is not known, so each counts on its part of what its own has left. That is
+        // too little when they do not share it, and never too much.
+        let sharers = infos.iter().filter(|(_, info)| info.room_below != u64::MAX).count().max(1) as u64;
+        let mut fits = Vec::new();
+        for (medium, info) in &infos {
+            let fit = match info.room_below {
                 u64::MAX => info.free_extents,
                 room => info.free_extents.min(room / sharers / extent),
-            })
-            .collect();
-        let space = Space {
-            raw_capacity: infos.iter().map(|info| info.capacity).sum(),
-            raw_used: infos.iter().map(|info| info.capacity - info.free).sum(),
-            containers: stripes(&fits, class.width() as u64),
-            container_bytes,
-        };
-        *lock(&self.shared.space) = space;
-        space
+            };
+            if fit > 0 {
+                self.lock_health().set_full(*medium, false);
+            }
+            fits.push(fit);
+        }
+        Some(Space {
+            raw_capacity: infos.iter().map(|(_, info)| info.capacity).sum(),
+            raw_used: infos.iter().map(|(_, info)| info.capacity.saturating_sub(info.free)).sum(),
+            containers: stripes(&fits, class.width()),
+            container_bytes: u64::from(self.shared.container_bytes),
+        })
     }
 
     /// The room as last asked.
@@ -72,9 +94,24 @@ impl Pool {
     }
 }
 
-/// The most stripes of `width` fragments on distinct media, when medium i takes `fits[i]` fragments and rows turn over
-/// all media: with one medium more than others have, it waits for them.
-fn stripes(fits: &[u64], width: u64) -> u64 {
-    let least = fits.iter().min().copied().unwrap_or(0);
-    if width == 0 || (fits.len() as u64) < width { 0 } else { least * fits.len() as u64 / width }
+/// Stripes of `width` fragments on distinct media that are sure to fit when medium i takes `fits[i]` fragments.
+///
+/// Stripes turn over all media that have room, so all fill alike until the smallest is full; the others go on without
+/// it while they are enough. What is then left on single media is not counted.
+pub(crate) fn stripes(fits: &[u64], width: usize) -> u64 {
+    let mut left = fits.to_vec();
+    left.sort_unstable();
+    let (mut stripes, mut taken) = (0_u64, 0);
+    for (full, fit) in left.iter().enumerate() {
+        let media = left.len() - full;
+        if width == 0 || media < width {
+            break;
+        }
+        // With more media than a stripe is wide, one may be ahead of its share.
+        let ahead = if media > width { AHEAD_MAX } else { 0 };
+        let sure = (fit - taken).saturating_sub(ahead);
+        stripes += (u128::from(sure) * media as u128 / width as u128) as u64;
+        taken = *fit;
+    }
+    stripes
 }

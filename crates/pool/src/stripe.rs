@@ -1,28 +1,33 @@
 //! The pool itself: media, layout, codes and counters in one place.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use container::fragment_bytes;
+use container::{FragmentHeader, fragment_bytes};
 use erasure::Code;
 use journal::{Ensembles, Row};
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use seam::Rt;
-use units::{ContainerId, MediumId};
+use units::{ContainerId, MediumId, PageSlice};
 
 use crate::geometry::{CLASSES, Class, Layout};
 use crate::health::{Health, MediumHealth};
 use crate::read::Stripe;
+use crate::repair::Repairs;
 use crate::space::Space;
 
-/// How often a medium that gave no answer is asked again before it counts as failed.
-const CALL_ATTEMPTS: usize = 3;
+/// How often a medium that gives no answer is asked before it counts as failed: a lost message costs one attempt, two
+/// in a row are rare, and each attempt may take the transport's whole deadline.
+pub(crate) const CALL_ATTEMPTS: u32 = 3;
+/// Pause before a medium is asked again, times the attempts so far. A data node that is still busy with the first
+/// attempt says so at once, and needs this time.
+const CALL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the pool has done since the start.
 #[derive(Debug, Default)]
 pub struct PoolStats {
-    /// Fragments found missing or damaged.
+    /// Answers that a fragment is missing or damaged; a fragment counts each time it is met.
     pub faults: AtomicU64,
     /// Reads that had to decode.
     pub decoded: AtomicU64,
@@ -32,19 +37,14 @@ pub struct PoolStats {
     pub abandoned: AtomicU64,
 }
 
-#[derive(Default)]
-pub(crate) struct Repairs {
-    pub(crate) queue: VecDeque<Stripe>,
-    pub(crate) queued: BTreeSet<ContainerId>,
-    pub(crate) running: bool,
-}
-
 pub(crate) struct Shared {
     pub(crate) rt: Rt,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) health: Mutex<Health>,
     pub(crate) layout: Mutex<Layout>,
     pub(crate) repairs: Mutex<Repairs>,
+    /// Held while a container is mended.
+    pub(crate) mending: tokio::sync::Mutex<()>,
     pub(crate) space: Mutex<Space>,
     pub(crate) stats: PoolStats,
     pub(crate) container_bytes: u32,
@@ -84,6 +84,7 @@ impl Pool {
             health: Mutex::new(Health::new(media, up)),
             layout: Mutex::default(),
             repairs: Mutex::default(),
+            mending: tokio::sync::Mutex::default(),
             space: Mutex::default(),
             stats: PoolStats::default(),
             container_bytes,
@@ -92,13 +93,18 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes over the layout that recovery read.
+    /// Takes over the layout that recovery read from the journal, oldest row first. Before the first write.
     pub fn load_rows(&self, rows: &[Row]) {
         let mut layout = lock(&self.shared.layout);
-        rows.iter().for_each(|row| layout.insert(row.clone()));
+        rows.iter().for_each(|row| layout.load(row.clone()));
     }
 
-    /// The layout.
+    /// The record of `row` is durable in the journal: writes no longer report it as new.
+    pub fn row_journalled(&self, row: &Row) {
+        lock(&self.shared.layout).journalled(row);
+    }
+
+    /// The layout, with rows that are not journalled yet.
     pub fn rows(&self) -> Vec<Row> {
         lock(&self.shared.layout).rows()
     }
@@ -113,17 +119,17 @@ impl Pool {
         &self.shared.stats
     }
 
-    /// A medium that was down is there again.
+    /// A medium that was down is there again, and takes part in new stripes and segments. What it missed: fragments
+    /// of containers given up meanwhile stay on it until [`Pool::reconcile`]; damage that could not be mended while
+    /// it was away is mended when next met. What requests from before this call still answer is not held against it.
     pub fn restore(&self, medium: MediumId) {
         self.lock_health().restored(medium);
+        lock(&self.shared.repairs).forget_failures();
     }
 
     /// The class new containers get now; `None` when too few media are up.
     pub fn current_class(&self) -> Option<Class> {
-        let health = self.lock_health();
-        let up = health.up().len();
-        // One medium of several is no redundancy at all: nothing new is acknowledged or written there.
-        (up >= health.media().len().min(2)).then(|| crate::class_for(up)).flatten()
+        class_of(&self.lock_health())
     }
 
     pub(crate) fn lock_health(&self) -> MutexGuard<'_, Health> {
@@ -149,18 +155,23 @@ impl Pool {
 
     /// Asks a medium, again when there is no answer; a medium that fails is down from then on.
     pub(crate) async fn ask(&self, medium: MediumId, request: Request) -> Result<Response, CallError> {
-        if !self.lock_health().is_up(medium) {
-            let reason = "the medium is down".into();
-            return Err(CallError { kind: CallErrorKind::Failed, medium, reason });
-        }
         let mut attempt = 1;
         loop {
+            let restores = {
+                let health = self.lock_health();
+                if !health.is_up(medium) {
+                    let reason = "the medium is down".into();
+                    return Err(CallError { kind: CallErrorKind::Failed, medium, reason });
+                }
+                health.restores(medium)
+            };
             match self.shared.transport.call(medium, request.clone()).await {
                 Err(error) if error.kind == CallErrorKind::Unreachable && attempt < CALL_ATTEMPTS => {
-                    attempt += 1
+                    self.shared.rt.sleep(CALL_PAUSE * attempt).await;
+                    attempt += 1;
                 }
                 Err(error) => {
-                    self.note(&error);
+                    self.note(medium, &error, Some(restores));
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
@@ -168,20 +179,51 @@ impl Pool {
         }
     }
 
-    fn note(&self, error: &CallError) {
+    /// Makes a fragment durable on `medium`.
+    pub(crate) async fn put_fragment(
+        &self,
+        medium: MediumId,
+        header: FragmentHeader,
+        payload: PageSlice,
+        replace: bool,
+    ) -> Result<(), CallError> {
+        let request = Request::FragmentWrite { header: Box::new(header), payload, replace };
+        match self.ask(medium, request).await? {
+            Response::Done => {
+                self.lock_health().set_full(medium, false);
+                Ok(())
+            }
+            _ => {
+                let reason = "the answer to a fragment makes no sense".to_owned();
+                Err(CallError { kind: CallErrorKind::Invalid, medium, reason })
+            }
+        }
+    }
+
+    /// Takes note of what an error says of the medium that was asked. One from before a restore says nothing.
+    fn note(&self, medium: MediumId, error: &CallError, restores: Option<u64>) {
         match error.kind {
             CallErrorKind::Failed | CallErrorKind::Unreachable => {
-                if self.lock_health().failed(error.medium, &error.reason) {
-                    tracing::error!(medium = %error.medium, reason = error.reason, "medium failed");
+                let mut health = self.lock_health();
+                let current = restores.is_none_or(|restores| restores == health.restores(medium));
+                if current && health.failed(medium, &error.reason) {
+                    tracing::error!(%medium, reason = error.reason, "medium failed");
                 }
             }
-            CallErrorKind::NoSpace => self.lock_health().set_full(error.medium, true),
+            CallErrorKind::NoSpace => self.lock_health().set_full(medium, true),
             CallErrorKind::NotFound | CallErrorKind::Corrupt => {
                 self.shared.stats.faults.fetch_add(1, Ordering::Relaxed);
             }
             CallErrorKind::Fenced | CallErrorKind::Invalid => {}
         }
     }
+}
+
+/// The class of new containers.
+pub(crate) fn class_of(health: &Health) -> Option<Class> {
+    let up = health.up().len();
+    // One medium of several is no redundancy at all: nothing new is acknowledged or written there.
+    (up >= health.media().len().min(2)).then(|| crate::class_for(up)).flatten()
 }
 
 impl Ensembles for Pool {
@@ -191,6 +233,6 @@ impl Ensembles for Pool {
 
     fn failed(&self, medium: MediumId, full: bool, reason: &str) {
         let kind = if full { CallErrorKind::NoSpace } else { CallErrorKind::Failed };
-        self.note(&CallError { kind, medium, reason: reason.to_owned() });
+        self.note(medium, &CallError { kind, medium, reason: reason.to_owned() }, None);
     }
 }

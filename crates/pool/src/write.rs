@@ -8,14 +8,15 @@ use proto::{CallErrorKind, Request};
 use seal::Sealer;
 use units::{ContainerId, Incarnation, MediumId, PAGE, PageBuf, PageSlice};
 
-use crate::geometry::Class;
+use crate::geometry::{Class, turn_over};
 use crate::read::{PoolError, PoolErrorKind};
-use crate::stripe::{Pool, lock};
+use crate::stripe::{Pool, class_of, lock};
 
 /// Ids tried for one container before the write is given up.
 const WRITE_ATTEMPTS: usize = 16;
 
-/// A row that must be journalled before a commit may name it.
+/// A row that must be journalled before, or in the same batch as, the first commit that names it. Every write to it
+/// reports it until [`Pool::row_journalled`]: the write before may have failed, or its commit may come later.
 pub type NewRow = Option<Row>;
 
 /// A container that is durable on all its media, and waits for its commit record.
@@ -25,7 +26,7 @@ pub struct Written {
     pub built: Built,
     /// Its class.
     pub class: Class,
-    /// A row it is the first to use.
+    /// Its row, when that is not in the journal yet.
     pub new_row: NewRow,
 }
 
@@ -33,8 +34,12 @@ impl Pool {
     /// Writes the container in `builder` in full stripes to media that are all up. `mint` gives the next container
     /// number; a number whose write failed half-way goes to `abandon` and is never used again.
     ///
+    /// A medium that fails is left out of the next attempt, which gets a new id and the class of those that are up.
+    /// Full media are left out while enough others are up for the class. A future that is dropped before its end
+    /// leaves fragments behind until [`Pool::reconcile`].
+    ///
     /// # Errors
-    /// [`PoolErrorKind::NoSpace`] when a medium has no room, [`PoolErrorKind::TooFewMedia`] when too few are up.
+    /// [`PoolErrorKind::NoSpace`] when too few media have room, [`PoolErrorKind::TooFewMedia`] when too few are up.
     pub async fn write(
         &self,
         builder: &Builder,
@@ -43,35 +48,59 @@ impl Pool {
         mint: &(dyn Fn() -> u32 + Sync),
         abandon: &(dyn Fn(u32) + Sync),
     ) -> Result<Written, PoolError> {
-        let mut last = PoolError::new(PoolErrorKind::TooFewMedia, "too few media are up to write a stripe");
+        let mut last = too_few();
         for _ in 0..WRITE_ATTEMPTS {
-            let Some(class) = self.current_class() else { return Err(last) };
+            if self.current_class().is_none() {
+                return Err(last);
+            }
             let number = mint();
-            let (row, new) = self.choose_row(class, number);
-            let id = ContainerId { incarnation, number, class: class.number, row: row.row };
-            let built = builder.build(id, class.k, sealer);
-            match self.write_stripe(&built, class, &row.members).await {
-                Ok(()) => return Ok(Written { built, class, new_row: new.then_some(row) }),
+            let (class, row, new) = match self.place(incarnation, number) {
+                Ok(place) => place,
                 Err(error) => {
                     abandon(number);
-                    self.shared.stats.abandoned.fetch_add(1, Ordering::Relaxed);
-                    self.free_later(id, row.members);
-                    if error.kind == PoolErrorKind::NoSpace {
-                        return Err(error);
-                    }
-                    last = error;
+                    return Err(error);
                 }
+            };
+            let id = ContainerId { incarnation, number, class: class.number, row: row.row };
+            let built = builder.build(id, class.k, sealer);
+            let Err(error) = self.write_stripe(&built, class, &row.members).await else {
+                return Ok(Written { built, class, new_row: new.then_some(row) });
+            };
+            abandon(number);
+            self.shared.stats.abandoned.fetch_add(1, Ordering::Relaxed);
+            self.free(id, &row.members).await;
+            if error.kind == PoolErrorKind::NoSpace && !self.has_room() {
+                return Err(error);
             }
+            last = error;
         }
         Err(last)
     }
 
-    /// Rows turn over the media that are up, so that parity and load spread.
-    fn choose_row(&self, class: Class, number: u32) -> (Row, bool) {
-        let up = self.lock_health().up();
-        let turn = number as usize % up.len().max(1);
-        let members: Vec<MediumId> = (0..class.width()).map(|i| up[(turn + i) % up.len()]).collect();
-        lock(&self.shared.layout).row_of(class, &members)
+    /// Class and row of the next stripe, and whether the row is new.
+    fn place(&self, incarnation: Incarnation, number: u32) -> Result<(Class, Row, bool), PoolError> {
+        let (class, media) = {
+            let health = self.lock_health();
+            let class = class_of(&health).ok_or_else(too_few)?;
+            let with_room = health.with_room();
+            // What is known of room may be out of date: with too few of them all are tried.
+            (class, if with_room.len() < class.width() { health.up() } else { with_room })
+        };
+        // Each incarnation counts from 0: its id spreads the first rows.
+        let turn = incarnation.0.wrapping_add(u64::from(number));
+        let members = turn_over(&media, class.width(), turn);
+        let chosen = lock(&self.shared.layout).choose(class, members, &media);
+        let (row, new) = chosen.ok_or_else(|| {
+            let reason = "the layout has no row for the media that are up and takes no more rows";
+            PoolError::new(PoolErrorKind::TooFewMedia, reason)
+        })?;
+        Ok((class, row, new))
+    }
+
+    /// Whether enough media for a stripe are not known to be full.
+    fn has_room(&self) -> bool {
+        let health = self.lock_health();
+        class_of(&health).is_some_and(|class| health.with_room().len() >= class.width())
     }
 
     async fn write_stripe(&self, built: &Built, class: Class, members: &[MediumId]) -> Result<(), PoolError> {
@@ -87,8 +116,7 @@ impl Pool {
                 members: members.to_vec(),
                 page_crcs: FragmentHeader::crcs_of(&payload),
             };
-            let request = Request::FragmentWrite { header: Box::new(header), payload, replace: false };
-            self.ask(members[index], request)
+            self.put_fragment(members[index], header, payload, false)
         });
         let mut failure = None;
         for error in seam::join_all(writes).await.into_iter().filter_map(Result::err) {
@@ -96,7 +124,7 @@ impl Pool {
                 CallErrorKind::NoSpace => PoolErrorKind::NoSpace,
                 _ => PoolErrorKind::TooFewMedia,
             };
-            // A failed medium is left out of the next attempt; only full ones end the write.
+            // A failed medium outweighs a full one: the next attempt leaves it out and may find room elsewhere.
             let worse = failure.as_ref().is_none_or(|f: &PoolError| f.kind == PoolErrorKind::NoSpace);
             if worse {
                 failure = Some(PoolError::new(kind, error.to_string()));
@@ -121,13 +149,14 @@ impl Pool {
         fragments
     }
 
-    /// Frees the fragments of a container that was given up. Those it cannot reach go at the next start.
-    fn free_later(&self, id: ContainerId, members: Vec<MediumId>) {
-        let pool = self.clone();
-        let task = async move {
-            let calls = members.iter().map(|medium| pool.ask(*medium, Request::FragmentFree(vec![id])));
-            seam::join_all(calls).await;
-        };
-        self.shared.rt.spawn("free abandoned container", Box::pin(task));
+    /// Frees the fragments of a container that was given up. Left on the media until [`Pool::reconcile`]: what cannot
+    /// be reached, and what a fragment write still under way puts there afterwards.
+    async fn free(&self, id: ContainerId, members: &[MediumId]) {
+        let calls = members.iter().map(|medium| self.ask(*medium, Request::FragmentFree(vec![id])));
+        seam::join_all(calls).await;
     }
+}
+
+fn too_few() -> PoolError {
+    PoolError::new(PoolErrorKind::TooFewMedia, "too few media are up to write a stripe")
 }
