@@ -78,7 +78,7 @@ impl Engine {
     /// When the metadata store does not take the transaction.
     pub async fn new_disk_id(&self) -> Result<DiskId, EngineError> {
         let meta = self.meta();
-        let key = NEXT_DISK.key().end()?;
+        let key = NEXT_DISK.key().number(0).end()?;
         for _ in 0..RACES_MAX {
             let found = meta.get(&key).await?.kv;
             let next = match &found {
