@@ -1,1 +1,40 @@
-//! api.
+//! The management interface: REST over a unix socket, its types, its server and its client.
+//!
+//! ```text
+//!  GET    /api/v1/status        how the site is
+//!  GET    /api/v1/vms           {"items": [...]}
+//!  POST   /api/v1/vms           {"name": "web01", "disks": [{"bytes": 21474836480}]}
+//!  GET    /api/v1/vms/{name}    a VM with its disks
+//!  DELETE /api/v1/vms/{name}    gone, with its disks
+//! ```
+//!
+//! Vocabulary: a **problem** is an error as RFC 9457 has it, with a stable `code`, the cause in `detail` and the next
+//! step in `hint`. The **backend** does what is asked; a site is one.
+//!
+//! Invariants: every answer that is no success is a problem. A connection carries one request, has a limit in time,
+//! and its body one in bytes; connections at once are bounded, further clients wait. A change that was begun goes on to
+//! its end even when its client leaves. The socket's mode is 0600: who may open it may do everything.
+//!
+//! Crash rules: none of its own. The socket appears by a rename, so that whoever sees it is answered; one that a
+//! killed server left answers nobody.
+//!
+//! What it does not do: no users, no TLS, no TCP, no tasks.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod client;
+mod problem;
+mod routes;
+mod server;
+pub mod types;
+
+pub use backend::{Answer, Backend};
+pub use client::{Client, ClientError, ClientErrorKind};
+pub use problem::Problem;
+pub use server::{REQUEST_TIME, Server};
+
+/// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;

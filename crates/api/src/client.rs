@@ -1,0 +1,196 @@
+//! The client of the interface.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use seam::Rt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::problem::Problem;
+use crate::types::{CreateVm, List, Status, Vm, VmSummary};
+
+/// Longest answer taken, bytes: ten thousand VMs are 2 MB.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientErrorKind {
+    /// Nobody listens on the socket.
+    NotRunning,
+    /// This user may not open the socket.
+    Denied,
+    /// No answer in time; what was asked may be done or not.
+    TimedOut,
+    /// The server refused.
+    Refused(Box<Problem>),
+    /// What came back is no answer of this interface.
+    Protocol,
+}
+
+/// A call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct ClientError {
+    /// What to do about it.
+    pub kind: ClientErrorKind,
+    /// What happened.
+    pub reason: String,
+}
+
+impl ClientError {
+    fn new(kind: ClientErrorKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+
+    fn protocol(reason: impl ToString) -> Self {
+        Self::new(ClientErrorKind::Protocol, reason.to_string())
+    }
+}
+
+/// Result of a call.
+type Result<T> = std::result::Result<T, ClientError>;
+
+/// Speaks to the server on a unix socket; a connection for each call.
+#[derive(Clone)]
+pub struct Client {
+    rt: Rt,
+    socket: PathBuf,
+    limit: Duration,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.socket.display())
+    }
+}
+
+impl Client {
+    /// A client of the server at `socket`; a call takes no longer than `limit`.
+    pub fn new(rt: Rt, socket: &Path, limit: Duration) -> Self {
+        Self { rt, socket: socket.to_owned(), limit }
+    }
+
+    /// How the site is.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`]; so for every call.
+    pub async fn status(&self) -> Result<Status> {
+        self.call(Method::GET, "status", None::<&()>).await
+    }
+
+    /// Every VM, by name.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn vms(&self) -> Result<List<VmSummary>> {
+        self.call(Method::GET, "vms", None::<&()>).await
+    }
+
+    /// A VM by name.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn vm(&self, name: &str) -> Result<Vm> {
+        self.call(Method::GET, &vm_path(name), None::<&()>).await
+    }
+
+    /// Makes a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn create_vm(&self, new: &CreateVm) -> Result<Vm> {
+        self.call(Method::POST, "vms", Some(new)).await
+    }
+
+    /// Deletes a VM with its disks.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn delete_vm(&self, name: &str) -> Result<()> {
+        self.call(Method::DELETE, &vm_path(name), None::<&()>).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        match seam::timeout(&*self.rt, self.limit, self.exchange(method, path, body)).await {
+            Ok(answer) => answer,
+            Err(seam::Elapsed) => {
+                let reason =
+                    format!("no answer within {} s on {}", self.limit.as_secs_f64(), self.socket.display());
+                Err(ClientError::new(ClientErrorKind::TimedOut, reason))
+            }
+        }
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => ClientErrorKind::Denied,
+                _ => ClientErrorKind::NotRunning,
+            };
+            ClientError::new(kind, format!("{}: {error}", self.socket.display()))
+        })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
+        let task = async move {
+            // Its failure is the request's too.
+            let _ = connection.await;
+        };
+        self.rt.spawn("api client", Box::pin(task));
+        let bytes = match body {
+            Some(body) => Bytes::from(serde_json::to_vec(body).map_err(ClientError::protocol)?),
+            None => Bytes::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{path}"))
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(bytes))
+            .map_err(ClientError::protocol)?;
+        let (head, body) = sender.send_request(request).await.map_err(ClientError::protocol)?.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(ClientError::protocol)?;
+        decode(head.status, &body.to_bytes())
+    }
+}
+
+fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
+    if status.is_success() {
+        let body = if body.is_empty() { b"null" } else { body };
+        return serde_json::from_slice(body)
+            .map_err(|error| ClientError::protocol(format!("an answer that is none: {error}")));
+    }
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => {
+            let reason = problem.detail.clone();
+            Err(ClientError::new(ClientErrorKind::Refused(Box::new(problem)), reason))
+        }
+        Err(_) => Err(ClientError::protocol(format!("status {status} without a reason"))),
+    }
+}
+
+/// The path of a VM. What no name can hold is escaped, so that the server refuses the name, not the path.
+fn vm_path(name: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    let escaped: String = name.bytes().map(escape).collect();
+    format!("vms/{escaped}")
+}

@@ -1,0 +1,168 @@
+//! The server: a unix socket, connections up to a cap, an end in good order.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use seam::Rt;
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::backend::Backend;
+use crate::routes::router;
+
+/// Longest time a request may take.
+pub const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// Longest time a connection may last: for its one request, and for sending and fetching it slowly.
+const CONNECTION_TIME: Duration = Duration::from_secs(90);
+/// Connections at once; further ones wait to be accepted.
+const CONNECTIONS_MAX: u32 = 64;
+/// Connections waiting to be accepted.
+const BACKLOG: u32 = 128;
+/// Longest head of a request, bytes.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Pause after a connection could not be accepted, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening server. Dropping it stops it.
+pub struct Server {
+    rt: Rt,
+    path: PathBuf,
+    seats: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.path.display())
+    }
+}
+
+impl Server {
+    /// Serves `backend` on the unix socket `path`, for this user only. Must be called within the tokio runtime. The
+    /// caller sees to it that no other server lives there; what stands at `path` is replaced.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn start(rt: Rt, backend: Arc<dyn Backend>, path: &Path) -> std::io::Result<Self> {
+        let listener = listen(path)?;
+        let (stopping, stopped) = watch::channel(false);
+        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let accepting =
+            Accepting { rt: rt.clone(), router: router(rt.clone(), backend), seats: seats.clone(), stopped };
+        rt.spawn("api accept", Box::pin(accepting.run(listener)));
+        Ok(Self { rt, path: path.to_owned(), seats, stopping })
+    }
+
+    /// Removes the socket, takes no more requests, and lets those that are there end, no longer than `within`.
+    pub async fn stop(self, within: Duration) {
+        self.remove();
+        self.stopping.send_replace(true);
+        let ended = self.seats.clone().acquire_many_owned(CONNECTIONS_MAX);
+        if seam::timeout(&*self.rt, within, ended).await.is_err() {
+            tracing::warn!("requests of the interface did not end in time");
+        }
+    }
+
+    fn remove(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "socket not removed");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !*self.stopping.borrow() {
+            self.remove();
+            self.stopping.send_replace(true);
+        }
+    }
+}
+
+/// Listens beside `path` and renames: whoever sees the socket at `path` is answered.
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    let aside = path.with_extension("new");
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(&aside)?;
+    std::fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
+    let listener = socket.listen(BACKLOG)?;
+    std::fs::rename(&aside, path)?;
+    Ok(listener)
+}
+
+/// Accepts connections until the server stops.
+struct Accepting {
+    rt: Rt,
+    router: Router,
+    seats: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: UnixListener) {
+        loop {
+            let seats = self.seats.clone();
+            let accepted = async {
+                let seat = seats.acquire_owned().await.ok()?;
+                Some((listener.accept().await, seat))
+            };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                _ = self.stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match accepted {
+                Some((Ok((stream, _)), seat)) => self.serve(stream, seat),
+                Some((Err(error), _)) => {
+                    tracing::warn!(%error, "connection to the interface not accepted");
+                    self.rt.sleep(ACCEPT_PAUSE).await;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn serve(&self, stream: UnixStream, seat: OwnedSemaphorePermit) {
+        let service = TowerToHyperService::new(self.router.clone());
+        let mut stopped = self.stopped.clone();
+        let rt = self.rt.clone();
+        let task = async move {
+            let mut builder = http1::Builder::new();
+            // One request a connection: a limit in time for each is then one for all.
+            builder.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
+            let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+            let stop = async {
+                // The sender goes with the server: that is an end too.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            let served = async {
+                tokio::select! {
+                    served = connection.as_mut() => served,
+                    () = stop => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            };
+            match seam::timeout(&*rt, CONNECTION_TIME, served).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "connection to the interface ended"),
+                Err(seam::Elapsed) => tracing::debug!("connection to the interface cut off: too slow"),
+            }
+            drop(seat);
+        };
+        self.rt.spawn("api connection", Box::pin(task));
+    }
+}

@@ -1,0 +1,181 @@
+//! The command line as it is typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use site::{FileMedia, MEDIA_MAX, parse_size};
+
+use crate::failure::Failure;
+use crate::output::Format as Output;
+
+/// Longest wait for an answer that may be asked for: a day.
+const TIMEOUT_SECONDS_MAX: u64 = 86_400;
+
+/// Storage for virtual machines that does not lose a write.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// The site's directory, for every command but `standalone`
+    #[arg(long, global = true, env = "HOLDFAST_SITE", value_name = "DIR")]
+    pub(crate) site: Option<PathBuf>,
+    /// How results are printed; with json errors too, on standard error
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Seconds to wait for an answer
+    #[arg(long, global = true, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a site: all roles in one process. The first start makes it
+    #[command(
+        after_help = "Example:\n  holdfast standalone --dir /srv/holdfast --media /dev/sdb --media /dev/sdc"
+    )]
+    Standalone(Standalone),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Commands that ask a running site.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// How the site is: health with its reasons, capacity, what may fail now without loss, media
+    Status,
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(VmCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    /// Make a VM with empty disks, exported as NAME/disk0, NAME/disk1, ...
+    #[command(after_help = "Example:\n  holdfast --site /srv/holdfast vm create web01 --disk 20G")]
+    Create {
+        /// Its name: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
+        name: String,
+        /// Size of a disk: 512, 64K, 20G, 1T; units are powers of 1024; a multiple of 512, at least 4096.
+        /// Once for each disk
+        #[arg(long, required = true, value_name = "SIZE", value_parser = size)]
+        disk: Vec<u64>,
+    },
+    /// List the VMs
+    List,
+    /// Show a VM with its disks
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Delete a VM with its disks and all their data
+    Delete {
+        /// Its name
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Options of `standalone`.
+#[derive(Debug, Args)]
+pub(crate) struct Standalone {
+    /// The site's directory; made at the first start
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A file or block device for a new site, once for each; nothing may be on it
+    #[arg(long, value_name = "PATH", conflicts_with = "file_media")]
+    pub(crate) media: Vec<PathBuf>,
+    /// Media of a new site as sparse files in DIR/media: how many, how large [default: 6x64G]
+    #[arg(long, value_name = "NxSIZE", value_parser = file_media)]
+    pub(crate) file_media: Option<FileMedia>,
+    /// File with the passphrase that opens the site, instead of a key file in DIR
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// New file for the recovery key, which opens the site when all else is lost. An existing site gets a new one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_key_file: Option<PathBuf>,
+    /// How media are read and written
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) io: Io,
+    /// What is logged to standard error
+    #[arg(long, value_enum, default_value = "info", env = "HOLDFAST_LOG", value_name = "LEVEL")]
+    pub(crate) log: Level,
+    /// Sizes of containers and segments of a new site, for tests
+    #[arg(long, value_enum, default_value = "normal", hide = true)]
+    pub(crate) layout: Layout,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Io {
+    /// io_uring where the system has it, else system calls
+    Auto,
+    /// io_uring
+    Ring,
+    /// Plain system calls
+    Sync,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Layout {
+    Normal,
+    Tiny,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| format!("{error}; {}", error.hint))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=TIMEOUT_SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("a number of seconds from 1 to {TIMEOUT_SECONDS_MAX}")),
+    }
+}
+
+fn file_media(text: &str) -> Result<FileMedia, String> {
+    let (count, bytes) = text.split_once('x').ok_or("write how many, x, and a size, as in 6x64G")?;
+    let count = count.parse().ok().filter(|count| (1..=MEDIA_MAX).contains(count));
+    let count = count.ok_or_else(|| format!("a site has 1 to {MEDIA_MAX} media"))?;
+    Ok(FileMedia { count, bytes: size(bytes)? })
+}
+
+/// Says what was typed wrong, or prints the help that was asked for.
+pub(crate) fn refuse(error: &clap::Error, given: &[OsString]) -> ExitCode {
+    if !error.use_stderr() {
+        // Help or version: nothing can be done where it cannot be printed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if !wants_json(given) {
+        let _ = error.print();
+        return ExitCode::from(crate::failure::USAGE);
+    }
+    let text = error.render().to_string();
+    let said = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let message = said.collect::<Vec<_>>().join(" ").trim().trim_start_matches("error: ").to_owned();
+    Failure::usage(message, "see --help").report(Output::Json)
+}
+
+/// Whether JSON was asked for, as far as can be told from arguments that make no sense as a whole.
+fn wants_json(given: &[OsString]) -> bool {
+    let given: Vec<_> = given.iter().map(|argument| argument.to_string_lossy()).collect();
+    let pairs = given.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json");
+    pairs || given.iter().any(|argument| matches!(&**argument, "-ojson" | "-o=json" | "--output=json"))
+}

@@ -1,0 +1,113 @@
+//! `holdfast standalone`: a site from its start to a clean stop.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seam::Rt;
+use serde_json::json;
+use site::{Options, Site, Sizes};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use crate::arguments::{Io, Layout, Level, Standalone};
+use crate::failure::Failure;
+use crate::output::Printer;
+
+/// How long requests of the interface have to end at a stop.
+const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) -> Result<(), Failure> {
+    log_to_stderr(options.log);
+    // From here on a signal is a clean stop, also while the site starts.
+    let mut stop = Stop::new()?;
+    let started = Site::start(rt.clone(), site_options(options)).await?;
+    let site = started.site;
+    if let Some(key) = &started.recovery_key {
+        show_recovery_key(key);
+    }
+    let served = async {
+        site.serve().await?;
+        let socket = site.directory().api_socket();
+        // Last: its socket is the sign that all is there.
+        let server = api::Server::start(rt, Arc::new(site.clone()), &socket)
+            .map_err(|error| Failure::failed("api_socket", format!("{}: {error}", socket.display())))?;
+        let dir = site.directory().root().display().to_string();
+        let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
+        if let Err(failure) = printer.done(&json!({"serving": dir, "is_new": started.is_new}), &next) {
+            // Nobody listens; the site serves all the same.
+            tracing::warn!(?failure, "not said");
+        }
+        stop.wait().await;
+        tracing::info!("stopping");
+        server.stop(REQUESTS_WITHIN).await;
+        Ok(())
+    };
+    let outcome: Result<(), Failure> = served.await;
+    let stopped = site.stop().await;
+    outcome?;
+    stopped?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn site_options(options: Standalone) -> Options {
+    Options {
+        dir: options.dir,
+        media: options.media,
+        file_media: options.file_media,
+        passphrase_file: options.passphrase_file,
+        recovery_key_file: options.recovery_key_file,
+        backend: match options.io {
+            Io::Auto => media::Backend::Auto,
+            Io::Ring => media::Backend::Ring,
+            Io::Sync => media::Backend::Sync,
+        },
+        sizes: match options.layout {
+            Layout::Normal => Sizes::Normal,
+            Layout::Tiny => Sizes::Tiny,
+        },
+    }
+}
+
+fn log_to_stderr(level: Level) {
+    let level = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_max_level(level).with_ansi(ansi).with_writer(std::io::stderr).init();
+}
+
+/// Shows the recovery key to a person, and to nobody else.
+fn show_recovery_key(key: &str) {
+    if std::io::stdout().is_terminal() {
+        println!("recovery key, shown once; write it down and keep it apart from the site:\n  {key}");
+    } else {
+        tracing::warn!("nobody has the recovery key: start once with --recovery-key-file FILE to get one");
+    }
+}
+
+/// The signals that end the server.
+struct Stop {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed("signals", error.to_string()));
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

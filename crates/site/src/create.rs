@@ -1,0 +1,233 @@
+//! The first start: from nothing to a site, or to nothing that matters.
+//!
+//! Order: check everything; `first-start.json`; media made; the recovery key's file; superblocks stamped, media
+//! formatted; witness; `site.json`. A medium is stamped with the site's id before anything else goes there, so that
+//! the next attempt knows it for its own whatever a crash left.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::{Layout, Params, Superblock};
+use media::Medium;
+use seal::{KeyRing, RecoveryKey, WrappedKeys};
+use seam::Rt;
+use units::{MediumId, PAGE, SiteId};
+
+use crate::directory::{self, Directory};
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::keys;
+use crate::manifest::{Entry, MEDIA_MAX, Manifest};
+use crate::media_set::{Opener, check_free, medium_error};
+use crate::start::{FileMedia, Options, Sizes};
+use crate::witness;
+
+/// Media of a site when nothing is said: six sparse files of 64 GiB, so that any two may be lost.
+const FILE_MEDIA: FileMedia = FileMedia { count: 6, bytes: 64 << 30 };
+
+/// Makes the site; gives its manifest and, when no file was named for it, the recovery key.
+pub(crate) async fn create(
+    rt: &Rt,
+    opener: &Opener,
+    directory: &Directory,
+    options: &Options,
+) -> Result<(Manifest, Option<RecoveryKey>)> {
+    let unfinished = Manifest::load(&directory.first_start())?;
+    let first = First { rt, opener, directory, options, unfinished };
+    first.check_files()?;
+    let mut plan = first.plan().await?;
+    first.remove_leftovers()?;
+    directory::replace(&directory.first_start(), &plan.encode()?)?;
+
+    let unlock = keys::of_new_site(&**rt, directory, options.passphrase_file.as_deref())?;
+    let ring = KeyRing::from_master(keys::random_key(&**rt));
+    let recovery = first.recovery_key()?;
+    let wrapped = unlock.wrap(&**rt, &ring, &recovery)?;
+    for entry in &plan.media {
+        let medium = first.medium(entry)?;
+        first.format(&*medium, plan.site(), entry, &wrapped).await?;
+    }
+    witness::make(&directory.witness())?;
+
+    plan.recovery_key_file = None;
+    directory::replace(&directory.manifest(), &plan.encode()?)?;
+    directory::remove(&directory.first_start())?;
+    tracing::info!(site = %plan.site(), media = plan.media.len(), "site made");
+    Ok((plan, options.recovery_key_file.is_none().then_some(recovery)))
+}
+
+/// A first start under way.
+struct First<'a> {
+    rt: &'a Rt,
+    opener: &'a Opener,
+    directory: &'a Directory,
+    options: &'a Options,
+    /// What an earlier attempt had planned.
+    unfinished: Option<Manifest>,
+}
+
+impl First<'_> {
+    /// Refuses what files that are there, or not there, forbid.
+    fn check_files(&self) -> Result<()> {
+        keys::check_new_site(self.directory, self.options.passphrase_file.as_deref())?;
+        if let Some(path) = &self.options.recovery_key_file
+            && !self.is_own_recovery_file(path)
+        {
+            keys::check_no_recovery_file(path)?;
+        }
+        let folder = self.directory.media();
+        let holds_media = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        if self.unfinished.is_none() && holds_media && self.options.media.is_empty() {
+            let reason = format!("{}: it holds media, but site.json is gone", folder.display());
+            return Err(SiteError::new(ErrorKind::Conflict, "site_lost", reason)
+                .hint("put site.json back; to begin anew, remove the media or choose another directory"));
+        }
+        Ok(())
+    }
+
+    /// Whether an earlier attempt was to write its recovery key there.
+    fn is_own_recovery_file(&self, path: &Path) -> bool {
+        let planned = self.unfinished.as_ref().and_then(|plan| plan.recovery_key_file.as_ref());
+        planned.is_some_and(|planned| std::path::absolute(path).is_ok_and(|path| path == *planned))
+    }
+
+    /// Removes the files that an earlier attempt made.
+    fn remove_leftovers(&self) -> Result<()> {
+        let made = self.unfinished.iter().flat_map(|plan| &plan.media).filter(|entry| entry.made);
+        made.map(|entry| self.directory.resolve(&entry.path)).try_for_each(|path| directory::remove(&path))
+    }
+
+    /// What the site will be, checked as far as it can be before anything is written.
+    async fn plan(&self) -> Result<Manifest> {
+        let site = match &self.unfinished {
+            Some(plan) => plan.site(),
+            None => SiteId(self.random_id()),
+        };
+        let media = match (self.options.media.as_slice(), self.options.file_media) {
+            ([], file_media) => self.plan_files(file_media.unwrap_or(FILE_MEDIA))?,
+            (_, Some(_)) => {
+                return Err(SiteError::invalid("media_twice", "--media and --file-media exclude each other"));
+            }
+            (paths, None) => self.plan_paths(paths).await?,
+        };
+        let mut plan = Manifest::new(site, media);
+        plan.recovery_key_file = match &self.options.recovery_key_file {
+            Some(path) => Some(std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?),
+            None => None,
+        };
+        Ok(plan)
+    }
+
+    fn plan_files(&self, files: FileMedia) -> Result<Vec<Entry>> {
+        check_count(files.count)?;
+        let page = PAGE as u64;
+        if !files.bytes.is_multiple_of(page) {
+            let reason = format!("a medium's size must be a multiple of {page} bytes, not {}", files.bytes);
+            return Err(SiteError::invalid("invalid_size", reason));
+        }
+        self.check_size("a medium of that size", files.bytes)?;
+        let path = |number| PathBuf::from(format!("media/{number:02}.img"));
+        Ok((0..files.count).map(|i| Entry::new(self.random_medium(), &path(i), files.bytes, true)).collect())
+    }
+
+    async fn plan_paths(&self, paths: &[PathBuf]) -> Result<Vec<Entry>> {
+        check_count(paths.len())?;
+        let mut opened: Vec<Arc<dyn Medium>> = Vec::new();
+        let mut entries = Vec::new();
+        for path in paths {
+            let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
+            let medium = self.opener.open(&path, None).map_err(|error| medium_error(&error))?;
+            check_free(&*medium, self.unfinished.as_ref().map(Manifest::site)).await?;
+            self.check_size(medium.name(), medium.len())?;
+            entries.push(Entry::new(self.random_medium(), &path, medium.len(), false));
+            // Held open, so that a medium named twice is found out.
+            opened.push(medium);
+        }
+        Ok(entries)
+    }
+
+    fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
+        match Layout::new(self.params(bytes), bytes) {
+            Some(_) => Ok(()),
+            None => Err(SiteError::invalid(
+                "medium_too_small",
+                format!("{name}: {bytes} bytes are too few for the journal and a container"),
+            )
+            .hint("give media of 1 GiB or more")),
+        }
+    }
+
+    fn params(&self, bytes: u64) -> Params {
+        match self.options.sizes {
+            Sizes::Normal => Params::for_medium(bytes),
+            Sizes::Tiny => Params {
+                container_bytes: 256 << 10,
+                segment_bytes: 256 << 10,
+                segments_max: 12,
+                log_pages: 64,
+                fragments_max: 4096,
+            },
+        }
+    }
+
+    fn random_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.rt.fill_random(&mut id);
+        id
+    }
+
+    fn random_medium(&self) -> MediumId {
+        MediumId(self.random_id())
+    }
+
+    /// The recovery key, in its file when there is to be one. An interrupted attempt's key is taken over with its file.
+    fn recovery_key(&self) -> Result<RecoveryKey> {
+        let Some(path) = &self.options.recovery_key_file else {
+            return Ok(RecoveryKey::from_bytes(keys::random_key(&**self.rt)));
+        };
+        if self.is_own_recovery_file(path)
+            && let Some(recovery) = keys::read_recovery_file(path)?
+        {
+            return Ok(recovery);
+        }
+        let recovery = RecoveryKey::from_bytes(keys::random_key(&**self.rt));
+        keys::write_recovery_file(path, &recovery)?;
+        Ok(recovery)
+    }
+
+    /// Opens a planned medium, made anew when the site makes it.
+    fn medium(&self, entry: &Entry) -> Result<Arc<dyn Medium>> {
+        let path = self.directory.resolve(&entry.path);
+        if entry.made {
+            directory::make_directory(&self.directory.media())?;
+        }
+        self.opener.open(&path, entry.made.then_some(entry.bytes)).map_err(|error| medium_error(&error))
+    }
+
+    async fn format(
+        &self,
+        medium: &dyn Medium,
+        site: SiteId,
+        entry: &Entry,
+        keys: &WrappedKeys,
+    ) -> Result<()> {
+        let superblock = Superblock {
+            generation: 1,
+            site,
+            medium: entry.id(),
+            medium_bytes: entry.bytes,
+            params: self.params(entry.bytes),
+            keys: keys.clone(),
+        };
+        data::write_superblock(medium, &superblock).await.map_err(|error| medium_error(&error))?;
+        data::format(medium, &superblock)
+            .await
+            .map_err(|error| SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()))
+    }
+}
+
+fn check_count(count: usize) -> Result<()> {
+    if (1..=MEDIA_MAX).contains(&count) {
+        return Ok(());
+    }
+    Err(SiteError::invalid("media_count", format!("a site has 1 to {MEDIA_MAX} media, not {count}")))
+}

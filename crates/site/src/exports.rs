@@ -1,0 +1,145 @@
+//! Disks as NBD exports: `VM/DISK`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::{Engine, EngineError, EngineErrorKind};
+use nbd::{Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind};
+use seam::BoxFuture;
+use units::DiskId;
+
+use crate::error::{ErrorKind, SiteError};
+use crate::names::VmName;
+use crate::uses::InUse;
+use crate::vms::Vms;
+
+impl Exports for Vms {
+    fn list(&self) -> BoxFuture<'_, Vec<ExportInfo>> {
+        Box::pin(async move {
+            let records = self.records().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "exports cannot be listed");
+                Vec::new()
+            });
+            let names = records
+                .iter()
+                .flat_map(|(vm, record)| record.disks.iter().map(move |disk| format!("{vm}/{}", disk.name)));
+            names.map(|name| ExportInfo { name, description: String::new() }).collect()
+        })
+    }
+
+    fn open(&self, name: &str) -> BoxFuture<'_, Result<Arc<dyn Device>, OpenError>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let disk = self.export(&name).await?;
+            Ok(Arc::new(disk) as Arc<dyn Device>)
+        })
+    }
+}
+
+impl Vms {
+    async fn export(&self, name: &str) -> Result<ExportedDisk, OpenError> {
+        let unknown = || {
+            let reason = format!("no export is named {name:?}; exports are named VM/DISK, as web01/disk0");
+            OpenError { kind: OpenErrorKind::Unknown, reason }
+        };
+        let (vm, disk) = name.split_once('/').ok_or_else(unknown)?;
+        let vm = VmName::parse(vm).map_err(|_| unknown())?;
+        let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
+        let id = record.disks.iter().find(|record| record.name == disk).ok_or_else(unknown)?.id();
+        let being_deleted =
+            || OpenError { kind: OpenErrorKind::Refused, reason: format!("{name} is being deleted") };
+        let in_use = self.uses.open(id).ok_or_else(being_deleted)?;
+        // Looked at behind the guard: from here on the disk cannot go.
+        let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
+        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, _in_use: in_use })
+    }
+}
+
+fn refusal(error: &SiteError) -> OpenError {
+    let kind = match error.kind {
+        ErrorKind::NotFound => OpenErrorKind::Unknown,
+        ErrorKind::Unavailable => OpenErrorKind::ShuttingDown,
+        _ => OpenErrorKind::Failed,
+    };
+    OpenError { kind, reason: error.reason.clone() }
+}
+
+/// A disk as an NBD client has it open.
+struct ExportedDisk {
+    engine: Engine,
+    id: DiskId,
+    /// Bytes when it was opened.
+    bytes: u64,
+    _in_use: InUse,
+}
+
+pub(crate) fn device_error(error: EngineError) -> DeviceError {
+    let kind = match error.kind {
+        EngineErrorKind::NoSpace => DeviceErrorKind::NoSpace,
+        EngineErrorKind::Invalid => DeviceErrorKind::Invalid,
+        EngineErrorKind::Closed => DeviceErrorKind::ShuttingDown,
+        EngineErrorKind::NotFound
+        | EngineErrorKind::Exists
+        | EngineErrorKind::TooFewMedia
+        | EngineErrorKind::Lost
+        | EngineErrorKind::Busy => DeviceErrorKind::Io,
+    };
+    DeviceError { kind, reason: error.reason }
+}
+
+impl Device for ExportedDisk {
+    fn size(&self) -> u64 {
+        self.engine.disk_bytes(self.id).unwrap_or(self.bytes)
+    }
+
+    fn zeroes_are_fast(&self) -> bool {
+        // A punch of whole blocks is one record; at most two blocks at its ends are written.
+        true
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, DeviceError>> {
+        Box::pin(async move {
+            let read = self.engine.read(self.id, offset, length).await;
+            read.map(Bytes::from).map_err(device_error)
+        })
+    }
+
+    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), DeviceError>> {
+        Box::pin(async move { self.engine.write(self.id, offset, &data).await.map_err(device_error) })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), DeviceError>> {
+        Box::pin(async move { self.engine.flush(self.id).await.map_err(device_error) })
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<(), DeviceError>> {
+        Box::pin(async move { self.engine.punch(self.id, offset, length, false).await.map_err(device_error) })
+    }
+
+    /// Room is never reserved, whether or not holes are welcome: zeros take none.
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        _may_punch: bool,
+    ) -> BoxFuture<'_, Result<(), DeviceError>> {
+        Box::pin(async move { self.engine.punch(self.id, offset, length, true).await.map_err(device_error) })
+    }
+
+    fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Extent>, DeviceError>> {
+        Box::pin(async move {
+            let extents = self.engine.extents(self.id, offset, length, limit).await.map_err(device_error)?;
+            let shown = |extent: engine::Extent| Extent {
+                length: extent.length,
+                hole: !extent.mapped,
+                zero: !extent.mapped,
+            };
+            Ok(extents.into_iter().map(shown).collect())
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! A site on one machine: the directory that names it, its media and keys, its VMs, and their exports.
+//!
+//! ```text
+//!  D/site.json        the site: version, id, media in order. There exactly when the site exists
+//!  D/first-start.json the same while the first start is under way
+//!  D/key              the key that wraps the site's keys, 32 bytes (none with a passphrase)
+//!  D/witness          where the journal was last, two slots
+//!  D/lock             held by the one server of the site
+//!  D/media/NN.img     media made by the site
+//!  D/nbd.sock, D/api.sock
+//! ```
+//!
+//! Vocabulary: the **directory** D of a site. An **entry** is a medium as `site.json` has it; it is **attached** when
+//! the engine can reach it, **absent** when it could not be opened. A medium is **barred** when it may come back only
+//! at the next start. A **VM** is a name with disks; a disk's **export** is `VM/DISK`.
+//!
+//! Invariants: one server per directory. Nothing is written to a medium that holds anything but zeros or this site.
+//! Media are told apart by their superblocks, never by their paths. What a disk's size is, the engine says; the record
+//! of a VM does not repeat it. A disk in use by a client is never deleted. Keys and passphrases are in no message.
+//!
+//! Crash rules: the first start checks everything, writes `first-start.json`, makes media, keys and witness, and
+//! renames `site.json` into place last. A start that finds `first-start.json` alone does it all again under the same
+//! site id, so that media it had formatted are known for its own. A new recovery key goes to its file before any
+//! superblock; superblocks carry a generation, the newest keys win at the next start.
+//!
+//! What it does not do: it does not rebuild a lost directory from its media, it renames no VM, it resizes no disk.
+#![forbid(unsafe_code)]
+
+mod create;
+mod directory;
+mod error;
+mod exports;
+mod keys;
+mod lock;
+mod manifest;
+mod media_set;
+mod names;
+mod probe;
+mod running;
+mod size;
+mod start;
+mod status;
+mod uses;
+mod vms;
+mod witness;
+
+pub use directory::Directory;
+pub use error::{ErrorKind, Result, SiteError};
+pub use manifest::MEDIA_MAX;
+pub use names::{DISK_BYTES_MAX, DISK_BYTES_MIN, VmName};
+pub use running::Site;
+pub use size::{format_size, parse_size};
+pub use start::{FileMedia, Options, Sizes, Started};
+pub use status::{Health, MediumState, MediumStatus, Status};
+pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmSummary};
+
+/// Entry point for fuzzing: decoders must answer any input with a value or an error.
+pub mod fuzz {
+    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a name and a size.
+    pub fn fuzz_body(input: &[u8]) {
+        let _ = crate::witness::decode(input);
+        let _ = crate::manifest::Manifest::decode(input);
+        let _ = crate::vms::Record::decode(input);
+        if let Ok(text) = std::str::from_utf8(input) {
+            let _ = crate::VmName::parse(text);
+            let _ = crate::parse_size(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

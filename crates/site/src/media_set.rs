@@ -1,0 +1,233 @@
+//! Opening media, and telling ours from others.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use data::{MediumNode, Superblock};
+use media::{Backend, Medium, OpenOptions};
+use seam::Rt;
+use units::{MediumId, PAGE, SiteId};
+
+use crate::directory::Directory;
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::manifest::{Entry, Manifest};
+
+/// Looked at on either end of a medium that is to be formatted: partition tables, file systems, volume managers and
+/// RAID leave their marks there.
+const LOOK_BYTES: usize = 1 << 20;
+/// Where the two superblocks stand (`data`).
+const SUPERBLOCKS: [usize; 2] = [0, 64 * 1024];
+
+/// Opens media of this process, all in the same way.
+#[derive(Clone)]
+pub(crate) struct Opener {
+    backend: Backend,
+    #[cfg(feature = "fault-injection")]
+    faults: (media::FaultPlan, Rt),
+}
+
+impl Opener {
+    #[cfg(not(feature = "fault-injection"))]
+    pub(crate) fn new(_rt: &Rt, backend: Backend) -> Result<Self> {
+        Ok(Self { backend })
+    }
+
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn new(rt: &Rt, backend: Backend) -> Result<Self> {
+        let plan = media::FaultPlan::from_env("HOLDFAST_FAULT")
+            .map_err(|error| SiteError::invalid("fault_plan", error.to_string()))?;
+        Ok(Self { backend, faults: (plan, rt.clone()) })
+    }
+
+    /// Opens a medium; with `create_size` makes the file. Blocks for milliseconds.
+    pub(crate) fn open(&self, path: &Path, create_size: Option<u64>) -> media::Result<Arc<dyn Medium>> {
+        let medium = media::open(path, OpenOptions { create_size, backend: self.backend })?;
+        #[cfg(feature = "fault-injection")]
+        let medium: Arc<dyn Medium> =
+            Arc::new(media::FaultMedium::new(medium, self.faults.0.clone(), self.faults.1.clone()));
+        Ok(medium)
+    }
+}
+
+/// A failed medium as an error of the site.
+pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
+    let kind = match error.kind {
+        media::MediaErrorKind::NoSpace => ErrorKind::NoSpace,
+        media::MediaErrorKind::Gone => ErrorKind::NotFound,
+        media::MediaErrorKind::Busy => ErrorKind::Busy,
+        media::MediaErrorKind::Invalid => ErrorKind::Invalid,
+        media::MediaErrorKind::Io => ErrorKind::Failed,
+    };
+    let hint = match error.kind {
+        media::MediaErrorKind::Busy => "unmount it, or stop what uses it; name each medium once",
+        media::MediaErrorKind::Gone => "a file is made with: truncate -s 64G PATH",
+        _ => "",
+    };
+    SiteError::new(kind, "medium_error", error.to_string()).hint(hint)
+}
+
+/// The newest superblock on a medium, without changing anything on it.
+pub(crate) async fn peek(medium: &dyn Medium) -> media::Result<Option<Superblock>> {
+    let mut newest: Option<Superblock> = None;
+    let mut failed = None;
+    for offset in SUPERBLOCKS.map(|offset| offset as u64) {
+        if offset + PAGE as u64 > medium.len() {
+            continue;
+        }
+        match medium.read(offset, PAGE).await {
+            Ok(page) => {
+                let found = Superblock::decode(page.as_ref());
+                newest = newest.into_iter().chain(found).max_by_key(|superblock| superblock.generation);
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    match (newest, failed) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
+    }
+}
+
+/// Refuses a medium that may hold something of someone else's. What the unfinished first start of `unfinished` left
+/// is ours.
+pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<SiteId>) -> Result<()> {
+    if let Some(superblock) = peek(medium).await.map_err(|error| medium_error(&error))? {
+        if Some(superblock.site) == unfinished {
+            return Ok(());
+        }
+        let reason = format!("{}: it belongs to site {}: left untouched", medium.name(), superblock.site);
+        return Err(SiteError::new(ErrorKind::Conflict, "foreign_medium", reason).hint(wipe(medium.name())));
+    }
+    let look = LOOK_BYTES.min(usize::try_from(medium.len()).unwrap_or(LOOK_BYTES));
+    for offset in [0, medium.len() - look as u64] {
+        let bytes = medium.read(offset, look).await.map_err(|error| medium_error(&error))?;
+        if !seal::is_zero(bytes.as_ref()) {
+            let end = if offset == 0 { "start" } else { "end" };
+            let reason = format!("{}: something stands at its {end}: left untouched", medium.name());
+            return Err(
+                SiteError::new(ErrorKind::Conflict, "medium_not_empty", reason).hint(wipe(medium.name()))
+            );
+        }
+    }
+    Ok(())
+}
+
+fn wipe(name: &str) -> String {
+    format!(
+        "choose another medium; or, when nothing on it is needed any more, zero its first and last MiB: \
+         dd if=/dev/zero of={name} bs=1M count=1 conv=notrunc oflag=direct (and again with seek= for the end)"
+    )
+}
+
+/// A medium of the site that is there, with its own word on who it is.
+pub(crate) struct Found {
+    pub(crate) id: MediumId,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) superblock: Superblock,
+}
+
+/// What became of the site's media when they were opened.
+pub(crate) struct MediaSet {
+    pub(crate) found: Vec<Found>,
+    /// Those that are not there, with the reason.
+    pub(crate) absent: Vec<(MediumId, String)>,
+}
+
+impl MediaSet {
+    /// Opens every medium of the site. Superblocks say which is which, so devices may have changed places.
+    pub(crate) async fn open(opener: &Opener, directory: &Directory, manifest: &Manifest) -> Self {
+        let mut found: Vec<Found> = Vec::new();
+        let mut reasons = Vec::new();
+        for entry in &manifest.media {
+            match open_entry(opener, directory, manifest, entry).await {
+                Ok(medium) if found.iter().any(|other| other.id == medium.id) => {
+                    reasons.push((entry.id(), format!("{}: a copy of another medium", entry.path.display())));
+                }
+                Ok(medium) => {
+                    if medium.id != entry.id() {
+                        tracing::info!(medium = %medium.id, path = %entry.path.display(), "a medium has changed places");
+                    }
+                    found.push(medium);
+                }
+                Err(reason) => reasons.push((entry.id(), reason)),
+            }
+        }
+        let order = manifest.ids();
+        found.sort_by_key(|found| order.iter().position(|id| *id == found.id));
+        let absent = order.iter().filter(|id| !found.iter().any(|found| found.id == **id)).map(|id| {
+            let reason = reasons.iter().find(|(of, _)| of == id).map(|(_, reason)| reason.clone());
+            (*id, reason.unwrap_or_else(|| "another medium stands in its place".to_owned()))
+        });
+        let absent = absent.collect();
+        Self { found, absent }
+    }
+
+    /// The superblock whose keys hold: of the highest generation.
+    pub(crate) fn newest(&self) -> Option<&Superblock> {
+        self.found.iter().map(|found| &found.superblock).max_by_key(|superblock| superblock.generation)
+    }
+
+    /// Gives every medium that has other keys the keys of `newest`. One that cannot be written becomes absent.
+    pub(crate) async fn spread_keys(&mut self, newest: &Superblock) {
+        let mut kept = Vec::new();
+        for mut found in std::mem::take(&mut self.found) {
+            match with_keys_of(&mut found, newest).await {
+                Ok(()) => kept.push(found),
+                Err(error) => self.absent.push((found.id, error.to_string())),
+            }
+        }
+        self.found = kept;
+    }
+}
+
+/// Rewrites the superblock of a medium that has other keys than `newest`.
+pub(crate) async fn with_keys_of(found: &mut Found, newest: &Superblock) -> media::Result<()> {
+    if found.superblock.keys == newest.keys {
+        return Ok(());
+    }
+    let superblock =
+        Superblock { keys: newest.keys.clone(), generation: newest.generation, ..found.superblock.clone() };
+    data::write_superblock(&*found.medium, &superblock).await?;
+    found.superblock = superblock;
+    Ok(())
+}
+
+/// Opens one entry; the error says why the medium is not there.
+async fn open_entry(
+    opener: &Opener,
+    directory: &Directory,
+    manifest: &Manifest,
+    entry: &Entry,
+) -> std::result::Result<Found, String> {
+    let medium = opener.open(&directory.resolve(&entry.path), None).map_err(|error| error.to_string())?;
+    identify(medium, manifest).await
+}
+
+/// Finds out which medium of the site it is; the error says why it is none.
+pub(crate) async fn identify(
+    medium: Arc<dyn Medium>,
+    manifest: &Manifest,
+) -> std::result::Result<Found, String> {
+    let superblock = peek(&*medium).await.map_err(|error| error.to_string())?;
+    let name = medium.name();
+    let superblock = superblock.ok_or_else(|| format!("{name}: it carries no superblock"))?;
+    if superblock.site != manifest.site() {
+        return Err(format!("{name}: it belongs to site {}: left untouched", superblock.site));
+    }
+    if !manifest.ids().contains(&superblock.medium) {
+        return Err(format!("{name}: medium {} is not in site.json", superblock.medium));
+    }
+    Ok(Found { id: superblock.medium, medium, superblock })
+}
+
+/// Reads the medium's table: it can serve.
+pub(crate) async fn node(found: &Found, like: &Superblock) -> std::result::Result<MediumNode, String> {
+    let sizes = |superblock: &Superblock| {
+        let params = superblock.params;
+        (params.container_bytes, params.segment_bytes, params.segments_max)
+    };
+    if sizes(&found.superblock) != sizes(like) {
+        return Err(format!("{}: its sizes differ from the site's", found.medium.name()));
+    }
+    data::open(found.medium.clone(), found.superblock.site).await.map_err(|error| error.to_string())
+}

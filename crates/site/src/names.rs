@@ -1,0 +1,58 @@
+//! Names of VMs and sizes of disks: what is allowed.
+
+use std::fmt;
+
+use crate::error::{Result, SiteError};
+
+/// Longest name of a VM, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+/// Smallest disk: one block.
+pub const DISK_BYTES_MIN: u64 = 4096;
+/// Largest disk: 64 TiB, what ext4 and xfs guests can use and the block map's tests cover.
+pub const DISK_BYTES_MAX: u64 = 64 << 40;
+/// A disk's size is a multiple of this: guests see sectors.
+const SECTOR: u64 = 512;
+
+/// The name of a VM: `[a-z0-9][a-z0-9._-]{0,62}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmName(String);
+
+impl VmName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// `invalid_name` when it has other characters, none, or too many.
+    pub fn parse(text: &str) -> Result<Self> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let good = bytes.first().is_some_and(|first| plain(*first))
+            && bytes.len() <= NAME_BYTES_MAX
+            && bytes.iter().all(|byte| plain(*byte) || b"._-".contains(byte));
+        if good {
+            return Ok(Self(text.to_owned()));
+        }
+        let shown: String = text.chars().take(NAME_BYTES_MAX).collect();
+        Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for a VM"))
+            .hint("1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Checks the size of a disk.
+pub(crate) fn check_disk_bytes(bytes: u64) -> Result<u64> {
+    if (DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(SECTOR) {
+        return Ok(bytes);
+    }
+    Err(SiteError::invalid("invalid_size", format!("a disk cannot have {bytes} bytes"))
+        .hint(format!("at least {DISK_BYTES_MIN} bytes, at most 64 TiB, a multiple of {SECTOR}")))
+}

@@ -1,0 +1,252 @@
+//! A start: the lock, the manifest, the media, the keys, the engine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::{LocalTransport, Superblock};
+use engine::{Config, Deps, Engine, EngineErrorKind};
+use media::Backend;
+use seal::{KeyRing, RecoveryKey, Sealer};
+use seam::Rt;
+
+use crate::create::create;
+use crate::directory::{self, Directory};
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::keys::{self, Unlock};
+use crate::lock::Lock;
+use crate::manifest::Manifest;
+use crate::media_set::{self, MediaSet, Opener};
+use crate::running::{Parts, Site};
+use crate::witness::FileWitness;
+
+/// File media to be made at the first start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMedia {
+    /// How many.
+    pub count: usize,
+    /// Bytes of each.
+    pub bytes: u64,
+}
+
+/// Sizes of containers and segments of a new site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sizes {
+    /// Those of a real site.
+    #[default]
+    Normal,
+    /// Very small ones, so that a test reaches every record type with little data.
+    Tiny,
+}
+
+/// How to start a site.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The site's directory; made when it is not there.
+    pub dir: PathBuf,
+    /// Media of a new site: files or block devices that are there. At a later start: none, or the same.
+    pub media: Vec<PathBuf>,
+    /// File media of a new site. At a later start: none, or the same.
+    pub file_media: Option<FileMedia>,
+    /// File with the passphrase that opens the site's keys, instead of a key file.
+    pub passphrase_file: Option<PathBuf>,
+    /// New file for the recovery key; an existing site gets a new recovery key.
+    pub recovery_key_file: Option<PathBuf>,
+    /// How media are read and written.
+    pub backend: Backend,
+    /// Sizes of a new site.
+    pub sizes: Sizes,
+}
+
+impl Options {
+    /// A start in `dir` with nothing else said.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            media: Vec::new(),
+            file_media: None,
+            passphrase_file: None,
+            recovery_key_file: None,
+            backend: Backend::Auto,
+            sizes: Sizes::Normal,
+        }
+    }
+}
+
+/// A started site.
+#[derive(Debug)]
+pub struct Started {
+    /// The site.
+    pub site: Site,
+    /// Whether this start made it.
+    pub is_new: bool,
+    /// The recovery key of a new site whose key went to no file: for the administrator's eyes, once.
+    pub recovery_key: Option<String>,
+}
+
+impl Site {
+    /// Starts the site in a directory, making it at the first start.
+    ///
+    /// # Errors
+    /// `site_busy` when it is started already; `key_wrong` and its like; `media_differ`; `too_few_media`, naming the
+    /// missing ones; what making a site can meet (`foreign_medium`, `medium_not_empty`, `recovery_key_file_exists`).
+    pub async fn start(rt: Rt, options: Options) -> Result<Started> {
+        let directory = Directory::new(&options.dir)?;
+        directory.make()?;
+        let lock = Lock::take(&directory)?;
+        // A killed server left it; nobody shall take it for the sign that this one serves.
+        directory::remove(&directory.api_socket())?;
+        let opener = Opener::new(&rt, options.backend)?;
+        let (manifest, new_key) = match Manifest::load(&directory.manifest())? {
+            Some(manifest) => {
+                check_same_media(&directory, &manifest, &options)?;
+                directory::remove(&directory.first_start())?;
+                (manifest, None)
+            }
+            None => {
+                let (manifest, key) = create(&rt, &opener, &directory, &options).await?;
+                (manifest, Some(key))
+            }
+        };
+        let is_new = new_key.is_some();
+        let opening = Opening { rt, opener, directory, manifest, options: &options };
+        let site = opening.run(lock, is_new).await?;
+        let recovery_key = new_key.flatten().map(|key| key.to_text());
+        Ok(Started { site, is_new, recovery_key })
+    }
+}
+
+/// Refuses media that are not those of the site.
+fn check_same_media(directory: &Directory, manifest: &Manifest, options: &Options) -> Result<()> {
+    let differ = |reason: String| {
+        let error = SiteError::new(ErrorKind::Conflict, "media_differ", reason);
+        Err(error.hint("leave --media and --file-media out: the site remembers its media (site.json)"))
+    };
+    let known: BTreeSet<PathBuf> =
+        manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
+    if !options.media.is_empty() {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
+        let given: BTreeSet<PathBuf> = options.media.iter().map(absolute).collect::<Result<_>>()?;
+        if given != known {
+            return differ(format!("{}: it has other media", directory.root().display()));
+        }
+    }
+    if let Some(files) = options.file_media {
+        let same = manifest.media.iter().filter(|entry| entry.made && entry.bytes == files.bytes).count();
+        if same != files.count || manifest.media.len() != files.count {
+            return differ(format!("{}: it has other media than these files", directory.root().display()));
+        }
+    }
+    Ok(())
+}
+
+/// An existing site being opened.
+struct Opening<'a> {
+    rt: Rt,
+    opener: Opener,
+    directory: Directory,
+    manifest: Manifest,
+    options: &'a Options,
+}
+
+impl Opening<'_> {
+    async fn run(self, lock: Lock, is_new: bool) -> Result<Site> {
+        let mut media = MediaSet::open(&self.opener, &self.directory, &self.manifest).await;
+        let newest = media.newest().cloned().ok_or_else(|| self.too_few(&media, "no medium is there"))?;
+        let wants_passphrase = newest.keys.wants_passphrase();
+        let passphrase_file = self.options.passphrase_file.as_deref();
+        let unlock = Unlock::of_site(&self.directory, passphrase_file, wants_passphrase)?;
+        let ring = unlock.open(&newest.keys)?;
+        let newest = match &self.options.recovery_key_file {
+            Some(path) if !is_new => self.new_recovery_key(path, &newest, &ring)?,
+            _ => newest,
+        };
+        media.spread_keys(&newest).await;
+
+        let transport = Arc::new(LocalTransport::new(self.rt.clone()));
+        let mut up = Vec::new();
+        for found in &media.found {
+            match media_set::node(found, &newest).await {
+                Ok(node) => {
+                    up.push(found.id);
+                    transport.attach(Arc::new(node));
+                }
+                Err(reason) => media.absent.push((found.id, reason)),
+            }
+        }
+        // Their locks go with them, so that they can be opened again when they come back.
+        media.found.clear();
+        for (medium, reason) in &media.absent {
+            tracing::warn!(%medium, reason, "a medium is not there");
+        }
+        if up.is_empty() {
+            return Err(self.too_few(&media, "no medium can be used"));
+        }
+        let params = newest.params;
+        let config = Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
+        let witness = FileWitness::open(self.rt.clone(), &self.directory.witness())?;
+        let deps = Deps {
+            rt: self.rt.clone(),
+            transport: transport.clone(),
+            media: self.manifest.ids(),
+            up,
+            sealer: Arc::new(Sealer::new(&ring)),
+            witness: Arc::new(witness),
+        };
+        let engine = match Engine::open(deps, config).await {
+            Ok(engine) => engine,
+            Err(error) if error.kind == EngineErrorKind::TooFewMedia => {
+                return Err(self.too_few(&media, &error.reason));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let shared_devices = self.shared_devices();
+        Ok(Site::new(Parts {
+            rt: self.rt,
+            opener: self.opener,
+            directory: self.directory,
+            manifest: self.manifest,
+            engine,
+            transport,
+            absent: media.absent,
+            keys_from: newest,
+            shared_devices,
+            _lock: lock,
+        }))
+    }
+
+    /// Wraps the ring by a new recovery key. Its file comes first: a superblock must not name a key nobody has.
+    fn new_recovery_key(&self, path: &Path, newest: &Superblock, ring: &KeyRing) -> Result<Superblock> {
+        let recovery = RecoveryKey::from_bytes(keys::random_key(&*self.rt));
+        keys::write_recovery_file(path, &recovery)?;
+        let mut random = [0; 12];
+        self.rt.fill_random(&mut random);
+        let keys = newest.keys.with_recovery(ring, &recovery, &random);
+        tracing::info!(path = %path.display(), "a new recovery key replaces the old one");
+        Ok(Superblock { keys, generation: newest.generation + 1, ..newest.clone() })
+    }
+
+    fn too_few(&self, media: &MediaSet, reason: &str) -> SiteError {
+        let absent: Vec<String> =
+            media.absent.iter().map(|(medium, why)| format!("{medium} ({why})")).collect();
+        let total = self.manifest.media.len();
+        let reason =
+            format!("{reason}; {} of {total} media are missing: {}", absent.len(), absent.join("; "));
+        SiteError::new(ErrorKind::Unavailable, "too_few_media", reason)
+            .hint("bring the missing media back, then start again; nothing was changed")
+    }
+
+    /// Says which media lie on one physical device: they fail together.
+    fn shared_devices(&self) -> Vec<Vec<PathBuf>> {
+        let paths: Vec<PathBuf> =
+            self.manifest.media.iter().map(|entry| self.directory.resolve(&entry.path)).collect();
+        let groups = media::same_device(&paths).into_iter().filter(|group| group.len() > 1);
+        let groups: Vec<Vec<PathBuf>> =
+            groups.map(|group| group.into_iter().map(|index| paths[index].clone()).collect()).collect();
+        for group in &groups {
+            tracing::warn!(media = ?group, "these media share one physical device: they fail together");
+        }
+        groups
+    }
+}

@@ -1,0 +1,192 @@
+//! How a site is: facts, and a judgement with its reasons.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use engine::{EngineError, EngineStatus};
+use units::{MediumId, SiteId};
+
+use crate::running::Away;
+
+/// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
+const JOURNAL_PERCENT_MAX: usize = 90;
+
+/// The judgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// All is as it should be.
+    Ok,
+    /// It serves, and something wants attention.
+    Degraded,
+    /// It cannot take writes.
+    Failed,
+}
+
+/// What a medium does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediumState {
+    /// Takes part.
+    Up,
+    /// Takes part, and had no room for the last write.
+    Full,
+    /// Failed, or is not there.
+    Down,
+}
+
+/// A medium of the site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediumStatus {
+    /// Its id.
+    pub id: MediumId,
+    /// Where it is or was.
+    pub path: PathBuf,
+    /// Bytes when it was formatted.
+    pub bytes: u64,
+    /// What it does.
+    pub state: MediumState,
+    /// Why it is down.
+    pub reason: Option<String>,
+}
+
+/// How the site is. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The site.
+    pub site: SiteId,
+    /// The judgement.
+    pub health: Health,
+    /// Why it is not [`Health::Ok`].
+    pub reasons: Vec<String>,
+    /// What is worth knowing and no fault.
+    pub notices: Vec<String>,
+    /// Written by guests and not overwritten or trimmed, duplicates counted each time.
+    pub logical_bytes: u64,
+    /// Of these, without zeros and duplicates.
+    pub unique_bytes: u64,
+    /// What they take compressed and sealed, before parity.
+    pub stored_bytes: u64,
+    /// What that takes on media, parity included.
+    pub raw_bytes: u64,
+    /// Room of the media that are up.
+    pub raw_capacity_bytes: u64,
+    /// What can still be stored, before parity.
+    pub usable_bytes: u64,
+    /// Acknowledged, in the journal, not yet in a container.
+    pub buffered_bytes: u64,
+    /// How much of the journal's bound is used.
+    pub journal_used_percent: usize,
+    /// Fragments found missing or damaged since the start.
+    pub faults: u64,
+    /// Fragments repaired since the start.
+    pub repaired: u64,
+    /// Data and parity fragments of new containers; `None` when there can be none now.
+    pub geometry: Option<(usize, usize)>,
+    /// Media that may fail now without loss.
+    pub can_lose_now: usize,
+    /// The media, in the site's order.
+    pub media: Vec<MediumStatus>,
+    /// How many VMs there are.
+    pub vms: usize,
+}
+
+/// Puts together what the engine says and what is known of the media.
+pub(crate) fn judge(
+    site: SiteId,
+    engine: EngineStatus,
+    media: Vec<(MediumId, PathBuf, u64)>,
+    away: &BTreeMap<MediumId, Away>,
+    shared_devices: &[Vec<PathBuf>],
+    vms: usize,
+) -> Status {
+    let mut status = Status {
+        site,
+        health: Health::Ok,
+        reasons: Vec::new(),
+        notices: Vec::new(),
+        logical_bytes: engine.logical_bytes,
+        unique_bytes: engine.unique_bytes,
+        stored_bytes: engine.stored_bytes,
+        raw_bytes: engine.raw_bytes,
+        raw_capacity_bytes: engine.raw_capacity,
+        usable_bytes: engine.usable_bytes,
+        buffered_bytes: engine.buffered_bytes,
+        journal_used_percent: engine.journal_used_percent,
+        faults: engine.faults,
+        repaired: engine.repaired,
+        geometry: engine.class.map(|class| (class.k, class.m)),
+        can_lose_now: 0,
+        media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
+        vms,
+    };
+    let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
+    status.can_lose_now = can_lose(status.media.len(), up);
+    find_reasons(&mut status, up, engine.stuck);
+    find_notices(&mut status, engine.recovering_index, shared_devices);
+    status
+}
+
+fn medium_status(
+    (id, path, bytes): (MediumId, PathBuf, u64),
+    engine: &EngineStatus,
+    away: &BTreeMap<MediumId, Away>,
+) -> MediumStatus {
+    let health = engine.media.iter().find(|health| health.medium == id);
+    let state = match health {
+        Some(health) if health.up && health.full => MediumState::Full,
+        Some(health) if health.up => MediumState::Up,
+        _ => MediumState::Down,
+    };
+    let known = away.get(&id).map(|away| away.reason.clone());
+    let reason = known.or_else(|| health.and_then(|health| health.reason.clone()));
+    MediumStatus { id, path, bytes, state, reason: reason.filter(|_| state == MediumState::Down) }
+}
+
+/// Media that may fail without loss when `up` of `total` are up: stripes written while all were up have lost what is
+/// down; new ones, and the journal's ensemble, have the parity that `up` media allow.
+pub(crate) fn can_lose(total: usize, up: usize) -> usize {
+    let parity = |media| pool::class_for(media).map_or(0, |class| class.m);
+    parity(total).saturating_sub(total - up).min(parity(up))
+}
+
+fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
+    let reasons = &mut status.reasons;
+    for medium in status.media.iter().filter(|medium| medium.state != MediumState::Up) {
+        let path = medium.path.display();
+        reasons.push(match (medium.state, &medium.reason) {
+            (MediumState::Full, _) => format!("medium {path} is full"),
+            (_, Some(reason)) => format!("medium {path} is down: {reason}"),
+            (_, None) => format!("medium {path} is down"),
+        });
+    }
+    if up < status.media.len() && status.can_lose_now == 0 {
+        reasons.push("one more failed medium would lose data".to_owned());
+    }
+    if status.journal_used_percent > JOURNAL_PERCENT_MAX {
+        reasons.push(format!("the journal is {} % full", status.journal_used_percent));
+    }
+    reasons.extend(stuck.map(|error| format!("the write buffer cannot be written: {error}")));
+    status.health = if reasons.is_empty() { Health::Ok } else { Health::Degraded };
+    if status.usable_bytes == 0 {
+        reasons.push("there is no room for new data".to_owned());
+        status.health = Health::Degraded;
+    }
+    if status.geometry.is_none() {
+        reasons.push("too few media are up to take writes".to_owned());
+        status.health = Health::Failed;
+    }
+}
+
+fn find_notices(status: &mut Status, recovering_index: bool, shared_devices: &[Vec<PathBuf>]) {
+    let notices = &mut status.notices;
+    if status.media.len() == 1 {
+        notices.push("no redundancy: the site has one medium".to_owned());
+    }
+    for group in shared_devices {
+        let paths: Vec<String> = group.iter().map(|path| path.display().to_string()).collect();
+        let joined = paths.join(", ");
+        notices.push(format!("these media share one physical device and fail together: {joined}"));
+    }
+    if recovering_index {
+        notices.push("the index is being rebuilt: fewer duplicates are found until then".to_owned());
+    }
+}

@@ -1,0 +1,83 @@
+//! Goal: names, records and the witness keep to their formats, and no start destroys what is not the site's.
+//! Model: real files of 16 MiB in a temporary directory, the smallest sizes, system calls as the back end.
+
+mod formats;
+mod fuzz;
+mod starts;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use media::Backend;
+use seam::{Rt, TokioRuntime};
+use tempfile::TempDir;
+
+use crate::{FileMedia, Options, Site, SiteError, Sizes, Started};
+
+const MEDIUM_BYTES: u64 = 16 << 20;
+
+/// A temporary directory with a site's directory in it, and a runtime.
+struct Bench {
+    temp: TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self { temp: TempDir::new().unwrap(), runtime: runtime.unwrap() }
+    }
+
+    fn rt(&self) -> Rt {
+        Arc::new(TokioRuntime::new(self.runtime.handle().clone()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// A file of a medium's size that is all zeros.
+    fn blank(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::File::create(&path).unwrap().set_len(MEDIUM_BYTES).unwrap();
+        path
+    }
+
+    /// A start of the site in `name` with file media.
+    fn options(&self, name: &str, media: usize) -> Options {
+        Options { file_media: Some(FileMedia { count: media, bytes: MEDIUM_BYTES }), ..self.later(name) }
+    }
+
+    /// A start that says nothing of media.
+    fn later(&self, name: &str) -> Options {
+        Options { backend: Backend::Sync, sizes: Sizes::Tiny, ..Options::new(self.path(name)) }
+    }
+
+    fn start(&self, options: Options) -> Result<Started, SiteError> {
+        self.runtime.block_on(Site::start(self.rt(), options))
+    }
+
+    /// Starts, and stops again.
+    fn made(&self, options: Options) -> Started {
+        let started = self.start(options).unwrap();
+        self.stop(&started.site);
+        started
+    }
+
+    fn stop(&self, site: &Site) {
+        self.runtime.block_on(site.stop()).unwrap();
+    }
+
+    /// The code of the error a start ends with.
+    fn refused(&self, options: Options) -> &'static str {
+        let error = self.start(options).unwrap_err();
+        assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
+        error.code
+    }
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}

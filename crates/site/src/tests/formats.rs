@@ -1,0 +1,257 @@
+//! Names, sizes, `site.json`, the witness, records, the judgement.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::{EngineStatus, Witness, WitnessState};
+use units::{DiskId, Epoch, MediumId, SiteId};
+
+use super::Bench;
+use crate::manifest::{Entry, Manifest};
+use crate::status::{Health, MediumState, can_lose, judge};
+use crate::uses::Uses;
+use crate::vms::Record;
+use crate::witness::{FileWitness, SLOT_BYTES, make};
+use crate::{VmName, format_size, parse_size};
+
+#[test]
+fn names() {
+    for good in ["a", "0", "web01", "a.b_c-d", "9-", &"x".repeat(63)] {
+        assert_eq!(VmName::parse(good).unwrap().as_str(), good);
+    }
+    let long = "x".repeat(64);
+    for bad in ["", ".a", "-a", "_a", "A", "a/b", "a b", "ä", "a\0", "a\n", &long] {
+        assert_eq!(VmName::parse(bad).unwrap_err().code, "invalid_name", "{bad:?}");
+    }
+}
+
+#[test]
+fn sizes() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("512", 512),
+        ("7B", 7),
+        ("1K", 1024),
+        ("64k", 64 << 10),
+        ("3MiB", 3 << 20),
+        ("20G", 20 << 30),
+        ("20gib", 20 << 30),
+        ("2T", 2 << 40),
+        ("1P", 1 << 50),
+    ] {
+        assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
+    }
+    for bad in [
+        "",
+        "G",
+        "iB",
+        "1iB",
+        "1GB",
+        "1.5G",
+        "-1",
+        "+1",
+        " 1",
+        "1 G",
+        "0x10",
+        "99999999999999999999",
+        "99999999P",
+    ] {
+        assert_eq!(parse_size(bad).unwrap_err().code, "invalid_size", "{bad:?}");
+    }
+    assert_eq!(format_size(1023), "1023 B");
+    assert_eq!(format_size(20 << 30), "20.0 GiB");
+    assert_eq!(format_size(u64::MAX), "16384.0 PiB");
+}
+
+fn manifest() -> Manifest {
+    let entry = |id: u8, path: &str, made| Entry::new(MediumId([id; 16]), &PathBuf::from(path), 4096, made);
+    Manifest::new(SiteId([7; 16]), vec![entry(1, "media/00.img", true), entry(2, "/dev/x", false)])
+}
+
+#[test]
+fn a_manifest_is_read_as_it_was_written() {
+    let bytes = manifest().encode().unwrap();
+    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
+    let text = String::from_utf8(bytes).unwrap();
+    // Golden: what administrators and later versions rely on.
+    let compact: String = text.split_whitespace().collect();
+    assert_eq!(
+        compact,
+        "{\"version\":1,\"site\":\"07070707070707070707070707070707\",\"media\":[{\"id\":\
+         \"01010101010101010101010101010101\",\"path\":\"media/00.img\",\"bytes\":4096,\"made\":true},{\"id\":\
+         \"02020202020202020202020202020202\",\"path\":\"/dev/x\",\"bytes\":4096,\"made\":false}]}"
+    );
+    for (from, to, why) in [
+        ("\"version\": 1", "\"version\": 2", "version 2"),
+        ("02020202", "0202020", "32 lower-case hex"),
+        ("02020202", "0202020G", "32 lower-case hex"),
+        ("02020202020202020202020202020202", "01010101010101010101010101010101", "twice"),
+        ("\"bytes\": 4096", "\"bytes\": -1", "invalid"),
+        ("\"made\"", "\"more\"", "unknown field"),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        let error = Manifest::decode(changed.as_bytes()).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+    let empty = Manifest::new(SiteId([7; 16]), Vec::new()).encode().unwrap();
+    assert!(Manifest::decode(&empty).unwrap_err().contains("0 media"));
+}
+
+fn state(epoch: u64) -> WitnessState {
+    WitnessState { epoch: Epoch(epoch), ..WitnessState::default() }
+}
+
+#[test]
+fn a_torn_slot_of_the_witness_leaves_the_older_state() {
+    let bench = Bench::new();
+    let path = bench.path("witness");
+    make(&path).unwrap();
+    let load = || {
+        let witness = FileWitness::open(bench.rt(), &path).map_err(|error| error.code)?;
+        Ok(bench.runtime.block_on(witness.load()).unwrap())
+    };
+    assert_eq!(load(), Ok(WitnessState::default()));
+    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    for epoch in 1..=5 {
+        bench.runtime.block_on(witness.store(state(epoch))).unwrap();
+        assert_eq!(load(), Ok(state(epoch)));
+    }
+    // The newest stands in one slot, the one before in the other, whichever is which.
+    let whole = std::fs::read(&path).unwrap();
+    let mut seen = Vec::new();
+    for slot in 0..2 {
+        for at in [0, 4, 8, 16, 40, 58] {
+            let mut torn = whole.clone();
+            torn[slot * SLOT_BYTES + at] ^= 1;
+            std::fs::write(&path, torn).unwrap();
+            seen.push(load().unwrap().epoch.0);
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [[4; 6], [5; 6]].concat());
+    // A store on top of a damaged slot mends it: the damaged one is the one written.
+    let mut torn = whole.clone();
+    torn[9] ^= 1;
+    std::fs::write(&path, torn).unwrap();
+    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    bench.runtime.block_on(witness.store(state(9))).unwrap();
+    assert_eq!(load(), Ok(state(9)));
+    std::fs::write(&path, vec![0; 2 * SLOT_BYTES]).unwrap();
+    assert_eq!(load(), Err("witness_lost"));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(load(), Err("witness_lost"));
+}
+
+#[test]
+fn a_slot_has_its_golden_bytes() {
+    let bench = Bench::new();
+    let path = bench.path("witness");
+    make(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 2 * SLOT_BYTES);
+    assert_eq!(bytes[..16], *b"HFWS\x01\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[16..56], WitnessState::default().encode());
+    assert_eq!(bytes[56..60], units::crc32c(&bytes[..56]).to_le_bytes());
+    assert!(seal::is_zero(&bytes[60..SLOT_BYTES]));
+    assert_eq!(bytes[SLOT_BYTES + 8], 2);
+}
+
+#[test]
+fn records_of_other_versions_are_refused() {
+    let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3}]}"#;
+    assert_eq!(Record::decode(record).unwrap().disks[0].id(), DiskId(3));
+    let newer = br#"{"version":2,"created_ms":5,"disks":[]}"#;
+    assert!(Record::decode(newer).unwrap_err().contains("version 2"));
+}
+
+#[test]
+fn a_disk_in_use_is_not_deleted_and_one_being_deleted_not_opened() {
+    let uses = Arc::new(Uses::default());
+    let (one, two) = (DiskId(1), DiskId(2));
+    let first = uses.open(one).unwrap();
+    let second = uses.open(one).unwrap();
+    assert_eq!(uses.count(one), 2);
+    assert!(uses.delete(&[two, one]).is_none());
+    drop(first);
+    assert!(uses.delete(&[two, one]).is_none());
+    drop(second);
+    let deleting = uses.delete(&[two, one]).unwrap();
+    assert!(uses.open(one).is_none() && uses.open(two).is_none());
+    assert!(uses.delete(&[two]).is_none());
+    drop(deleting);
+    assert_eq!((uses.count(one), uses.count(two)), (0, 0));
+    assert!(uses.open(one).is_some());
+}
+
+#[test]
+fn what_can_be_lost_now() {
+    for (total, up, lose) in [
+        (1, 1, 0),
+        (2, 2, 1),
+        (2, 1, 0),
+        (3, 3, 2),
+        (3, 2, 1),
+        (3, 1, 0),
+        (6, 6, 2),
+        (6, 5, 1),
+        (6, 4, 0),
+        (6, 3, 0),
+        (6, 0, 0),
+        (12, 12, 2),
+    ] {
+        assert_eq!(can_lose(total, up), lose, "{up} of {total}");
+    }
+}
+
+fn engine_status(up: &[bool]) -> EngineStatus {
+    let health = |(number, up): (usize, &bool)| pool::MediumHealth {
+        medium: MediumId([number as u8; 16]),
+        up: *up,
+        full: false,
+        reason: (!up).then(|| "it broke".to_owned()),
+    };
+    EngineStatus {
+        logical_bytes: 1,
+        unique_bytes: 2,
+        stored_bytes: 3,
+        raw_bytes: 4,
+        usable_bytes: 5,
+        raw_capacity: 6,
+        buffered_bytes: 7,
+        journal_used_percent: 8,
+        class: pool::class_for(up.iter().filter(|up| **up).count()),
+        media: up.iter().enumerate().map(health).collect(),
+        recovering_index: false,
+        faults: 0,
+        repaired: 0,
+        stuck: None,
+    }
+}
+
+fn judged(engine: EngineStatus) -> crate::Status {
+    let media = engine.media.iter().map(|medium| (medium.medium, PathBuf::from("m"), 1)).collect();
+    judge(SiteId([0; 16]), engine, media, &BTreeMap::new(), &[], 0)
+}
+
+#[test]
+fn health_has_its_reasons() {
+    let sound = judged(engine_status(&[true; 6]));
+    assert_eq!((sound.health, sound.can_lose_now, sound.reasons.len()), (Health::Ok, 2, 0));
+    let mut up = [true; 6];
+    up[3] = false;
+    let one_down = judged(engine_status(&up));
+    assert_eq!((one_down.health, one_down.can_lose_now), (Health::Degraded, 1));
+    assert_eq!(one_down.reasons, ["medium m is down: it broke"]);
+    assert_eq!(one_down.media[3].state, MediumState::Down);
+    up[4] = false;
+    let two_down = judged(engine_status(&up));
+    assert!(two_down.reasons.iter().any(|reason| reason.contains("one more")), "{two_down:?}");
+    let none = judged(engine_status(&[false; 6]));
+    assert_eq!(none.health, Health::Failed);
+    let full = judged(EngineStatus { usable_bytes: 0, ..engine_status(&[true; 6]) });
+    assert_eq!(full.health, Health::Degraded);
+    let single = judged(engine_status(&[true]));
+    assert_eq!((single.health, single.can_lose_now, single.notices.len()), (Health::Ok, 0, 1));
+}

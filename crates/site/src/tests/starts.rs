@@ -1,0 +1,296 @@
+//! First starts, later starts, and what either must not destroy.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nbd::{Exports, OpenErrorKind};
+
+use super::{Bench, MEDIUM_BYTES, edit};
+use crate::{Health, MediumState, Options, VmName};
+
+fn media(dir: &Path) -> Vec<PathBuf> {
+    let mut media: Vec<PathBuf> =
+        std::fs::read_dir(dir.join("media")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    media.sort();
+    media
+}
+
+#[test]
+fn a_site_is_made_once_and_remembered() {
+    let bench = Bench::new();
+    let first = bench.start(bench.options("d", 3)).unwrap();
+    assert!(first.is_new && first.recovery_key.is_some());
+    let dir = bench.path("d");
+    for (name, mode) in
+        [("", 0o700), ("key", 0o600), ("site.json", 0o600), ("witness", 0o600), ("media/00.img", 0o600)]
+    {
+        let found = dir.join(name).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+    assert_eq!(bench.refused(bench.later("d")), "site_busy");
+    bench.stop(&first.site);
+    drop(first);
+    let second = bench.made(bench.later("d"));
+    assert!(!second.is_new && second.recovery_key.is_none());
+    drop(second);
+    drop(bench.made(bench.options("d", 3)));
+    assert_eq!(bench.refused(bench.options("d", 4)), "media_differ");
+    let given = |media| Options { media, ..bench.later("d") };
+    assert_eq!(bench.refused(given(vec![bench.blank("x")])), "media_differ");
+    drop(bench.made(given(media(&dir))));
+}
+
+#[test]
+fn media_that_hold_something_are_refused_and_left_as_they_are() {
+    let bench = Bench::new();
+    let used = bench.blank("used");
+    let other = Options { media: vec![used.clone()], ..bench.later("other") };
+    drop(bench.made(other));
+    let blank = bench.blank("blank");
+    let start = bench.blank("start");
+    edit(&start, |bytes| bytes[1080] = 0x53);
+    let end = bench.blank("end");
+    edit(&end, |bytes| *bytes.last_mut().unwrap() = 1);
+    let small = bench.path("small");
+    std::fs::write(&small, vec![0; 1 << 20]).unwrap();
+    for (path, code) in [
+        (&used, "foreign_medium"),
+        (&start, "medium_not_empty"),
+        (&end, "medium_not_empty"),
+        (&small, "medium_too_small"),
+        (&blank, "medium_error"), // named twice
+        (&bench.path("nothing"), "medium_error"),
+    ] {
+        let before = std::fs::read(path).ok();
+        let options = Options { media: vec![blank.clone(), path.clone()], ..bench.later("d") };
+        assert_eq!(bench.refused(options), code, "{}", path.display());
+        assert_eq!(std::fs::read(path).ok(), before, "{} was changed", path.display());
+        assert!(seal::is_zero(&std::fs::read(&blank).unwrap()), "nothing may be half-done");
+        assert!(!bench.path("d/first-start.json").exists() && !bench.path("d/site.json").exists());
+    }
+    drop(bench.made(Options { media: vec![blank], ..bench.later("d") }));
+    let mut none = bench.options("e", 3);
+    none.file_media.as_mut().unwrap().count = 0;
+    assert!(bench.start(none).is_err());
+}
+
+#[test]
+fn a_lost_directory_is_not_begun_anew() {
+    let bench = Bench::new();
+    drop(bench.made(bench.options("d", 3)));
+    let before: Vec<_> = media(&bench.path("d")).iter().map(|path| std::fs::read(path).unwrap()).collect();
+    std::fs::remove_file(bench.path("d/site.json")).unwrap();
+    assert_eq!(bench.refused(bench.options("d", 3)), "site_lost");
+    let after: Vec<_> = media(&bench.path("d")).iter().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(before == after);
+}
+
+#[test]
+fn an_interrupted_first_start_is_done_again() {
+    let bench = Bench::new();
+    let dir = bench.path("d");
+    let key_file = bench.path("recovery");
+    let outside = bench.blank("outside");
+    let options = Options {
+        media: vec![outside.clone()],
+        recovery_key_file: Some(key_file.clone()),
+        ..bench.later("d")
+    };
+    drop(bench.made(options.clone()));
+    let text = std::fs::read_to_string(dir.join("site.json")).unwrap();
+    let kept_key = std::fs::read(&key_file).unwrap();
+    // As if the crash came just before the last step.
+    let planned = text.trim_end().trim_end_matches('}').trim_end().to_owned()
+        + &format!(",\n\"recovery_key_file\": {:?}}}\n", key_file.to_str().unwrap());
+    std::fs::write(dir.join("first-start.json"), planned).unwrap();
+    std::fs::remove_file(dir.join("site.json")).unwrap();
+    let started = bench.start(options.clone()).unwrap();
+    assert!(started.is_new);
+    bench.stop(&started.site);
+    drop(started);
+    assert!(!dir.join("first-start.json").exists());
+    assert_eq!(std::fs::read(&key_file).unwrap(), kept_key, "whoever saw it may have written it down");
+    let site = |text: &str| text.lines().find(|line| line.contains("site")).map(str::to_owned);
+    assert_eq!(site(&std::fs::read_to_string(dir.join("site.json")).unwrap()), site(&text));
+    drop(bench.made(Options { recovery_key_file: None, ..options }));
+}
+
+#[test]
+fn other_keys_and_passphrases_are_denied() {
+    let bench = Bench::new();
+    drop(bench.made(bench.options("d", 2)));
+    let phrase = |name: &str, text: &str| {
+        std::fs::write(bench.path(name), text).unwrap();
+        Some(bench.path(name))
+    };
+    let right = phrase("right", "correct horse\n");
+    let wrong = phrase("wrong", "incorrect horse\n");
+    assert_eq!(bench.refused(Options { passphrase_file: right.clone(), ..bench.later("d") }), "key_wrong");
+    let key = std::fs::read(bench.path("d/key")).unwrap();
+    edit(&bench.path("d/key"), |bytes| bytes[0] ^= 1);
+    assert_eq!(bench.refused(bench.later("d")), "key_wrong");
+    std::fs::write(bench.path("d/key"), &key[1..]).unwrap();
+    assert_eq!(bench.refused(bench.later("d")), "key_wrong");
+    std::fs::remove_file(bench.path("d/key")).unwrap();
+    assert_eq!(bench.refused(bench.later("d")), "key_missing");
+    assert!(!bench.path("d/key").exists(), "a later start makes no key");
+    std::fs::write(bench.path("d/key"), key).unwrap();
+    drop(bench.made(bench.later("d")));
+
+    let with = |passphrase_file| Options { passphrase_file, ..bench.later("p") };
+    assert_eq!(bench.refused(with(phrase("empty", "\n"))), "passphrase_missing");
+    assert_eq!(bench.refused(with(Some(bench.path("nothing")))), "passphrase_missing");
+    drop(bench.made(Options { passphrase_file: right.clone(), ..bench.options("p", 2) }));
+    assert!(!bench.path("p/key").exists());
+    assert_eq!(bench.refused(with(wrong)), "key_wrong");
+    assert_eq!(bench.refused(with(None)), "passphrase_wanted");
+    drop(bench.made(with(right)));
+}
+
+#[test]
+fn a_recovery_key_goes_to_a_new_file_and_to_every_medium() {
+    let bench = Bench::new();
+    let first = bench.path("first");
+    let with =
+        |file: &Path, options: Options| Options { recovery_key_file: Some(file.to_owned()), ..options };
+    std::fs::write(&first, "mine").unwrap();
+    assert_eq!(bench.refused(with(&first, bench.options("d", 3))), "recovery_key_file_exists");
+    assert_eq!(std::fs::read(&first).unwrap(), b"mine");
+    std::fs::remove_file(&first).unwrap();
+    let started = bench.made(with(&first, bench.options("d", 3)));
+    assert!(started.recovery_key.is_none());
+    drop(started);
+    assert_eq!(first.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(bench.refused(with(&first, bench.later("d"))), "recovery_key_file_exists");
+
+    let keys = |medium: &Path| {
+        let bytes = std::fs::read(medium).unwrap();
+        data::Superblock::decode(&bytes).unwrap().keys
+    };
+    let opens = |medium: &Path, file: &Path| {
+        let key = seal::RecoveryKey::parse(std::fs::read_to_string(file).unwrap().trim()).unwrap();
+        keys(medium).unwrap_with_recovery(&key).is_ok()
+    };
+    let dir = bench.path("d");
+    let second = bench.path("second");
+    // One medium is away while the key changes.
+    let away = bench.path("away");
+    std::fs::rename(&media(&dir)[2], &away).unwrap();
+    drop(bench.made(with(&second, bench.later("d"))));
+    std::fs::rename(&away, dir.join("media/02.img")).unwrap();
+    let media = media(&dir);
+    assert!(opens(&media[0], &second) && opens(&media[1], &second) && opens(&media[2], &first));
+    assert!(!opens(&media[0], &first), "the old key is of no use any more");
+    drop(bench.made(bench.later("d")));
+    assert!(opens(&media[2], &second), "the next start brings it up to date");
+}
+
+#[test]
+fn a_missing_medium_degrades_and_comes_back() {
+    let bench = Bench::new();
+    let dir = bench.path("d");
+    drop(bench.made(bench.options("d", 3)));
+    let paths = media(&dir);
+    let away = bench.path("away");
+    std::fs::rename(&paths[1], &away).unwrap();
+    let site = bench.start(bench.later("d")).unwrap().site;
+    let status = || bench.runtime.block_on(site.status()).unwrap();
+    assert_eq!(status().health, Health::Degraded);
+    assert_eq!(status().media[1].state, MediumState::Down);
+    assert!(status().reasons[0].contains("01.img"), "{:?}", status().reasons);
+    // Something else in its place is left alone.
+    std::fs::write(&paths[1], vec![1; MEDIUM_BYTES as usize]).unwrap();
+    bench.runtime.block_on(site.probe());
+    assert_eq!(status().media[1].state, MediumState::Down);
+    assert!(status().reasons[0].contains("no superblock"), "{:?}", status().reasons);
+    std::fs::rename(&away, &paths[1]).unwrap();
+    bench.runtime.block_on(site.probe());
+    assert_eq!((status().health, status().can_lose_now), (Health::Ok, 2));
+    bench.stop(&site);
+    drop(site);
+
+    // Devices may change places; superblocks tell them apart.
+    std::fs::rename(&paths[0], &away).unwrap();
+    std::fs::rename(&paths[1], &paths[0]).unwrap();
+    std::fs::rename(&away, &paths[1]).unwrap();
+    let site = bench.start(bench.later("d")).unwrap().site;
+    assert_eq!(bench.runtime.block_on(site.status()).unwrap().health, Health::Ok);
+    bench.stop(&site);
+    drop(site);
+
+    for path in &paths[..2] {
+        std::fs::remove_file(path).unwrap();
+    }
+    let error = bench.start(bench.later("d")).unwrap_err();
+    assert_eq!(error.code, "too_few_media");
+    assert!(error.reason.contains("00.img") && error.reason.contains("01.img"), "{error}");
+    std::fs::remove_file(&paths[2]).unwrap();
+    assert_eq!(bench.refused(bench.later("d")), "too_few_media");
+}
+
+#[test]
+fn vms_are_made_shown_used_and_deleted() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let name = |text| VmName::parse(text).unwrap();
+    let work = async {
+        let vm = site.create_vm(&name("web01"), &[1 << 20, 4096]).await.unwrap();
+        let exports: Vec<&str> = vm.disks.iter().map(|disk| disk.export.as_str()).collect();
+        assert_eq!(exports, ["web01/disk0", "web01/disk1"]);
+        assert_eq!((vm.disks[0].bytes, vm.disks[1].bytes), (1 << 20, 4096));
+        let code = |error: crate::SiteError| error.code;
+        let create = |text, disks: &'static [u64]| {
+            let site = site.clone();
+            async move { site.create_vm(&VmName::parse(text).unwrap(), disks).await.map_err(code) }
+        };
+        assert_eq!(create("web01", &[4096]).await.unwrap_err(), "vm_exists");
+        for sizes in [&[4095][..], &[0], &[4097], &[1 << 60], &[u64::MAX]] {
+            assert_eq!(create("x", sizes).await.unwrap_err(), "invalid_size", "{sizes:?}");
+        }
+        assert_eq!(create("x", &[]).await.unwrap_err(), "disk_count");
+        assert_eq!(create("x", &[4096; 33]).await.unwrap_err(), "disk_count");
+        create("app", &[4608]).await.unwrap();
+        let listed: Vec<_> = site.vms().await.unwrap().into_iter().map(|vm| (vm.name, vm.bytes)).collect();
+        assert_eq!(listed, [("app".to_owned(), 4608), ("web01".to_owned(), (1 << 20) + 4096)]);
+        assert_eq!(site.vm(&name("nope")).await.unwrap_err().code, "vm_not_found");
+
+        let exports = site.exports();
+        assert_eq!(exports.list().await.len(), 3);
+        for unknown in
+            ["", "web01", "web01/", "/disk0", "web01/disk2", "web02/disk0", "WEB/disk0", "web01/disk0/"]
+        {
+            let error = exports.open(unknown).await.err().unwrap();
+            assert_eq!(error.kind, OpenErrorKind::Unknown, "{unknown:?}");
+        }
+        let device = exports.open("web01/disk1").await.unwrap();
+        device.write(1, bytes::Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(&device.read(0, 5).await.unwrap()[..], b"\0abc\0");
+        let vm = site.vm(&name("web01")).await.unwrap();
+        assert_eq!((vm.disks[0].clients, vm.disks[1].clients, vm.disks[1].used_bytes), (0, 1, 4096));
+        assert_eq!(site.delete_vm(&name("web01")).await.unwrap_err().code, "vm_in_use");
+        drop(device);
+        site.delete_vm(&name("web01")).await.unwrap();
+        assert_eq!(site.delete_vm(&name("web01")).await.unwrap_err().code, "vm_not_found");
+        // A new VM of the name has nothing of the old one.
+        create("web01", &[4096, 4096]).await.unwrap();
+        let device = exports.open("web01/disk1").await.unwrap();
+        assert!(seal::is_zero(&device.read(0, 4096).await.unwrap()));
+    };
+    bench.runtime.block_on(work);
+    bench.stop(&site);
+}
+
+#[test]
+fn of_racing_creates_one_wins() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 2)).unwrap().site;
+    let name = VmName::parse("one").unwrap();
+    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.create_vm(&name, &[4096]))));
+    let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let lost =
+        outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|e| e.code == "vm_exists")).count();
+    assert_eq!((won, lost), (1, 7));
+    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.delete_vm(&name))));
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    bench.stop(&site);
+}

@@ -1,0 +1,141 @@
+//! The witness of a site: where its journal was last, outside the media.
+//!
+//! ```text
+//!  slot A at 0, slot B at 4096, each:  | "HFWS" | version u32 | generation u64 | state 40 | CRC-32C u32 | zeros
+//! ```
+//! A store writes the slot that does not hold the newest state, so a torn write leaves the older one. The file is
+//! written in full when the site is made; later stores allocate nothing.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine::{Witness, WitnessState};
+use seam::{BoxFuture, Rt};
+use tokio::sync::Mutex;
+use units::crc32c;
+
+use crate::directory;
+use crate::error::{ErrorKind, Result, SiteError};
+
+const MAGIC: &[u8; 4] = b"HFWS";
+const VERSION: u32 = 1;
+/// One slot: a page, so that a torn write of one cannot touch the other.
+pub(crate) const SLOT_BYTES: usize = 4096;
+const STATE_END: usize = 16 + 40;
+
+/// A slot with this generation and state.
+fn encode(generation: u64, state: &WitnessState) -> Vec<u8> {
+    let mut slot = vec![0; SLOT_BYTES];
+    slot[..4].copy_from_slice(MAGIC);
+    slot[4..8].copy_from_slice(&VERSION.to_le_bytes());
+    slot[8..16].copy_from_slice(&generation.to_le_bytes());
+    slot[16..STATE_END].copy_from_slice(&state.encode());
+    let crc = crc32c(&slot[..STATE_END]);
+    slot[STATE_END..STATE_END + 4].copy_from_slice(&crc.to_le_bytes());
+    slot
+}
+
+/// Reads a slot; `None` when it is damaged or of another version.
+pub(crate) fn decode(slot: &[u8]) -> Option<(u64, WitnessState)> {
+    let word = |at: usize| slot.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    if slot.get(..4)? != MAGIC || word(4)? != VERSION || word(STATE_END)? != crc32c(slot.get(..STATE_END)?) {
+        return None;
+    }
+    let generation = u64::from_le_bytes(slot.get(8..16)?.try_into().ok()?);
+    Some((generation, WitnessState::decode(slot.get(16..STATE_END)?)?))
+}
+
+/// Makes the witness of a new site, durably; what was there goes.
+pub(crate) fn make(path: &Path) -> Result<()> {
+    let mut bytes = encode(1, &WitnessState::default());
+    bytes.extend(encode(2, &WitnessState::default()));
+    directory::replace(path, &bytes)
+}
+
+/// The witness in a file.
+pub(crate) struct FileWitness {
+    rt: Rt,
+    path: PathBuf,
+    file: Arc<File>,
+    last: Arc<Mutex<Last>>,
+}
+
+/// What the file holds.
+struct Last {
+    generation: u64,
+    state: WitnessState,
+    /// Slot of the newest state.
+    slot: u64,
+    /// A failed sync is never forgotten: what a later one would say of this file is worth nothing.
+    failed: Option<String>,
+}
+
+impl FileWitness {
+    /// Opens the file.
+    pub(crate) fn open(rt: Rt, path: &Path) -> Result<Self> {
+        let lost = |reason: String| {
+            SiteError::new(ErrorKind::Failed, "witness_lost", format!("{}: {reason}", path.display()))
+                .hint("put the newest copy of the file in its place; an old one is refused by the journal")
+        };
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).write(true).mode(0o600).open(path).map_err(|error| lost(error.to_string()))?;
+        let mut slots = Vec::new();
+        for slot in 0..2 {
+            let mut bytes = vec![0; SLOT_BYTES];
+            match file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64) {
+                Ok(()) => slots.extend(decode(&bytes).map(|(generation, state)| (generation, slot, state))),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), slot, %error, "a slot of the witness cannot be read")
+                }
+            }
+        }
+        let newest = slots.into_iter().max_by_key(|(generation, ..)| *generation);
+        let (generation, slot, state) = newest.ok_or_else(|| lost("both slots are damaged".to_owned()))?;
+        let last = Arc::new(Mutex::new(Last { generation, state, slot, failed: None }));
+        Ok(Self { rt, path: path.to_owned(), file: Arc::new(file), last })
+    }
+
+    /// The write runs to its end even when nobody waits for it any more: the next one must find the slot settled.
+    async fn write(&self, state: WitnessState) -> std::result::Result<(), String> {
+        let mut last = self.last.clone().lock_owned().await;
+        if let Some(reason) = &last.failed {
+            return Err(format!("{}: an earlier sync failed: {reason}", self.path.display()));
+        }
+        let file = self.file.clone();
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let work = move || {
+            let stored = last.store(&file, state);
+            drop(last);
+            // The waiter may be gone.
+            let _ = done.send(stored);
+        };
+        self.rt.spawn_blocking("witness", Box::new(work));
+        match outcome.await {
+            Ok(stored) => stored.map_err(|error| format!("{}: {error}", self.path.display())),
+            Err(_) => Err(format!("{}: the server is going down", self.path.display())),
+        }
+    }
+}
+
+impl Last {
+    fn store(&mut self, file: &File, state: WitnessState) -> std::io::Result<()> {
+        let (generation, slot) = (self.generation + 1, 1 - self.slot);
+        file.write_all_at(&encode(generation, &state), slot * SLOT_BYTES as u64)?;
+        file.sync_data().inspect_err(|error| self.failed = Some(error.to_string()))?;
+        *self = Self { generation, state, slot, failed: None };
+        Ok(())
+    }
+}
+
+impl Witness for FileWitness {
+    fn load(&self) -> BoxFuture<'_, std::result::Result<WitnessState, String>> {
+        Box::pin(async { Ok(self.last.lock().await.state) })
+    }
+
+    fn store(&self, state: WitnessState) -> BoxFuture<'_, std::result::Result<(), String>> {
+        Box::pin(self.write(state))
+    }
+}
