@@ -28,9 +28,12 @@ mod medium;
 mod model;
 mod net;
 mod rng;
+pub mod schedule;
+mod site;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
 pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimStore};
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
 pub use net::{Fate, Link, LinkCounts, LinkPolicy};
 pub use rng::{MILLION, Rng};
+pub use site::{Life, Site, SiteImage, SiteSpec};

@@ -24,6 +24,8 @@ pub struct LinkPolicy {
     pub drop_ppm: u32,
     /// How many in a million arrive twice.
     pub twice_ppm: u32,
+    /// How long after the first the second may come.
+    pub twice_max: Duration,
     /// How many in a million may overtake others. The rest arrive in the order they were sent, as on a stream.
     pub reorder_ppm: u32,
 }
@@ -38,6 +40,7 @@ impl Default for LinkPolicy {
             rare_max: Duration::from_millis(5),
             drop_ppm: 0,
             twice_ppm: 0,
+            twice_max: Duration::from_micros(200),
             reorder_ppm: 0,
         }
     }
@@ -151,7 +154,7 @@ impl Link {
             return Fate::Deliver(first);
         }
         self.counts.doubled += 1;
-        Fate::Twice(first, first + self.draw_usual())
+        Fate::Twice(first, first + between(&mut self.rng, Duration::ZERO, self.policy.twice_max))
     }
 
     fn draw_usual(&mut self) -> Duration {

@@ -1,0 +1,165 @@
+//! A whole-engine schedule from one seed: a site, guests, an administrator, and a nemesis (DESIGN 11).
+//!
+//! A schedule has a few **lives** of the node's process. Within each the guests work and the nemesis strikes; it ends
+//! by a clean close, a kill or a power cut, sometimes while recovery is still running. The model judges every read.
+//! Then the faults stop, and the last look demands that all is there, right, and whole again. Victims, the only media
+//! that lose or spoil anything, are never more than the geometry tolerates, unless the family goes beyond.
+
+mod admin;
+mod guest;
+mod judge;
+mod nemesis;
+mod plan;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use seam::Runtime;
+
+use crate::executor::{Limits, Simulation};
+use crate::rng::Rng;
+use crate::site::{Life, Site};
+use admin::Admin;
+use nemesis::Nemesis;
+pub use plan::Family;
+use plan::{End, Plan};
+use world::World;
+
+/// Virtual time after which a life ends though its guests did not get far.
+const LIFE_MAX: Duration = Duration::from_secs(1200);
+/// Virtual time in which every request must have an answer once the faults have stopped.
+const ANSWERS_MAX: Duration = Duration::from_secs(600);
+/// How many in a million starts are cut short.
+const SHORT_START_PPM: u32 = 250_000;
+
+/// How a schedule went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Its family.
+    pub family: Family,
+    /// Hash over all that happened: the same in every run of the seed.
+    pub digest: u128,
+    /// What was wrong; `None` when nothing was.
+    pub wrong: Option<String>,
+    /// Requests of guests that were answered.
+    pub answered: u64,
+    /// Polls of tasks.
+    pub steps: u64,
+}
+
+/// Runs the schedule of `seed`. With `tracing` it tells on standard error what happens.
+pub fn run(seed: u64, family: Option<Family>, tracing: bool) -> Outcome {
+    let family = family.unwrap_or(Family::of(seed));
+    let sim = Simulation::new(seed, Limits { steps: 4_000_000, ..Limits::default() });
+    let mut rng = sim.rng("schedule");
+    let plan = Plan::new(&mut rng, family);
+    let control = sim.world().control();
+    let main = async {
+        let site = Site::format(&control, plan.spec.clone()).await;
+        let world = Arc::new(World::new(&control, plan, site, tracing));
+        world.note(format_args!("{:?}", world.plan));
+        play(&world, &mut rng).await;
+        world
+    };
+    let (wrong, answered) = match sim.run_until(main) {
+        Ok(world) => (world.verdict(), world.lock().answered),
+        Err(stuck) => (Some(stuck.to_string()), 0),
+    };
+    Outcome { seed, family, digest: sim.digest(), wrong, answered, steps: sim.steps() }
+}
+
+async fn play(world: &Arc<World>, rng: &mut Rng) {
+    let mut nemesis = Nemesis::new(world);
+    nemesis.prepare();
+    world.rt.spawn("admin", Box::pin(Admin::new(world).run()));
+    world.rt.spawn("nemesis", Box::pin(Nemesis::new(world).run()));
+    let lives = world.plan.lives.clone();
+    let mut left = None;
+    for (number, (end, requests)) in lives.iter().enumerate() {
+        let last = number + 1 == lives.len() && !world.plan.restart_at_end;
+        let Some((life, engine)) = start(world, rng).await else { break };
+        live(world, &life, &engine, *requests).await;
+        if world.verdict().is_some() || last {
+            left = Some((life, engine));
+            break;
+        }
+        finish(world, rng, life, engine, *end).await;
+        nemesis.between_lives();
+    }
+    world.lock().over = true;
+    nemesis.stop();
+    drain(world, left.is_none()).await;
+    if world.verdict().is_none() {
+        world.last_look(rng, left).await;
+    }
+}
+
+/// Opens the site; now and then it is killed on the way and has to start over.
+async fn start(world: &Arc<World>, rng: &mut Rng) -> Option<(Life, Engine)> {
+    while rng.chance(SHORT_START_PPM) {
+        let life = world.site.boot();
+        let most = [300, 3000, 30_000][rng.index(3)];
+        let span = Duration::from_micros(rng.below(most));
+        world.rt.sleep(span).await;
+        let power_cut = rng.coin();
+        world.note(format_args!("start cut short after {span:?}, power cut {power_cut}"));
+        world.end_life(life, power_cut);
+    }
+    let opened = world.open("start").await;
+    if let Some((life, engine)) = &opened {
+        world.note(format_args!("open, epoch {}", engine.epoch().0));
+        world.serve(engine.clone(), life);
+    }
+    opened
+}
+
+/// Lets the guests work until so many requests more are answered.
+async fn live(world: &Arc<World>, life: &Life, engine: &Engine, requests: u64) {
+    let until = world.lock().answered + requests;
+    let end = world.now() + LIFE_MAX;
+    let mut checkpoints = world.control.rng("checkpoints");
+    while world.lock().answered < until && world.now() < end && !world.is_over() {
+        world.rt.sleep(Duration::from_micros(500)).await;
+        if checkpoints.chance(2000) {
+            let engine = engine.clone();
+            let task = async move { drop(engine.checkpoint().await) };
+            life.runtime().spawn("checkpoint now", Box::pin(task));
+        }
+    }
+}
+
+async fn finish(world: &Arc<World>, rng: &mut Rng, life: Life, engine: Engine, end: End) {
+    world.note(format_args!("the life ends: {end:?}"));
+    if end == End::Close {
+        world.lock().closing = true;
+        let (sender, closed) = tokio::sync::oneshot::channel();
+        let task = async move { drop(sender.send(engine.close().await)) };
+        life.runtime().spawn("close", Box::pin(task));
+        match seam::timeout(&*world.rt, ANSWERS_MAX, closed).await {
+            Ok(Ok(result)) => world.note(format_args!("closed: {result:?}")),
+            _ => world.wrong("the engine does not close"),
+        }
+    } else {
+        drop(engine);
+        world.rt.sleep(Duration::from_micros(rng.below(1000))).await;
+    }
+    world.end_life(life, end == End::PowerCut);
+}
+
+/// Waits for the guests' last answers. `dead`: no process is there to give any.
+async fn drain(world: &Arc<World>, dead: bool) {
+    let until = world.now() + ANSWERS_MAX;
+    while world.rt.tasks() > 0 && world.verdict().is_none() {
+        if world.now() > until {
+            let whose = if dead { "without a process" } else { "though all is sound again" };
+            return world.wrong(format_args!("{} requests get no answer {whose}", world.rt.tasks()));
+        }
+        world.rt.sleep(Duration::from_millis(100)).await;
+    }
+    // What ran into the end of the faults is not the engine's to lose.
+    world.lock().host_full = false;
+}

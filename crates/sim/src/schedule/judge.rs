@@ -1,0 +1,191 @@
+//! The last look: when the faults have stopped, everything must heal, converge, and be what was acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::{Engine, EngineError};
+use seam::Runtime;
+use units::{BLOCK, BLOCK_U64, DiskId};
+
+use crate::rng::Rng;
+use crate::site::{Life, Site, SiteImage};
+
+use super::plan::{Family, tolerance};
+use super::world::{World, names_something};
+
+/// Bytes of one read.
+const READ_BYTES: u64 = 256 << 10;
+/// Rest after which nothing may be under way any more.
+const SETTLE: Duration = Duration::from_secs(200);
+
+/// What a full read found.
+type Contents = BTreeMap<DiskId, Result<Vec<u8>, String>>;
+
+/// Reads every disk whole.
+async fn read_all(world: &World, life: &Life, engine: &Engine) -> Contents {
+    let disks: Vec<DiskId> = world.lock().disks.keys().copied().collect();
+    let mut found = Contents::new();
+    for disk in disks {
+        let engine = engine.clone();
+        let (sender, read) = tokio::sync::oneshot::channel();
+        life.runtime()
+            .spawn("full read", Box::pin(async move { drop(sender.send(read_disk(&engine, disk).await)) }));
+        let read = read.await.unwrap_or_else(|_| Err("the process died".to_owned()));
+        found.insert(disk, read);
+    }
+    found
+}
+
+async fn read_disk(engine: &Engine, disk: DiskId) -> Result<Vec<u8>, String> {
+    let describe = |error: EngineError| format!("{:?}: {error}", error.kind);
+    let bytes = engine.disk_bytes(disk).ok_or("it is gone")?;
+    let mut all = Vec::with_capacity(bytes as usize);
+    while (all.len() as u64) < bytes {
+        let at = all.len() as u64;
+        let length = READ_BYTES.min(bytes - at) as usize;
+        all.extend(engine.read(disk, at, length).await.map_err(describe)?);
+    }
+    Ok(all)
+}
+
+impl World {
+    /// Compares a full read with the model.
+    fn judge_contents(&self, when: &str, found: &Contents) {
+        for (disk, read) in found {
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.wrong(format_args!("{when}: disk {} cannot be read: {error}", disk.0));
+                    continue;
+                }
+            };
+            let now = self.now();
+            let mut shared = self.lock();
+            let Some(known) = shared.disks.get(disk) else { continue };
+            if known.is_settled() && known.bytes != bytes.len() as u64 {
+                let known = known.bytes;
+                drop(shared);
+                self.wrong(format_args!("{when}: disk {} has {} bytes, not {known}", disk.0, bytes.len()));
+                continue;
+            }
+            let mut whole = bytes.clone();
+            // What was cut off by a resize is zeros to the model.
+            let end = known.bytes_max.max(bytes.len() as u64).next_multiple_of(BLOCK_U64);
+            whole.resize(end as usize, 0);
+            let verdict = shared.model.final_check(*disk, &whole, now);
+            drop(shared);
+            if let Err(violations) = verdict {
+                self.wrong(format_args!("{when}: {}", violations[0]));
+            }
+        }
+    }
+
+    /// Boots until the site is open.
+    pub(super) async fn open(&self, when: &str) -> Option<(Life, Engine)> {
+        let mut life = self.site.boot();
+        match life.opened().await {
+            Some(Ok(engine)) => Some((life, engine)),
+            Some(Err(error)) => {
+                if !(self.plan.family == Family::Beyond && names_something(&error)) {
+                    self.wrong(format_args!("{when}: the site does not open: {:?}: {error}", error.kind));
+                } else {
+                    self.note(format_args!("the site does not open: {error}"));
+                }
+                self.site.end(life, false);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// The last look of a schedule.
+    pub(super) async fn last_look(&self, rng: &mut Rng, open: Option<(Life, Engine)>) {
+        let (life, engine) = match open {
+            Some(open) => open,
+            None => match self.open("at the end").await {
+                Some(open) => open,
+                None => return,
+            },
+        };
+        // Long enough for retries, repairs put off, and late messages.
+        self.rt.sleep(SETTLE).await;
+        let first = read_all(self, &life, &engine).await;
+        if self.plan.family == Family::Beyond {
+            self.judge_beyond(&first);
+            return self.site.end(life, false);
+        }
+        self.judge_contents("first full read", &first);
+        self.rt.sleep(SETTLE).await;
+        let repaired = engine.pool().stats().repaired.load(Ordering::Relaxed);
+        if !engine.pool().is_repaired() {
+            self.wrong("repairs do not come to an end");
+        }
+        let second = read_all(self, &life, &engine).await;
+        self.judge_contents("second full read", &second);
+        self.rt.sleep(SETTLE).await;
+        let again = engine.pool().stats().repaired.load(Ordering::Relaxed) - repaired;
+        if again != 0 {
+            self.wrong(format_args!("the second full read repaired {again} fragments"));
+        }
+        if self.verdict().is_some() {
+            return self.site.end(life, false);
+        }
+        let power_cut = rng.coin();
+        self.end_life(life, power_cut);
+        let image = self.site.image();
+        for _ in 0..self.plan.subsets {
+            self.compare_subset(rng, &image, &second).await;
+        }
+    }
+
+    /// Recovery from a part of the media must give the same contents [I4].
+    async fn compare_subset(&self, rng: &mut Rng, image: &SiteImage, contents: &Contents) {
+        let media = self.plan.spec.media;
+        let mut there = vec![true; media];
+        for _ in 0..rng.index(tolerance(media) + 1) {
+            there[rng.index(media)] = false;
+        }
+        self.note(format_args!("recovery on {there:?}"));
+        let site = Site::of(&self.control, self.plan.spec.clone(), image.clone());
+        let mut life = site.boot_on(&there);
+        match life.opened().await {
+            Some(Ok(engine)) => {
+                let found = read_all(self, &life, &engine).await;
+                for (disk, read) in &found {
+                    if Some(read) != contents.get(disk) {
+                        let what = match read {
+                            Ok(bytes) => difference(bytes, contents.get(disk)),
+                            Err(error) => error.clone(),
+                        };
+                        self.wrong(format_args!("recovered from {there:?}, disk {} differs: {what}", disk.0));
+                    }
+                }
+            }
+            Some(Err(error)) => self.wrong(format_args!("the site does not open on {there:?}: {error}")),
+            None => {}
+        }
+        site.end(life, false);
+    }
+
+    /// Right bytes, or an error that names what is lost.
+    fn judge_beyond(&self, found: &Contents) {
+        let sound = found.iter().filter(|(_, read)| read.is_ok());
+        let sound: Contents = sound.map(|(disk, read)| (*disk, read.clone())).collect();
+        self.judge_contents("beyond tolerance", &sound);
+        for (disk, read) in found {
+            if let Err(error) = read {
+                self.note(format_args!("disk {}: {error}", disk.0));
+            }
+        }
+    }
+}
+
+fn difference(bytes: &[u8], should: Option<&Result<Vec<u8>, String>>) -> String {
+    let Some(Ok(should)) = should else { return "it could not be read before".to_owned() };
+    if bytes.len() != should.len() {
+        return format!("{} bytes instead of {}", bytes.len(), should.len());
+    }
+    let block = bytes.chunks(BLOCK).zip(should.chunks(BLOCK)).position(|(is, should)| is != should);
+    format!("block {block:?}")
+}

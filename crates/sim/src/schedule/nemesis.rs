@@ -1,0 +1,202 @@
+//! The nemesis: strikes media and wires at random, only victims where data could be lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seam::Runtime;
+
+use crate::medium::FaultKind;
+use crate::net::LinkPolicy;
+use crate::rng::Rng;
+
+use super::plan::Menu;
+use super::world::World;
+
+/// Kinds that make an operation fail, and by how many in a million at most.
+const ERRORS: [(FaultKind, u64); 4] = [
+    (FaultKind::ReadError, 100_000),
+    (FaultKind::WriteError, 30_000),
+    (FaultKind::SyncError, 10_000),
+    (FaultKind::NoSpace, 30_000),
+];
+/// Kinds that make an operation lie.
+const LIES: [(FaultKind, u64); 3] =
+    [(FaultKind::WrongRead, 100_000), (FaultKind::LostWrite, 100_000), (FaultKind::MisdirectedWrite, 30_000)];
+/// Most bits flipped at a time.
+const ROT_BITS: u64 = 20;
+
+pub(super) struct Nemesis {
+    world: Arc<World>,
+    rng: Rng,
+}
+
+impl Nemesis {
+    pub(super) fn new(world: &Arc<World>) -> Self {
+        Self { world: world.clone(), rng: world.control.rng("nemesis") }
+    }
+
+    /// Sets the usual latencies and delays; nothing fails yet.
+    pub(super) fn prepare(&mut self) {
+        let Menu { disorder, .. } = self.world.plan.menu;
+        for medium in 0..self.world.plan.spec.media {
+            let policy = if disorder { disordered() } else { LinkPolicy::default() };
+            self.world.site.set_wire(medium, policy);
+        }
+    }
+
+    /// Strikes until told to stop.
+    pub(super) async fn run(mut self) {
+        loop {
+            let calm = self.rng.below(self.world.plan.calm.as_nanos() as u64);
+            self.world.rt.sleep(Duration::from_nanos(calm)).await;
+            if self.world.is_over() {
+                return;
+            }
+            self.strike().await;
+        }
+    }
+
+    fn victim(&mut self) -> Option<usize> {
+        let victims = &self.world.plan.victims;
+        victims.get(self.rng.index(victims.len())).copied()
+    }
+
+    async fn strike(&mut self) {
+        let menu = self.world.plan.menu;
+        let victim = self.victim();
+        match (self.rng.below(8), victim) {
+            (0, Some(victim)) if menu.gone => self.take_away(victim).await,
+            (1, Some(victim)) if menu.rot => self.rot(victim),
+            (2, Some(victim)) if menu.errors => self.disturb(victim, &ERRORS).await,
+            (3, Some(victim)) if menu.lies => self.disturb(victim, &LIES).await,
+            (4, Some(victim)) if menu.drops => self.cut_off(victim).await,
+            (5, _) if menu.slow => self.slow_down().await,
+            (6, _) if menu.host_full => self.fill_host().await,
+            _ => {}
+        }
+    }
+
+    async fn last(&mut self) {
+        let most = 3 * self.world.plan.calm.as_nanos() as u64;
+        let span = Duration::from_nanos(self.rng.below(most));
+        self.world.rt.sleep(span).await;
+    }
+
+    async fn take_away(&mut self, victim: usize) {
+        let store = self.world.site.stores()[victim].clone();
+        self.world.note(format_args!("medium {victim} goes"));
+        store.set_gone(true);
+        self.last().await;
+        // Sometimes it stays away until the end, or until another strike brings it back.
+        if self.rng.chance(750_000) {
+            self.world.note(format_args!("medium {victim} is back"));
+            store.set_gone(false);
+        }
+    }
+
+    /// Flips bits and spoils pages of a victim; also done between lives.
+    pub(super) fn rot(&mut self, victim: usize) {
+        let store = &self.world.site.stores()[victim];
+        let len = store.len();
+        for _ in 0..1 + self.rng.below(ROT_BITS) {
+            // All over, or close together.
+            let at = self.rng.below(len);
+            let range = if self.rng.coin() { 0..len } else { at..len.min(at + (256 << 10)) };
+            if self.rng.chance(100_000) {
+                store.spoil(at..len.min(at + 8192));
+                self.world.note(format_args!("medium {victim}: bytes from {at} on cannot be read"));
+            } else if let Some(bit) = store.rot_random(range) {
+                self.world.note(format_args!("medium {victim}: bit {bit} flips"));
+            }
+        }
+    }
+
+    async fn disturb(&mut self, victim: usize, kinds: &[(FaultKind, u64)]) {
+        let store = self.world.site.stores()[victim].clone();
+        let (kind, most) = kinds[self.rng.index(kinds.len())];
+        let ppm = self.rng.below(most) as u32;
+        self.world.note(format_args!("medium {victim}: {kind:?} at {ppm} in a million"));
+        store.set_rate(kind, ppm);
+        self.last().await;
+        store.set_rate(kind, 0);
+    }
+
+    async fn cut_off(&mut self, victim: usize) {
+        let drop_ppm = if self.rng.coin() { 1_000_000 } else { self.rng.below(300_000) as u32 };
+        self.world.note(format_args!("medium {victim}: messages are lost, {drop_ppm} in a million"));
+        let rare_max = Duration::from_secs(self.rng.below(50));
+        let policy = LinkPolicy {
+            drop_ppm,
+            rare_ppm: 50_000,
+            rare_max: rare_max.max(Duration::from_millis(5)),
+            ..disordered()
+        };
+        self.world.site.set_wire(victim, policy);
+        self.last().await;
+        let policy = if self.world.plan.menu.disorder { disordered() } else { LinkPolicy::default() };
+        self.world.site.set_wire(victim, policy);
+    }
+
+    async fn slow_down(&mut self) {
+        let medium = self.rng.index(self.world.plan.spec.media);
+        let percent = 100 + self.rng.below(5000) as u32;
+        let store = self.world.site.stores()[medium].clone();
+        self.world.note(format_args!("medium {medium} works at {percent} % of its latency"));
+        store.set_slow_percent(percent);
+        self.last().await;
+        store.set_slow_percent(100);
+    }
+
+    /// All media are on one file system, which another program fills.
+    async fn fill_host(&mut self) {
+        self.world.note(format_args!("the file system below is full"));
+        self.world.lock().host_full = true;
+        for store in self.world.site.stores() {
+            store.set_capacity(Some(0));
+        }
+        self.last().await;
+        for store in self.world.site.stores() {
+            store.set_capacity(None);
+        }
+        self.world.note(format_args!("the file system below has room again"));
+    }
+
+    /// Between lives: media stay away or come back, and rot while nobody looks.
+    pub(super) fn between_lives(&mut self) {
+        let menu = self.world.plan.menu;
+        for victim in self.world.plan.victims.clone() {
+            let store = self.world.site.stores()[victim].clone();
+            if menu.gone && self.rng.chance(300_000) {
+                self.world.note(format_args!("medium {victim} is away at the start"));
+                store.set_gone(true);
+            } else if self.rng.coin() {
+                store.set_gone(false);
+            }
+            if menu.rot && self.rng.chance(300_000) {
+                self.rot(victim);
+            }
+        }
+    }
+
+    /// Everything is sound from now on, and every medium there.
+    pub(super) fn stop(&self) {
+        for (medium, store) in self.world.site.stores().iter().enumerate() {
+            store.heal();
+            store.set_capacity(None);
+            store.set_gone(false);
+            self.world.site.set_wire(medium, LinkPolicy::default());
+        }
+    }
+}
+
+/// Messages of a bad network, none lost.
+fn disordered() -> LinkPolicy {
+    LinkPolicy {
+        rare_ppm: 20_000,
+        rare_max: Duration::from_millis(50),
+        twice_ppm: 30_000,
+        twice_max: Duration::from_secs(2),
+        reorder_ppm: 500_000,
+        ..LinkPolicy::default()
+    }
+}

@@ -1,0 +1,201 @@
+//! What a schedule does, drawn from its seed. Each kind of fault is on in about half the seeds: many at once hide
+//! what few find.
+
+use std::time::Duration;
+
+use data::{Layout, Params};
+
+use crate::model::Fill;
+use crate::rng::Rng;
+use crate::site::SiteSpec;
+
+/// Which promise a schedule puts to the test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Faults within what the geometry tolerates: nothing may be lost.
+    Within,
+    /// Faults beyond it: right bytes, or an error that names what is lost.
+    Beyond,
+}
+
+/// One seed in so many goes beyond.
+const BEYOND_ONE_IN: u64 = 8;
+/// Numbers of media, the usual ones several times.
+const MEDIA: [usize; 12] = [1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 10];
+
+impl Family {
+    /// The family of a seed when none is asked for.
+    pub fn of(seed: u64) -> Self {
+        if seed % BEYOND_ONE_IN == BEYOND_ONE_IN - 1 { Self::Beyond } else { Self::Within }
+    }
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Within => "within",
+            Self::Beyond => "beyond",
+        }
+    }
+}
+
+/// What may happen to victims, or to all media.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Menu {
+    /// Victims go and come back.
+    pub(super) gone: bool,
+    /// Bits of victims flip.
+    pub(super) rot: bool,
+    /// Operations on victims fail.
+    pub(super) errors: bool,
+    /// Writes to victims are lost or land elsewhere; reads of them lie.
+    pub(super) lies: bool,
+    /// Messages to and from victims are lost, or take longer than the deadline.
+    pub(super) drops: bool,
+    /// Messages of all media arrive twice, late and out of order.
+    pub(super) disorder: bool,
+    /// Any medium is slow for a while.
+    pub(super) slow: bool,
+    /// The file system below is full for a while.
+    pub(super) host_full: bool,
+    /// Disks are created, resized and deleted.
+    pub(super) disks: bool,
+    /// Guests give up on requests.
+    pub(super) impatient: bool,
+}
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Close,
+    Kill,
+    PowerCut,
+}
+
+/// A schedule.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) family: Family,
+    pub(super) spec: SiteSpec,
+    pub(super) fill: Fill,
+    /// Media that faults may strike, never more than the geometry tolerates unless the family goes beyond.
+    pub(super) victims: Vec<usize>,
+    pub(super) menu: Menu,
+    /// Media so small that the guests fill them.
+    pub(super) small: bool,
+    /// How each life ends, and how many operations it lasts.
+    pub(super) lives: Vec<(End, u64)>,
+    pub(super) disks: usize,
+    pub(super) guests: usize,
+    /// Blocks of a disk at the start.
+    pub(super) blocks: u64,
+    /// Most blocks of a request.
+    pub(super) request_blocks: u64,
+    /// Longest pause between requests of a guest.
+    pub(super) pause: Duration,
+    /// Longest pause between acts of the nemesis.
+    pub(super) calm: Duration,
+    /// Ends with a restart before the final look.
+    pub(super) restart_at_end: bool,
+    /// Recovery from parts of the media is compared at the end.
+    pub(super) subsets: usize,
+}
+
+impl Plan {
+    pub(super) fn new(rng: &mut Rng, family: Family) -> Self {
+        let media = match family {
+            Family::Within => MEDIA[rng.index(MEDIA.len())],
+            Family::Beyond => MEDIA[2 + rng.index(MEDIA.len() - 2)],
+        };
+        let menu = Menu {
+            gone: rng.coin(),
+            rot: rng.coin(),
+            errors: rng.coin(),
+            lies: rng.coin(),
+            drops: rng.chance(300_000),
+            disorder: rng.coin(),
+            slow: rng.coin(),
+            host_full: rng.chance(150_000),
+            disks: rng.coin(),
+            impatient: rng.chance(300_000),
+        };
+        let small = family == Family::Within && rng.chance(120_000);
+        let lives = 1 + rng.index(4);
+        let ends = [End::Close, End::Kill, End::Kill, End::PowerCut, End::PowerCut];
+        let request_blocks = [2, 4, 8, 64][rng.index(4)];
+        let ops = 400 / (request_blocks + 4);
+        Self {
+            family,
+            spec: spec(rng, media, small),
+            fill: Fill {
+                seed: rng.next_u64(),
+                compressible_percent: [0, 30, 80][rng.index(3)],
+                duplicate_percent: [0, 20, 70][rng.index(3)],
+                duplicates: 1 + rng.below(40),
+            },
+            victims: victims(rng, media, family),
+            menu,
+            small,
+            lives: (0..lives).map(|_| (ends[rng.index(5)], 1 + rng.below(2 * ops))).collect(),
+            disks: 1 + rng.index(3),
+            guests: 1 + rng.index(3),
+            blocks: [8, 8, 40, 40, 200, 200, 600, 5000][rng.index(8)],
+            request_blocks,
+            pause: Duration::from_micros([100, 2000, 50_000, 1_000_000][rng.index(4)]),
+            calm: Duration::from_micros([2000, 20_000, 200_000, 5_000_000][rng.index(4)]),
+            restart_at_end: rng.coin(),
+            subsets: usize::from(rng.chance(250_000)) * 2,
+        }
+    }
+
+    /// Whether so few media are left without the victims that no write can be acknowledged.
+    pub(super) fn can_starve(&self) -> bool {
+        self.spec.media > 1 && self.spec.media - self.victims.len() < 2
+    }
+}
+
+/// How many media may fail at once without a loss.
+pub(super) fn tolerance(media: usize) -> usize {
+    match media {
+        0 | 1 => 0,
+        2 => 1,
+        _ => 2,
+    }
+}
+
+fn victims(rng: &mut Rng, media: usize, family: Family) -> Vec<usize> {
+    let most = tolerance(media);
+    let count = match family {
+        Family::Within => rng.index(most + 1),
+        Family::Beyond => (most + 1 + rng.index(2)).min(media),
+    };
+    let mut all: Vec<usize> = (0..media).collect();
+    rng.shuffle(&mut all);
+    all.truncate(count);
+    all
+}
+
+fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
+    let container_bytes = [64, 96, 128][rng.index(3)] << 10;
+    let params = Params {
+        container_bytes,
+        segment_bytes: [64, 128][rng.index(2)] << 10,
+        segments_max: 6 + rng.below(5) as u32,
+        log_pages: [16, 32, 64][rng.index(3)],
+        fragments_max: 1024,
+    };
+    let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + layout.largest_extent());
+    let room = if small {
+        u64::from(container_bytes) * (6 + rng.below(12))
+    } else {
+        (24 << 20) / media.min(3) as u64
+    };
+    SiteSpec {
+        media,
+        medium_bytes: (least + room).next_multiple_of(units::PAGE as u64),
+        params,
+        block_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
+        page_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
+        overlay_entries_max: [32, 256, 100_000][rng.index(3)],
+        commits_max: [4, 8, 32][rng.index(3)],
+    }
+}

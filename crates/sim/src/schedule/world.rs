@@ -1,0 +1,294 @@
+//! What guests, nemesis and judge share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::{Engine, EngineError, EngineErrorKind};
+use seam::{BoxFuture, Runtime};
+use tokio::sync::oneshot;
+use units::{BLOCK_U64, DiskId};
+
+use crate::executor::{Control, SimRuntime};
+use crate::model::Model;
+use crate::site::{Life, Site};
+
+use super::plan::{Family, Plan};
+
+/// Blocks with a write under way: one whose contents depend on what is there must have them alone.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    id: u64,
+    start: u64,
+    end: u64,
+    alone: bool,
+}
+
+/// A disk as the guests know it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) bytes: u64,
+    /// The largest size it ever had.
+    pub(super) bytes_max: u64,
+    /// Its size is changing: requests beyond this may be refused.
+    pub(super) shrinking_to: Option<u64>,
+    /// It is being deleted.
+    pub(super) leaving: bool,
+    held: Vec<Held>,
+}
+
+impl Disk {
+    /// It is there, and its size is known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.shrinking_to.is_none() && !self.leaving
+    }
+
+    /// Its size is `bytes` and stays so for now.
+    pub(super) fn is_steady(&self, bytes: u64) -> bool {
+        self.bytes == bytes && self.shrinking_to.is_none()
+    }
+}
+
+/// The run of the process that serves requests now.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) engine: Engine,
+    pub(super) rt: Arc<SimRuntime>,
+}
+
+pub(super) struct Shared {
+    pub(super) model: Model,
+    pub(super) disks: BTreeMap<DiskId, Disk>,
+    pub(super) serving: Option<Serving>,
+    /// The engine is being closed.
+    pub(super) closing: bool,
+    /// No room below, or there was none a moment ago.
+    pub(super) host_full: bool,
+    /// Guests are to stop.
+    pub(super) over: bool,
+    /// Requests answered.
+    pub(super) answered: u64,
+    wrong: Option<String>,
+    holds: u64,
+}
+
+/// What all parts of a schedule share.
+pub(super) struct World {
+    pub(super) control: Control,
+    pub(super) rt: Arc<SimRuntime>,
+    pub(super) plan: Plan,
+    pub(super) site: Site,
+    shared: Mutex<Shared>,
+    tracing: bool,
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The process died.
+    Died,
+    /// The caller gave up.
+    GaveUp,
+    /// The engine refused.
+    Refused(EngineError),
+}
+
+impl World {
+    pub(super) fn new(control: &Control, plan: Plan, site: Site, tracing: bool) -> Self {
+        let shared = Shared {
+            model: Model::new(plan.fill),
+            disks: BTreeMap::new(),
+            serving: None,
+            closing: false,
+            host_full: false,
+            over: false,
+            answered: 0,
+            wrong: None,
+            holds: 0,
+        };
+        Self {
+            control: control.clone(),
+            rt: control.world(),
+            plan,
+            site,
+            shared: Mutex::new(shared),
+            tracing,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.control.now()
+    }
+
+    /// An event for the digest, and for whoever reads a trace.
+    pub(super) fn note(&self, event: fmt::Arguments<'_>) {
+        let text = event.to_string();
+        self.control.trace(text.as_bytes());
+        if self.tracing {
+            eprintln!("{:>14?} {text}", self.now());
+        }
+    }
+
+    /// Something is wrong; the first of these is the verdict.
+    pub(super) fn wrong(&self, what: impl fmt::Display) {
+        let text = what.to_string();
+        self.note(format_args!("WRONG: {text}"));
+        let mut shared = self.lock();
+        shared.wrong.get_or_insert(text);
+        shared.over = true;
+    }
+
+    pub(super) fn verdict(&self) -> Option<String> {
+        self.lock().wrong.clone()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    /// The process that serves now; waits for one. `None` when the guests are to stop.
+    pub(super) async fn serving(&self) -> Option<Serving> {
+        loop {
+            {
+                let shared = self.lock();
+                if shared.over {
+                    return None;
+                }
+                if let Some(serving) = &shared.serving
+                    && !shared.closing
+                {
+                    return Some(serving.clone());
+                }
+            }
+            self.rt.sleep(Duration::from_micros(500)).await;
+        }
+    }
+
+    /// Runs a request within the process, no longer than `patience`.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        serving: &Serving,
+        patience: Option<Duration>,
+        request: impl FnOnce(Engine) -> BoxFuture<'static, Result<T, EngineError>>,
+    ) -> Result<T, Unanswered> {
+        let (sender, answer) = oneshot::channel();
+        let work = request(serving.engine.clone());
+        let rt = serving.rt.clone();
+        let task = async move {
+            let answer = match patience {
+                None => work.await.map_err(Unanswered::Refused),
+                Some(patience) => match seam::timeout(&*rt, patience, work).await {
+                    Ok(answer) => answer.map_err(Unanswered::Refused),
+                    Err(seam::Elapsed) => Err(Unanswered::GaveUp),
+                },
+            };
+            let _ = sender.send(answer);
+        };
+        serving.rt.spawn("request", Box::pin(task));
+        let answer = answer.await.unwrap_or(Err(Unanswered::Died));
+        self.lock().answered += 1;
+        answer
+    }
+
+    /// Whether a request on `disk` that reaches to byte `end` may be refused so. `writes`: it needs room.
+    pub(super) fn may_refuse(&self, error: &EngineError, disk: DiskId, end: u64, writes: bool) -> bool {
+        let shared = self.lock();
+        let found = shared.disks.get(&disk);
+        if self.plan.family == Family::Beyond && names_something(error) {
+            return true;
+        }
+        match error.kind {
+            EngineErrorKind::Closed => shared.closing || shared.serving.is_none(),
+            EngineErrorKind::NotFound => found.is_none_or(|disk| disk.leaving),
+            EngineErrorKind::Invalid => found
+                .is_some_and(|disk| disk.bytes < end || disk.shrinking_to.is_some_and(|bytes| bytes < end)),
+            EngineErrorKind::NoSpace => writes && (self.plan.small || shared.host_full),
+            EngineErrorKind::TooFewMedia => self.plan.can_starve(),
+            _ => false,
+        }
+    }
+
+    /// Takes blocks for a write; `None` when another is in the way.
+    pub(super) fn hold(&self, disk: DiskId, start: u64, end: u64, alone: bool) -> Option<Hold<'_>> {
+        let mut shared = self.lock();
+        shared.holds += 1;
+        let id = shared.holds;
+        let found = shared.disks.get_mut(&disk)?;
+        let clash = |held: &Held| held.start < end && start < held.end && (alone || held.alone);
+        if found.held.iter().any(clash) {
+            return None;
+        }
+        found.held.push(Held { id, start, end, alone });
+        Some(Hold { world: self, disk, id })
+    }
+
+    /// A disk exists from now on.
+    pub(super) fn add_disk(&self, disk: DiskId, bytes: u64) {
+        let state = Disk { bytes, bytes_max: bytes, shrinking_to: None, leaving: false, held: Vec::new() };
+        self.lock().disks.insert(disk, state);
+    }
+
+    /// A disk exists no more.
+    pub(super) fn remove_disk(&self, disk: DiskId) {
+        let mut shared = self.lock();
+        shared.disks.remove(&disk);
+        shared.model.forget_disk(disk);
+    }
+
+    /// The process serves from now on.
+    pub(super) fn serve(&self, engine: Engine, life: &Life) {
+        let mut shared = self.lock();
+        shared.serving = Some(Serving { engine, rt: life.runtime() });
+        shared.closing = false;
+    }
+
+    /// The process is dead.
+    pub(super) fn end_life(&self, life: Life, power_cut: bool) {
+        self.lock().serving = None;
+        self.site.end(life, power_cut);
+        let now = self.now();
+        let mut shared = self.lock();
+        shared.closing = false;
+        shared.model.crash(now);
+    }
+}
+
+/// Whether an error says what is lost or in the way: a container, segment or medium.
+pub(super) fn names_something(error: &EngineError) -> bool {
+    let kind = matches!(
+        error.kind,
+        EngineErrorKind::Lost
+            | EngineErrorKind::TooFewMedia
+            | EngineErrorKind::NoSpace
+            | EngineErrorKind::Closed
+    );
+    let text = error.reason.to_lowercase();
+    kind && ["container", "segment", "medi", "incarnation", "checkpoint"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+/// Blocks held for a write; dropping it lets others write there.
+pub(super) struct Hold<'a> {
+    world: &'a World,
+    disk: DiskId,
+    id: u64,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if let Some(disk) = self.world.lock().disks.get_mut(&self.disk) {
+            disk.held.retain(|held| held.id != self.id);
+        }
+    }
+}
+
+/// Whole blocks that hold the bytes `start .. end`.
+pub(super) fn blocks_of(start: u64, end: u64) -> (u64, u64) {
+    (start / BLOCK_U64, end.div_ceil(BLOCK_U64))
+}

@@ -1,0 +1,310 @@
+//! A simulated site of one node: its media, its wires and its witness live on; processes come and go.
+
+mod transport;
+mod witness;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use data::{Params, Superblock};
+use engine::{Config, Deps, Engine, EngineError, WitnessState};
+use seal::{Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
+use seam::{Rt, Runtime};
+use tokio::sync::oneshot;
+use units::{MediumId, SiteId};
+
+use crate::executor::{Control, SimRuntime};
+use crate::medium::{Image, SimStore};
+use crate::net::{Link, LinkPolicy};
+use transport::{SimTransport, Wire, Wires};
+use witness::WitnessCell;
+
+const SITE: SiteId = SiteId(*b"a simulated site");
+/// How often a process looks for media that failed.
+const KEEPER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sizes of a site.
+#[derive(Debug, Clone)]
+pub struct SiteSpec {
+    /// Number of media.
+    pub media: usize,
+    /// Bytes of each medium.
+    pub medium_bytes: u64,
+    /// Sizes within a medium.
+    pub params: Params,
+    /// Plaintext blocks in RAM, bytes: small, so that reads reach the media.
+    pub block_cache_bytes: u64,
+    /// Map pages in RAM, bytes.
+    pub page_cache_bytes: u64,
+    /// Map changes before a checkpoint.
+    pub overlay_entries_max: usize,
+    /// Commits before a checkpoint.
+    pub commits_max: usize,
+}
+
+/// A site; outlives its processes.
+pub struct Site {
+    control: Control,
+    spec: SiteSpec,
+    stores: Vec<SimStore>,
+    ids: Vec<MediumId>,
+    sealer: Arc<Sealer>,
+    witness: WitnessCell,
+    wires: Wires,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Site({} media)", self.stores.len())
+    }
+}
+
+/// What is left of a site when all its processes are dead.
+#[derive(Debug, Clone)]
+pub struct SiteImage {
+    /// Contents of the media.
+    pub media: Vec<Image>,
+    /// The witness.
+    pub witness: WitnessState,
+}
+
+impl Site {
+    /// A site on freshly formatted media.
+    ///
+    /// # Panics
+    /// When the sizes make no site.
+    pub async fn format(control: &Control, spec: SiteSpec) -> Self {
+        let media = vec![Image::new(spec.medium_bytes); spec.media];
+        let site = Self::of(control, spec, SiteImage { media, witness: WitnessState::default() });
+        let world = control.world();
+        let formats = site.stores.iter().zip(&site.ids).map(|(store, id)| {
+            let superblock = site.superblock(*id);
+            let medium = store.open(world.clone()).expect("nobody else holds it");
+            async move { data::format(&medium, &superblock).await.expect("a sound medium of a sane size") }
+        });
+        seam::join_all(formats).await;
+        site
+    }
+
+    /// A site that was left so.
+    pub fn of(control: &Control, spec: SiteSpec, image: SiteImage) -> Self {
+        let ids: Vec<MediumId> = (0..spec.media).map(medium_id).collect();
+        let store = |(number, image)| SimStore::from_image(control, &format!("medium{number}"), image);
+        let wire = |id: &MediumId| {
+            let link = |way: &str| Link::new(control, way, LinkPolicy::default());
+            (*id, Wire { there: link("there"), back: link("back") })
+        };
+        Self {
+            control: control.clone(),
+            stores: image.media.into_iter().enumerate().map(store).collect(),
+            sealer: Arc::new(Sealer::new(&KeyRing::for_tests(1))),
+            witness: WitnessCell::new(image.witness, control.rng("witness")),
+            wires: Arc::new(Mutex::new(ids.iter().map(wire).collect::<BTreeMap<_, _>>())),
+            ids,
+            spec,
+        }
+    }
+
+    fn superblock(&self, medium: MediumId) -> Superblock {
+        let (kek, recovery) = (Kek::from_bytes([2; 32]), RecoveryKey::from_bytes([3; 32]));
+        Superblock {
+            generation: 1,
+            site: SITE,
+            medium,
+            medium_bytes: self.spec.medium_bytes,
+            params: self.spec.params,
+            keys: WrappedKeys::by_key_file(&KeyRing::for_tests(1), &kek, &recovery, &[4; 40]),
+        }
+    }
+
+    /// The media, in order.
+    pub fn stores(&self) -> &[SimStore] {
+        &self.stores
+    }
+
+    /// Their ids, in order.
+    pub fn ids(&self) -> &[MediumId] {
+        &self.ids
+    }
+
+    /// Its sizes.
+    pub fn spec(&self) -> &SiteSpec {
+        &self.spec
+    }
+
+    /// Sets how messages to and from medium number `medium` fare.
+    pub fn set_wire(&self, medium: usize, policy: LinkPolicy) {
+        let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wire) = wires.get_mut(&self.ids[medium]) {
+            wire.there.set_policy(policy);
+            wire.back.set_policy(policy);
+        }
+    }
+
+    /// The contents of all media and the witness now.
+    pub fn image(&self) -> SiteImage {
+        SiteImage { media: self.stores.iter().map(SimStore::image).collect(), witness: self.witness.state() }
+    }
+
+    /// Starts a process that opens the site. It finds out itself which media are there.
+    pub fn boot(&self) -> Life {
+        self.boot_on(&vec![true; self.stores.len()])
+    }
+
+    /// As [`Site::boot`], on those media only that `there` says.
+    pub fn boot_on(&self, there: &[bool]) -> Life {
+        let rt = self.control.process("node");
+        let transport = SimTransport::new(rt.clone(), self.wires.clone());
+        let present = |(number, store): (usize, &SimStore)| there[number].then(|| store.clone());
+        let stores: Vec<Option<SimStore>> = self.stores.iter().enumerate().map(present).collect();
+        let engine = Arc::new(Mutex::new(None));
+        let (sender, opened) = oneshot::channel();
+        let node = Node {
+            rt: rt.clone(),
+            transport: transport.clone(),
+            stores,
+            ids: self.ids.clone(),
+            engine: engine.clone(),
+        };
+        let deps = Deps {
+            rt: rt.clone(),
+            transport: Arc::new(transport),
+            media: self.ids.clone(),
+            up: Vec::new(),
+            sealer: self.sealer.clone(),
+            witness: Arc::new(self.witness.open(rt.clone())),
+        };
+        let config = self.config();
+        let boot = async move {
+            let opened = node.open(deps, config).await;
+            let ok = opened.is_ok();
+            let _ = sender.send(opened.map(drop));
+            if ok {
+                node.keep().await;
+            }
+        };
+        rt.spawn("boot", Box::pin(boot));
+        Life { rt, engine, opened: Some(opened) }
+    }
+
+    fn config(&self) -> Config {
+        let Params { container_bytes, segment_bytes, segments_max, .. } = self.spec.params;
+        Config {
+            block_cache_bytes: self.spec.block_cache_bytes,
+            page_cache_bytes: self.spec.page_cache_bytes,
+            overlay_entries_max: self.spec.overlay_entries_max,
+            commits_max: self.spec.commits_max,
+            ..Config::for_params(container_bytes, segment_bytes, segments_max)
+        }
+    }
+
+    /// Kills the process, with or without the power of the machine.
+    pub fn end(&self, life: Life, power_cut: bool) {
+        self.control.kill(life.rt.id());
+        drop(life);
+        for store in &self.stores {
+            store.kill();
+            if power_cut {
+                store.power_cut();
+            }
+        }
+        self.witness.crash();
+    }
+}
+
+/// Id of medium number `number`.
+fn medium_id(number: usize) -> MediumId {
+    let mut id = *b"simulated medium";
+    id[0] = b'0' + number as u8;
+    MediumId(id)
+}
+
+/// One run of the node's process.
+pub struct Life {
+    rt: Arc<SimRuntime>,
+    engine: Arc<Mutex<Option<Engine>>>,
+    opened: Option<oneshot::Receiver<Result<(), EngineError>>>,
+}
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Life({:?})", self.rt)
+    }
+}
+
+impl Life {
+    /// Waits until the site is open, or what the engine said; `None` when the process was killed before.
+    ///
+    /// # Panics
+    /// When asked twice.
+    pub async fn opened(&mut self) -> Option<Result<Engine, EngineError>> {
+        let opened = self.opened.take().expect("asked once").await.ok()?;
+        Some(opened.map(|()| self.engine().expect("an open site has its engine")))
+    }
+
+    /// The engine, once the site is open.
+    pub fn engine(&self) -> Option<Engine> {
+        lock(&self.engine).clone()
+    }
+
+    /// The runtime of the process.
+    pub fn runtime(&self) -> Arc<SimRuntime> {
+        self.rt.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The inside of the process.
+struct Node {
+    rt: Arc<SimRuntime>,
+    transport: SimTransport,
+    stores: Vec<Option<SimStore>>,
+    ids: Vec<MediumId>,
+    engine: Arc<Mutex<Option<Engine>>>,
+}
+
+impl Node {
+    async fn open(&self, mut deps: Deps, config: Config) -> Result<(), EngineError> {
+        seam::join_all((0..self.stores.len()).map(|number| self.attach(number))).await;
+        let attached = self.transport.attached();
+        deps.up = self.ids.iter().filter(|id| attached.contains(id)).copied().collect();
+        let engine = Engine::open(deps, config).await?;
+        *lock(&self.engine) = Some(engine);
+        Ok(())
+    }
+
+    /// Opens a medium and puts it behind the transport; says whether that went well.
+    async fn attach(&self, number: usize) -> bool {
+        let Some(store) = &self.stores[number] else { return false };
+        let rt: Rt = self.rt.clone();
+        let Ok(medium) = store.open(rt) else { return false };
+        match data::open(Arc::new(medium), SITE).await {
+            Ok(node) if node.id() == self.ids[number] => {
+                self.transport.attach(Arc::new(node));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts media that failed back to work when they answer again.
+    async fn keep(&self) {
+        loop {
+            self.rt.sleep(KEEPER_PAUSE).await;
+            let Some(engine) = lock(&self.engine).clone() else { continue };
+            for (number, medium) in engine.pool().health().into_iter().enumerate() {
+                if medium.up {
+                    continue;
+                }
+                self.transport.detach(medium.medium);
+                if self.attach(number).await {
+                    engine.medium_returned(medium.medium);
+                }
+            }
+        }
+    }
+}

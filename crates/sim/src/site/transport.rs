@@ -1,0 +1,139 @@
+//! The transport of a simulated site: every message crosses a link.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use data::MediumNode;
+use proto::{CallError, CallErrorKind, Request, Response, Transport};
+use seam::{BoxFuture, Rt};
+use tokio::sync::oneshot;
+use units::MediumId;
+
+use crate::net::{Fate, Link};
+
+/// No answer within this time counts as none, as in `data::LocalTransport`.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The two directions between the engine and one medium.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) there: Link,
+    pub(super) back: Link,
+}
+
+/// All wires of a site; they outlive processes.
+pub(super) type Wires = Arc<Mutex<BTreeMap<MediumId, Wire>>>;
+
+type Answer = Result<Response, CallError>;
+
+struct Inner {
+    rt: Rt,
+    wires: Wires,
+    media: Mutex<BTreeMap<MediumId, Arc<MediumNode>>>,
+}
+
+/// Carries requests to the data nodes of one process, and loses, doubles and delays them by the wires' policies.
+///
+/// A change goes on to its end whether or not anybody still waits for it, and may arrive twice, the second time long
+/// after the caller was answered.
+#[derive(Clone)]
+pub(super) struct SimTransport {
+    inner: Arc<Inner>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SimTransport {
+    pub(super) fn new(rt: Rt, wires: Wires) -> Self {
+        Self { inner: Arc::new(Inner { rt, wires, media: Mutex::default() }) }
+    }
+
+    /// Adds a medium, or puts a reopened one in the place of the old.
+    pub(super) fn attach(&self, node: Arc<MediumNode>) {
+        lock(&self.inner.media).insert(node.id(), node);
+    }
+
+    /// Takes a medium away; requests under way keep it until they end.
+    pub(super) fn detach(&self, medium: MediumId) {
+        let node = lock(&self.inner.media).remove(&medium);
+        drop(node);
+    }
+
+    /// The media that are attached.
+    pub(super) fn attached(&self) -> Vec<MediumId> {
+        lock(&self.inner.media).keys().copied().collect()
+    }
+
+    fn decide(&self, medium: MediumId, there: bool) -> Fate {
+        let now = self.inner.rt.now();
+        match lock(&self.inner.wires).get_mut(&medium) {
+            Some(wire) if there => wire.there.decide(now),
+            Some(wire) => wire.back.decide(now),
+            None => Fate::Drop,
+        }
+    }
+
+    /// One arrival of a request, and its answer on the way back.
+    fn arrive(
+        &self,
+        after: Duration,
+        medium: MediumId,
+        request: Request,
+        answers: Option<oneshot::Sender<Answer>>,
+    ) {
+        let this = self.clone();
+        let work = async move {
+            this.inner.rt.sleep(after).await;
+            let node = lock(&this.inner.media).get(&medium).cloned();
+            let answer = match node {
+                Some(node) => node.handle(request).await,
+                None => {
+                    let reason = "the medium is not attached".into();
+                    Err(CallError { kind: CallErrorKind::Failed, medium, reason })
+                }
+            };
+            let Some(answers) = answers else { return };
+            match this.decide(medium, false) {
+                Fate::Deliver(after) | Fate::Twice(after, _) => {
+                    this.inner.rt.sleep(after).await;
+                    let _ = answers.send(answer);
+                }
+                // The caller hears nothing and waits for its deadline.
+                Fate::Drop => this.inner.rt.sleep(DEADLINE).await,
+            }
+        };
+        self.inner.rt.spawn("message", Box::pin(work));
+    }
+}
+
+impl Transport for SimTransport {
+    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            match self.decide(medium, true) {
+                Fate::Deliver(after) => self.arrive(after, medium, request, Some(sender)),
+                Fate::Drop => {
+                    self.inner.rt.sleep(DEADLINE).await;
+                    return Err(no_answer(medium));
+                }
+                Fate::Twice(first, second) => {
+                    self.arrive(first, medium, request.clone(), Some(sender));
+                    // The caller is answered once; what the second does is done behind its back.
+                    self.arrive(second, medium, request, None);
+                }
+            }
+            match seam::timeout(&*self.inner.rt, DEADLINE, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(seam::Elapsed) => Err(no_answer(medium)),
+            }
+        })
+    }
+}
+
+fn no_answer(medium: MediumId) -> CallError {
+    let reason = format!("no answer within {} s", DEADLINE.as_secs());
+    CallError { kind: CallErrorKind::Unreachable, medium, reason }
+}
