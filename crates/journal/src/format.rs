@@ -21,7 +21,7 @@ const SEGMENT_MAGIC: [u8; 4] = *b"HFSG";
 const BATCH_MAGIC: [u8; 4] = *b"HFJB";
 const VERSION: u16 = 1;
 /// Most members of an ensemble: m+1 with the largest m.
-const MEMBERS_MAX: usize = 4;
+pub(crate) const MEMBERS_MAX: usize = 4;
 /// Bytes of a batch's header.
 pub const BATCH_HEADER_BYTES: usize = 96;
 const SEGMENT_FIXED: usize = 244;

@@ -6,25 +6,33 @@
 //! every segment is a **start** record: all that recovery must know that older segments may have said.
 //!
 //! ```text
-//!  segment   | header page | batch 0: start | batch 1 | batch 2 | ...
-//!  batch     | header 96: stream, segment, index, first seq, hash of the batch before, MAC | records | zeros |
+//!  segment   | header page | batch 0: start, tail | batch 1 | batch 2 | ...
+//!  batch     | header 96: stream, segment, index, first seq, MAC of the batch before, MAC | records | zeros |
 //! ```
 //!
 //! Invariants: a batch is acknowledged when it is durable on the whole ensemble, in order, and only then seen by the
 //! [`Sink`] [I2]. One batch is on its way at a time, so a bad batch with a valid one behind it is corruption and
 //! never the tail. A member that fails is replaced by going on in a new segment; what was not acknowledged is
-//! written again there under the same seqs. A segment is trimmed only when a durable commit covers all its records
-//! [I5].
+//! written again there under the same seqs. A segment goes when a durable commit covers all its records [I5]:
+//! recovery does not ask for it, be the commit behind the newest start or in it.
 //!
-//! Crash rules: recovery takes the union of valid batches over all reachable members; a batch that was on its way
-//! may be found or not, and what is found is made durable elsewhere before anything reads it.
+//! Crash rules: recovery takes the union of valid batches over all reachable members; the batch that was on its way
+//! may be found or not. When it is found it may be on one medium only, so the first start of the new stream carries
+//! the last batch along: everything in a live segment is durable on a whole ensemble, whoever reads it next. A batch
+//! damaged on every member with nothing valid behind it cannot be told from one that was on its way.
+//!
+//! A full journal: when all but two of the segments it may hold are live, writes wait, and fill at most the segment
+//! that is open; control records go on, so that what makes room never waits for room.
 //!
 //! What it does not do: it chooses no media ([`Ensembles`] does), and knows no map and no container.
 
 mod ensemble;
 mod format;
+mod queue;
+mod reader;
 mod records;
 mod recover;
+mod roll;
 mod writer;
 
 pub use ensemble::Ensembles;

@@ -6,9 +6,11 @@
 //!  hole      disk u64 | lba u64 | blocks u64
 //!  meta      fingerprint 16 | sealed unit
 //!  commit, checkpoint, row, start: postcard
+//!  tail      first seq u64 | records u32 | zero u32 | records
 //! ```
-//! Kinds 7 (cut) and 8 (reference to a durable block) are reserved. A start record takes no seq and stands alone in
-//! the first batch of its segment.
+//! Kinds 7 (cut) and 8 (reference to a durable block) are reserved. A start record takes no seq; it opens the first
+//! batch of its segment, which holds nothing else but, in the first segment of a stream, a tail: the last batch of
+//! the stream before, word for word, with the seqs it had. Only that batch may be on fewer media than its ensemble.
 
 use container::HeadPlace;
 use proto::SegmentId;
@@ -24,6 +26,8 @@ const COMMIT: u8 = 4;
 const CHECKPOINT: u8 = 5;
 const ROW: u8 = 6;
 const START: u8 = 9;
+const TAIL: u8 = 10;
+const TAIL_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 8;
 
 /// A container became part of the site.
@@ -216,7 +220,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Bytes of the encoded record, exact for writes and holes and an upper bound for the others.
+    /// Bytes of the encoded record.
     pub fn encoded_bytes(&self) -> usize {
         RECORD_HEADER_BYTES
             + match self {
@@ -279,7 +283,49 @@ fn header(out: &mut Vec<u8>, kind: u8, body: usize) {
     out.extend_from_slice(&(body as u32).to_le_bytes());
 }
 
+/// The last batch of the stream before, carried in the first batch of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Seq of its first record.
+    pub(crate) first: Seq,
+    /// Records in it.
+    pub(crate) count: u32,
+    /// The records, encoded.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Tail {
+    /// Appends the tail record to `out`.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        header(out, TAIL, TAIL_HEADER_BYTES + self.payload.len());
+        out.extend_from_slice(&self.first.0.to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.payload);
+    }
+
+    /// The tail in the payload of a segment's first batch; `None` when it carries none.
+    pub(crate) fn of_start(payload: &[u8]) -> Option<Self> {
+        let (_, _, rest) = split_record(payload).ok()?;
+        match split_record(rest).ok()? {
+            (TAIL, body, _) => Self::decode(body).ok(),
+            _ => None,
+        }
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, JournalFormatError> {
+        let (fields, payload) =
+            body.split_first_chunk::<TAIL_HEADER_BYTES>().ok_or_else(|| bad("a tail is cut short"))?;
+        if fields[12..] != [0; 4] {
+            return Err(bad("a tail makes no sense"));
+        }
+        let count = word(&fields[8..12]) as u32;
+        Ok(Self { first: Seq(word(&fields[..8])), count, payload: payload.to_vec() })
+    }
+}
+
 /// Reads the records of a batch whose MAC is verified; `first` is the seq of the first and `count` how many there are.
+/// The first batch of a segment gives its start record, then the records of the tail it carries under their own seqs.
 ///
 /// # Errors
 /// When the payload does not decode: the writer was wrong, or the key is known to an attacker.
@@ -288,27 +334,57 @@ pub fn decode_records(
     count: u32,
     payload: &[u8],
 ) -> Result<Vec<(Seq, Record)>, JournalFormatError> {
-    let mut rest = payload;
-    let mut records = Vec::new();
-    let mut seq = first;
-    while !rest.is_empty() {
-        let (record, behind) = decode_record(rest)?;
-        rest = behind;
-        let numbered = !matches!(record, Record::Start(_));
-        records.push((seq, record));
-        if numbered {
-            seq = Seq(seq.0.checked_add(1).ok_or_else(|| bad("the seq overflows"))?);
+    match split_record(payload) {
+        Ok((START, body, rest)) if count == 0 => {
+            let mut records = vec![(first, Record::Start(Box::new(from_postcard(body)?)))];
+            if !rest.is_empty() {
+                let (TAIL, body, []) = split_record(rest)? else {
+                    return Err(bad("more than a tail follows a start"));
+                };
+                let tail = Tail::decode(body)?;
+                if tail.first.0.checked_add(u64::from(tail.count)) != Some(first.0) {
+                    return Err(bad("a tail ends at another seq than its segment begins"));
+                }
+                records.extend(decode_plain(tail.first, tail.count, &tail.payload)?);
+            }
+            Ok(records)
         }
+        _ => decode_plain(first, count, payload),
     }
-    if seq.0 - first.0 == u64::from(count) { Ok(records) } else { Err(bad("the number of records is wrong")) }
 }
 
-fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
+fn decode_plain(first: Seq, count: u32, payload: &[u8]) -> Result<Vec<(Seq, Record)>, JournalFormatError> {
+    if first.0.checked_add(u64::from(count)).is_none() {
+        return Err(bad("the seq overflows"));
+    }
+    let mut rest = payload;
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        if records.len() as u64 >= u64::from(count) {
+            return Err(bad("there are more records than the header says"));
+        }
+        let (record, behind) = decode_record(rest)?;
+        rest = behind;
+        records.push((first.plus(records.len() as u64), record));
+    }
+    if records.len() as u64 == u64::from(count) {
+        Ok(records)
+    } else {
+        Err(bad("the number of records is wrong"))
+    }
+}
+
+fn split_record(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), JournalFormatError> {
     let (head, rest) =
         bytes.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or_else(|| bad("it is cut short"))?;
     let [kind, 0, 0, 0, l0, l1, l2, l3] = *head else { return Err(bad("its header makes no sense")) };
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     let (body, rest) = rest.split_at_checked(length).ok_or_else(|| bad("its body is cut short"))?;
+    Ok((kind, body, rest))
+}
+
+fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
+    let (kind, body, rest) = split_record(bytes)?;
     let record = match kind {
         WRITE => {
             let (fields, unit) = body.split_first_chunk::<32>().ok_or_else(|| bad("a write is cut short"))?;
@@ -335,7 +411,7 @@ fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
         COMMIT => Record::Commit(from_postcard(body)?),
         CHECKPOINT => Record::Checkpoint(from_postcard(body)?),
         ROW => Record::Row(from_postcard(body)?),
-        START => Record::Start(Box::new(from_postcard(body)?)),
+        START | TAIL => return Err(bad("it belongs in the first batch of a segment")),
         _ => return Err(bad("it has an unknown kind")),
     };
     Ok((record, rest))

@@ -1,1 +1,10 @@
-//! tests
+//! Tests of the whole crate; `fake` has the media, the pool and the sink they run against.
+
+mod damage;
+mod fake;
+mod faults;
+mod format;
+mod full;
+mod fuzz;
+mod restart;
+mod tiny;

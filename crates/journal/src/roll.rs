@@ -1,0 +1,178 @@
+//! Writing a batch, over as many segments as it takes; opening the next segment.
+
+use proto::{CallError, CallErrorKind, Request};
+use units::{MediumId, PAGE, PageBuf, PageSlice, Seq, round_up_page};
+
+use crate::format::MEMBERS_MAX;
+use crate::writer::{JournalError, JournalErrorKind, Writer, too_few};
+use crate::{BATCH_HEADER_BYTES, BatchHeader, Entry, LiveSegment, SegmentHeader};
+
+/// Ensembles tried for one batch before its writers get an error.
+const ROLL_ATTEMPTS: usize = 16;
+
+/// The segment that takes records.
+pub(crate) struct Segment {
+    number: u32,
+    members: Vec<MediumId>,
+    offset: u32,
+    index: u32,
+    previous: [u8; 16],
+}
+
+impl Segment {
+    /// Bytes that are left in it.
+    pub(crate) fn left(&self, segment_bytes: u32) -> usize {
+        (segment_bytes - self.offset) as usize
+    }
+}
+
+impl Writer {
+    /// Makes one batch durable on a whole ensemble, over as many segments as it takes.
+    pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+        let mut payload = vec![0; BATCH_HEADER_BYTES];
+        entries.iter().for_each(|entry| entry.encode(&mut payload));
+        let room = self.shared.config.segment_bytes;
+        for _ in 0..ROLL_ATTEMPTS {
+            let fits = |segment: &Segment| round_up_page(payload.len()) <= segment.left(room);
+            if !self.segment.as_ref().is_some_and(fits) {
+                self.roll().await?;
+            }
+            // A start that carries a tail may leave too little; the one behind it carries none.
+            let Some(segment) = self.segment.as_ref().filter(|segment| fits(segment)) else { continue };
+            let (bytes, header) = self.seal(segment, &payload, entries.len() as u32);
+            let (id, offset) = (self.shared.id(segment.number), segment.offset);
+            let request = || Request::SegmentAppend { id, offset, bytes: bytes.clone() };
+            let failures = self.shared.all(&segment.members, request).await;
+            if failures.is_empty() {
+                if let Some(segment) = &mut self.segment {
+                    segment.offset += header.batch_bytes() as u32;
+                    segment.index += 1;
+                    segment.previous = header.mac;
+                }
+                self.last_mac = header.mac;
+                return Ok(());
+            }
+            // Going on here would need the member that failed; the new segment starts at the same seq.
+            self.segment = None;
+            self.report(&failures)?;
+        }
+        Err(too_few("no ensemble took the batch"))
+    }
+
+    fn seal(&self, segment: &Segment, payload: &[u8], records: u32) -> (PageSlice, BatchHeader) {
+        let mut buf = PageBuf::copy_of(payload);
+        let header = BatchHeader {
+            segment: self.shared.id(segment.number),
+            index: segment.index,
+            first_seq: self.shared.lock().next_seq,
+            records,
+            payload_bytes: (payload.len() - BATCH_HEADER_BYTES) as u32,
+            previous: segment.previous,
+            mac: [0; 16],
+        };
+        let header = header.seal(buf.as_mut(), &self.shared.config.key);
+        (buf.share(), header)
+    }
+
+    fn report(&self, failures: &[CallError]) -> Result<(), JournalError> {
+        if let Some(fenced) = failures.iter().find(|failure| failure.kind == CallErrorKind::Fenced) {
+            return Err(JournalError { kind: JournalErrorKind::Fenced, reason: fenced.to_string() });
+        }
+        for failure in failures {
+            let full = failure.kind == CallErrorKind::NoSpace;
+            self.shared.ensembles.failed(failure.medium, full, &failure.reason);
+        }
+        Ok(())
+    }
+
+    /// Opens the next segment on the next ensemble: header, then start record, then the record outside.
+    pub(crate) async fn roll(&mut self) -> Result<(), JournalError> {
+        self.segment = None;
+        let mut full = false;
+        for _ in 0..ROLL_ATTEMPTS {
+            self.free_trimmed();
+            let number = self.next_number;
+            let members = self.shared.ensembles.ensemble(number);
+            if members.is_empty() {
+                break;
+            }
+            assert!(members.len() <= MEMBERS_MAX, "an ensemble has at most {MEMBERS_MAX} members");
+            self.next_number += 1;
+            let failures = match self.start_segment(number, &members).await? {
+                Ok(segment) => {
+                    self.last_mac = segment.previous;
+                    self.segment = Some(segment);
+                    self.tail = None;
+                    return Ok(());
+                }
+                Err(failures) => failures,
+            };
+            full |= failures.iter().any(|failure| failure.kind == CallErrorKind::NoSpace);
+            self.shared.lock().give_up(self.shared.id(number), &members);
+            self.report(&failures)?;
+        }
+        if full {
+            let reason = "no room for a journal segment".into();
+            return Err(JournalError { kind: JournalErrorKind::NoSpace, reason });
+        }
+        Err(too_few("too few media are up to acknowledge a write"))
+    }
+
+    async fn start_segment(
+        &self,
+        number: u32,
+        members: &[MediumId],
+    ) -> Result<Result<Segment, Vec<CallError>>, JournalError> {
+        let config = &self.shared.config;
+        let id = self.shared.id(number);
+        let (first_seq, payload) = self.start_payload()?;
+        let header = SegmentHeader { id, slot_bytes: config.segment_bytes, members: members.to_vec() };
+        let header = PageBuf::copy_of(&header.encode(&config.key)).share();
+        let open = || Request::SegmentOpen { id, header: header.clone() };
+        let failures = self.shared.all(members, open).await;
+        if !failures.is_empty() {
+            return Ok(Err(failures));
+        }
+        let previous = self.last_mac;
+        let mut segment =
+            Segment { number, members: members.to_vec(), offset: PAGE as u32, index: 0, previous };
+        let (bytes, batch) = self.seal(&segment, &payload, 0);
+        let append = || Request::SegmentAppend { id, offset: PAGE as u32, bytes: bytes.clone() };
+        let failures = self.shared.all(members, append).await;
+        if !failures.is_empty() {
+            return Ok(Err(failures));
+        }
+        self.shared.sink.opened(id).await.map_err(|reason| JournalError {
+            kind: JournalErrorKind::Fenced,
+            reason: format!("the position could not be recorded: {reason}"),
+        })?;
+        segment.offset += batch.batch_bytes() as u32;
+        segment.index = 1;
+        segment.previous = batch.mac;
+        let live = LiveSegment { epoch: id.epoch, stream: id.stream, number, first_seq };
+        self.shared.lock().enlist(live, members);
+        Ok(Ok(segment))
+    }
+
+    /// The first batch of a segment, behind the room for its header: start record and tail. With the first seq the
+    /// segment holds.
+    fn start_payload(&self) -> Result<(Seq, Vec<u8>), JournalError> {
+        let mut start = self.shared.sink.start();
+        let first_seq = {
+            let state = self.shared.lock();
+            let first_seq = self.tail.as_ref().map_or(state.next_seq, |tail| tail.first);
+            start.live = state.live.iter().copied().filter(|live| live.first_seq < first_seq).collect();
+            first_seq
+        };
+        let mut payload = vec![0; BATCH_HEADER_BYTES];
+        start.encode(&mut payload);
+        if round_up_page(payload.len()) * 2 > self.shared.config.segment_bytes as usize {
+            let reason = "the start record leaves no room in a segment".into();
+            return Err(JournalError { kind: JournalErrorKind::NoSpace, reason });
+        }
+        if let Some(tail) = &self.tail {
+            tail.encode(&mut payload);
+        }
+        Ok((first_seq, payload))
+    }
+}

@@ -1,0 +1,199 @@
+//! Goal: a full journal lets through what makes room and nothing else; close and fencing leave nobody waiting.
+
+use proto::CallErrorKind;
+
+use super::fake::*;
+use crate::JournalErrorKind;
+
+fn live(site: &Site) -> usize {
+    site.journal.used_percent() * 8 / 100
+}
+
+/// Appends writes until one waits.
+async fn fill(rt: &seam::Rt, site: &Site) -> (u64, crate::Append) {
+    for n in 0.. {
+        let mut append = site.journal.append(vec![write(n, 4000)]);
+        if waits(rt, &mut append).await {
+            return (n, append);
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn writes_wait_and_control_goes_on_when_the_journal_is_full() {
+    run(1, async |rt| {
+        let media = FakeMedia::new(5);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let (_, mut waiting) = fill(&rt, &site).await;
+        assert_eq!(live(&site), 6, "two segments are left for control");
+        // Control fills the two kept segments and more; no write may slip in behind it.
+        let mut ordinal = 0;
+        while live(&site) <= 8 {
+            end(site.journal.append_control(vec![meta(ordinal, 4000)])).await.unwrap();
+            ordinal += 1;
+            assert!(ordinal < 100, "control records fill segments");
+        }
+        assert!(waits(&rt, &mut waiting).await, "a write took the room of control records");
+        let covered = site.journal.next_seq();
+        end(site.journal.append_control(vec![commit(2, covered)])).await.unwrap();
+        site.journal.trim(covered);
+        assert!(live(&site) <= 1);
+        end(waiting).await.unwrap();
+        let recovered = crate::recover(&*media, &media.ids(), &KEY, site.witness()).await.unwrap().unwrap();
+        assert_eq!(data_of(&recovered).len(), 1, "only the last write is not covered");
+    });
+}
+
+#[test]
+fn writes_do_not_follow_control_into_the_kept_segments() {
+    run(2, async |rt| {
+        let media = FakeMedia::new(5);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let (count, waiting) = fill(&rt, &site).await;
+        let mut appends: Vec<_> =
+            (0..200).map(|n| site.journal.append(vec![write(count + n, 500)])).collect();
+        for n in 0..40 {
+            end(site.journal.append_control(vec![meta(n, 4000)])).await.unwrap();
+        }
+        // 40 control records of a page or two each need about five segments, and no more.
+        assert!(live(&site) <= 6 + 6, "{} segments are live", live(&site));
+        let done = site.durable().values().filter(|e| super::fake::is_data(&record(e))).count() as u64;
+        assert!(done <= count + 8, "{} small writes went into segments kept for control", done - count);
+        let covered = site.journal.next_seq();
+        end(site.journal.append_control(vec![commit(1, covered)])).await.unwrap();
+        site.journal.trim(covered);
+        end(waiting).await.unwrap();
+        for append in appends.drain(..) {
+            end(append).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn close_fails_writes_that_wait_for_room_and_answers_everybody() {
+    run(3, async |rt| {
+        let media = FakeMedia::new(5);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let (_, waiting) = fill(&rt, &site).await;
+        let control = site.journal.append_control(vec![meta(1, 100)]);
+        let rotation = site.journal.rotate();
+        let limit = std::time::Duration::from_secs(60);
+        seam::timeout(&*rt, limit, site.journal.close()).await.expect("close ends");
+        end(control).await.expect("what was queued is written");
+        end(rotation).await.expect("and so is a rotation");
+        assert_eq!(end(waiting).await.unwrap_err().kind, JournalErrorKind::Closed);
+        for _ in 0..3 {
+            seam::timeout(&*rt, limit, site.journal.close()).await.expect("closing again ends too");
+        }
+        assert_eq!(end(site.journal.append(vec![hole(1)])).await.unwrap_err().kind, JournalErrorKind::Closed);
+        assert_eq!(end(site.journal.rotate()).await.unwrap_err().kind, JournalErrorKind::Closed);
+    });
+}
+
+#[test]
+fn close_writes_what_is_queued() {
+    for seed in 0..20 {
+        run(seed, async |rt| {
+            let media = FakeMedia::new(3);
+            let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+            let appends: Vec<_> =
+                (0..30).map(|n| site.journal.append(vec![write(n, 900), hole(n)])).collect();
+            site.journal.close().await;
+            for append in appends {
+                end(append).await.unwrap();
+            }
+            assert_eq!(site.durable().len(), 60);
+        });
+    }
+}
+
+#[test]
+fn a_record_too_large_fails_and_blames_no_medium() {
+    run(4, async |rt| {
+        let media = FakeMedia::new(3);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        for bytes in [SEGMENT as usize / 4, SEGMENT as usize, 3 * SEGMENT as usize] {
+            let error = end(site.journal.append_control(vec![hole(1), meta(1, bytes)])).await.unwrap_err();
+            assert_eq!(error.kind, JournalErrorKind::NoSpace);
+        }
+        assert!(site.pool.out.lock().unwrap().is_empty());
+        // The largest that is taken is larger than a batch and goes by itself.
+        let most = SEGMENT as usize / 4 - crate::BATCH_HEADER_BYTES - 8 - 16;
+        for n in 0..6 {
+            end(site.journal.append_control(vec![meta(n, most)])).await.unwrap();
+        }
+        assert_eq!(site.durable().len(), 6);
+    });
+}
+
+#[test]
+fn a_fenced_journal_takes_nothing_more() {
+    run(5, async |rt| {
+        let media = FakeMedia::new(5);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        end(site.journal.append(vec![hole(1)])).await.unwrap();
+        let n = media.with(|inner| inner.changes);
+        media.fault_at(n + 1, Fault::Refused(CallErrorKind::Fenced));
+        let first = site.journal.append(vec![hole(2)]);
+        let queued = site.journal.append(vec![write(3, 8000)]);
+        let rotation = site.journal.rotate();
+        assert_eq!(end(first).await.unwrap_err().kind, JournalErrorKind::Fenced);
+        assert_eq!(end(queued).await.unwrap_err().kind, JournalErrorKind::Fenced);
+        let _ = end(rotation).await;
+        assert_eq!(end(site.journal.append(vec![hole(4)])).await.unwrap_err().kind, JournalErrorKind::Fenced);
+        assert_eq!(site.durable().len(), 1);
+        site.journal.close().await;
+    });
+}
+
+#[test]
+fn a_position_that_cannot_be_recorded_ends_the_journal_and_keeps_the_segment() {
+    run(6, async |rt| {
+        let media = FakeMedia::new(3);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        end(site.journal.append(vec![hole(1)])).await.unwrap();
+        site.sink.state.lock().unwrap().refuse = true;
+        assert_eq!(end(site.journal.rotate()).await.unwrap_err().kind, JournalErrorKind::Fenced);
+        assert_eq!(end(site.journal.append(vec![hole(2)])).await.unwrap_err().kind, JournalErrorKind::Fenced);
+        // The record may have been made: the segment it may name must be there.
+        let mut last = site.witness().unwrap();
+        last.number += 1;
+        let recovered = crate::recover(&*media, &media.ids(), &KEY, Some(last)).await.unwrap().unwrap();
+        assert_eq!(data_of(&recovered).len(), 1);
+    });
+}
+
+#[test]
+fn an_append_over_several_batches_fails_as_one() {
+    run(7, async |rt| {
+        let media = FakeMedia::new(3);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let n = media.with(|inner| inner.changes);
+        // The second batch meets the end of all media.
+        media.fault_at(n + 3, Fault::Crash);
+        let long = site.journal.append((0..10).map(|n| write(n, 3000)).collect());
+        let next = site.journal.append(vec![hole(1)]);
+        assert_eq!(end(long).await.unwrap_err().kind, JournalErrorKind::TooFewMedia);
+        assert_eq!(end(next).await.unwrap_err().kind, JournalErrorKind::TooFewMedia);
+        let seen = site.durable().len();
+        assert!(seen < 10, "the rest of a failed append is dropped");
+        site.media.with(|inner| inner.media.values_mut().for_each(|m| m.down = false));
+        site.pool.out.lock().unwrap().clear();
+        end(site.journal.append(vec![hole(2)])).await.unwrap();
+        assert_eq!(site.durable().len(), seen + 1);
+    });
+}
+
+#[test]
+fn a_journal_that_does_not_open_gives_its_segments_back() {
+    run(8, async |rt| {
+        let media = FakeMedia::new(3);
+        media.fault_at(2, Fault::Refused(CallErrorKind::Failed));
+        media.fault_at(5, Fault::Refused(CallErrorKind::Failed));
+        media.fault_at(4, Fault::Refused(CallErrorKind::Failed));
+        assert!(Site::open(&rt, &media, None, Options::default()).await.is_err());
+        rt.sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(media.with(|inner| inner.media.values().map(|m| m.segments.len()).sum::<usize>()), 0);
+    });
+}
