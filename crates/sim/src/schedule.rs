@@ -91,7 +91,9 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
         nemesis.between_lives();
     }
     world.lock().over = true;
-    nemesis.stop();
+    relieve(world);
+    // What ran into the end of the faults is not the engine's to lose.
+    world.lock().host_full = true;
     drain(world, left.is_none()).await;
     if world.verdict().is_none() {
         world.last_look(rng, left).await;
@@ -109,12 +111,31 @@ async fn start(world: &Arc<World>, rng: &mut Rng) -> Option<(Life, Engine)> {
         world.note(format_args!("start cut short after {span:?}, power cut {power_cut}"));
         world.end_life(life, power_cut);
     }
-    let opened = world.open("start").await;
+    let mut opened = world.open("start").await;
+    if opened.is_none() && world.verdict().is_none() {
+        // With all media there and room it must open.
+        relieve(world);
+        opened = world.open("second start").await;
+        if opened.is_none() && world.verdict().is_none() && world.plan.family == Family::Within {
+            world.wrong("the site does not open though all media are there");
+        }
+    }
     if let Some((life, engine)) = &opened {
         world.note(format_args!("open, epoch {}", engine.epoch().0));
         world.serve(engine.clone(), life);
     }
     opened
+}
+
+/// Media that are away come back, and there is room below.
+fn relieve(world: &World) {
+    for (medium, store) in world.site.stores().iter().enumerate() {
+        store.heal();
+        store.set_capacity(None);
+        store.set_gone(false);
+        world.site.set_wire(medium, crate::net::LinkPolicy::default());
+    }
+    world.lock().host_full = false;
 }
 
 /// Lets the guests work until so many requests more are answered.
@@ -160,6 +181,5 @@ async fn drain(world: &Arc<World>, dead: bool) {
         }
         world.rt.sleep(Duration::from_millis(100)).await;
     }
-    // What ran into the end of the faults is not the engine's to lose.
     world.lock().host_full = false;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Engine, EngineError};
+use engine::{Engine, EngineError, EngineErrorKind};
 use seam::Runtime;
 use units::{BLOCK, BLOCK_U64, DiskId};
 
@@ -81,18 +81,23 @@ impl World {
         }
     }
 
-    /// Boots until the site is open.
+    /// Opens the site. `None` when it does not open, which the schedule may excuse.
     pub(super) async fn open(&self, when: &str) -> Option<(Life, Engine)> {
         let mut life = self.site.boot();
         match life.opened().await {
             Some(Ok(engine)) => Some((life, engine)),
             Some(Err(error)) => {
-                if !(self.plan.family == Family::Beyond && names_something(&error)) {
+                self.note(format_args!("{when}: the site does not open: {:?}: {error}", error.kind));
+                let excused = match error.kind {
+                    EngineErrorKind::TooFewMedia => self.plan.can_starve(),
+                    EngineErrorKind::NoSpace => self.lock().host_full,
+                    _ => false,
+                };
+                let beyond = self.plan.family == Family::Beyond && names_something(&error);
+                if !excused && !beyond {
                     self.wrong(format_args!("{when}: the site does not open: {:?}: {error}", error.kind));
-                } else {
-                    self.note(format_args!("the site does not open: {error}"));
                 }
-                self.site.end(life, false);
+                self.end_life(life, false);
                 None
             }
             None => None,
@@ -143,8 +148,17 @@ impl World {
     async fn compare_subset(&self, rng: &mut Rng, image: &SiteImage, contents: &Contents) {
         let media = self.plan.spec.media;
         let mut there = vec![true; media];
-        for _ in 0..rng.index(tolerance(media) + 1) {
-            there[rng.index(media)] = false;
+        if self.plan.victims.is_empty() {
+            for _ in 0..rng.index(tolerance(media) + 1) {
+                there[rng.index(media)] = false;
+            }
+        }
+        // What struck the victims may still lie hidden on them: others cannot be missed too.
+        for victim in &self.plan.victims {
+            there[*victim] = rng.coin();
+        }
+        if there.iter().filter(|there| **there).count() < media.min(2) {
+            return; // too few to take over
         }
         self.note(format_args!("recovery on {there:?}"));
         let site = Site::of(&self.control, self.plan.spec.clone(), image.clone());

@@ -177,16 +177,6 @@ impl Nemesis {
             }
         }
     }
-
-    /// Everything is sound from now on, and every medium there.
-    pub(super) fn stop(&self) {
-        for (medium, store) in self.world.site.stores().iter().enumerate() {
-            store.heal();
-            store.set_capacity(None);
-            store.set_gone(false);
-            self.world.site.set_wire(medium, LinkPolicy::default());
-        }
-    }
 }
 
 /// Messages of a bad network, none lost.
