@@ -52,6 +52,7 @@ impl Writer {
                 self.last_mac = header.mac;
                 return Ok(());
             }
+            tracing::warn!(?id, ?failures, "a batch was not taken: going on in a new segment");
             // Going on here would need the member that failed; the new segment starts at the same seq.
             self.segment = None;
             self.report(&failures)?;
@@ -107,6 +108,7 @@ impl Writer {
                 }
                 Err(failures) => failures,
             };
+            tracing::warn!(number, ?failures, "a segment was not taken");
             full |= failures.iter().any(|failure| failure.kind == CallErrorKind::NoSpace);
             self.shared.lock().give_up(self.shared.id(number), &members);
             self.report(&failures)?;
