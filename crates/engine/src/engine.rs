@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// Why the write buffer cannot be flushed now.
     pub(crate) stuck: Mutex<Option<EngineError>>,
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    /// The journal is taken over and its tail settled: writes may come.
+    pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
 }
@@ -159,6 +161,20 @@ impl Engine {
         self.shared.rt.spawn("reconcile a medium", Box::pin(task));
     }
 
+    /// Whether writes are taken: false while too few media are up to take the journal over.
+    pub fn is_writable(&self) -> bool {
+        self.shared.writable.load(Ordering::Acquire)
+    }
+
+    /// Why a change cannot be taken now.
+    pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
+        if self.is_writable() {
+            return Ok(());
+        }
+        let reason = || EngineError::new(EngineErrorKind::TooFewMedia, "the site serves reads only");
+        Err(self.shared.stuck_error().unwrap_or_else(reason))
+    }
+
     /// Whether the index still lacks containers that were there at the start.
     pub fn is_indexing(&self) -> bool {
         self.shared.indexing.load(Ordering::Relaxed)
@@ -203,6 +219,10 @@ impl Engine {
     /// When something could not be written; it stands in the journal and is found at the next start.
     pub async fn close(&self) -> Result<(), EngineError> {
         self.shared.lock().closed = true;
+        if !self.is_writable() {
+            self.shared.room_wake.notify_waiters();
+            return Ok(());
+        }
         let drained = self.drain().await;
         let checkpointed = match drained {
             Ok(()) => self.checkpoint().await,

@@ -1,9 +1,10 @@
 //! The metadata store's records in the journal, and the disks it knows of.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use journal::Entry;
+use journal::{Entry, JournalErrorKind};
 use meta::{Compare, Op, Persist, PersistError, Store, Table, Txn};
 use seal::Kind;
 use seam::BoxFuture;
@@ -18,6 +19,8 @@ use crate::state::Disk;
 const DISKS: Table = Table::new("disk");
 /// The number of the next disk.
 const NEXT_DISK: Table = Table::new("next-disk");
+/// Pause before a record that found too few media is written again.
+const RETRY: Duration = Duration::from_millis(500);
 /// Attempts at a transaction that others keep changing under our feet.
 const RACES_MAX: usize = 64;
 /// Most disks of a site.
@@ -59,10 +62,24 @@ impl Persist for JournalPersist {
             let mut unit = Vec::new();
             shared.sealer.seal(Kind::Meta, fingerprint, &record, &mut unit);
             let entry = Entry::Meta { fingerprint, unit: Bytes::from(unit) };
-            let append = shared.journal().map_err(|_| gone())?.append_control(vec![entry]);
-            let result = append.await.map_err(|_| gone())?;
+            loop {
+                let append = shared.journal().map_err(|_| gone())?.append_control(vec![entry.clone()]);
+                match append.await.map_err(|_| gone())? {
+                    Ok(_) => break,
+                    // The record may be found after a crash or not. Written again it is found once or twice, which is the
+                    // same; giving up would leave the store not knowing.
+                    Err(error)
+                        if error.kind != JournalErrorKind::Closed
+                            && error.kind != JournalErrorKind::Fenced =>
+                    {
+                        tracing::warn!(%error, "a metadata record waits for media or room");
+                        shared.rt.sleep(RETRY).await;
+                    }
+                    Err(error) => return Err(PersistError { reason: error.to_string() }),
+                }
+            }
             shared.flush_wake.notify_one();
-            result.map(|_| ()).map_err(|error| PersistError { reason: error.to_string() })
+            Ok(())
         })
     }
 }
@@ -77,6 +94,7 @@ impl Engine {
     /// # Errors
     /// When the metadata store does not take the transaction.
     pub async fn new_disk_id(&self) -> Result<DiskId, EngineError> {
+        self.check_writable()?;
         let meta = self.meta();
         let key = NEXT_DISK.key().number(0).end()?;
         for _ in 0..RACES_MAX {
@@ -108,6 +126,7 @@ impl Engine {
         create: &[(DiskId, u64)],
         remove: &[DiskId],
     ) -> Result<bool, EngineError> {
+        self.check_writable()?;
         let mut txn = txn;
         for (disk, bytes) in create {
             check_bytes(*bytes)?;
@@ -136,6 +155,7 @@ impl Engine {
     /// When the disk does not exist, the size is out of range or the change cannot be made durable.
     pub async fn resize(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
         check_bytes(bytes)?;
+        self.check_writable()?;
         let old = self.disk_bytes(disk);
         let old = old.ok_or_else(|| {
             EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))

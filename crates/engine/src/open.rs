@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use cache::Cache;
 use journal::{Journal, JournalConfig, LiveSegment, Recovered};
@@ -23,10 +24,15 @@ use crate::witness::WitnessState;
 
 /// Average bytes of a decoded map page.
 const PAGE_RAM_BYTES: u64 = 3072;
+/// Pause between attempts to take over.
+const RETRY: Duration = Duration::from_secs(1);
+/// Records of the tail written again at a time.
+const REAPPEND_RECORDS: usize = 256;
 
 impl Engine {
     /// Opens the site on the media that are there: recovers what the journal and the log hold, takes over in a new
-    /// incarnation, and makes the recovered tail durable before it returns.
+    /// incarnation, and makes the recovered tail durable before it returns. With too few media for that it serves reads
+    /// only, and takes over when media come back.
     ///
     /// # Errors
     /// [`EngineErrorKind::Lost`] when acknowledged data is on none of the media that are there; the error names it.
@@ -48,12 +54,73 @@ impl Engine {
         shared.pool.load_rows(&story.rows);
         engine.load(story, next_seq).await?;
         shared.pool.refresh_space().await;
-        engine.take_over(&deps, next_seq, recovered.as_ref()).await?;
-        engine.settle_tail().await?;
-        let flusher = engine.clone();
-        shared.rt.spawn("flusher", Box::pin(flusher.run_flusher()));
-        engine.clean_up(&deps, recovered.as_ref());
+        let opening = Opening { deps, first_seq: next_seq, recovered };
+        match engine.begin(&opening).await {
+            Ok(()) => {}
+            Err(error) if is_passing(&error) => engine.read_only(opening, error),
+            Err(error) => return Err(error),
+        }
         Ok(engine)
+    }
+
+    /// Takes over the journal and settles its tail; from then on the engine takes writes.
+    async fn begin(&self, opening: &Opening) -> Result<(), EngineError> {
+        if self.shared.journal.get().is_none() {
+            self.take_over(opening).await?;
+        }
+        self.settle_tail().await?;
+        self.shared.set_stuck(None);
+        self.shared.writable.store(true, Ordering::Release);
+        let flusher = self.clone();
+        self.shared.rt.spawn("flusher", Box::pin(flusher.run_flusher()));
+        self.clean_up(opening);
+        Ok(())
+    }
+
+    /// Serves reads while too few media are up, or no room is left, to take over; tries again until it can.
+    fn read_only(&self, opening: Opening, error: EngineError) {
+        tracing::error!(%error, "reads only: the journal cannot be taken over yet");
+        self.shared.set_stuck(Some(error));
+        let engine = self.clone();
+        let task = async move {
+            loop {
+                engine.shared.rt.sleep(RETRY).await;
+                if engine.shared.lock().closed {
+                    return;
+                }
+                match engine.begin_again(&opening).await {
+                    Ok(()) => return,
+                    Err(error) => engine.shared.set_stuck(Some(error)),
+                }
+            }
+        };
+        self.shared.rt.spawn("take over", Box::pin(task));
+    }
+
+    /// [`Engine::begin`], when the media that are there now tell the same story as those at the start did.
+    async fn begin_again(&self, opening: &Opening) -> Result<(), EngineError> {
+        self.shared.pool.refresh_space().await;
+        if self.shared.journal.get().is_none() {
+            let up: Vec<MediumId> = self
+                .shared
+                .pool
+                .health()
+                .iter()
+                .filter(|health| health.up)
+                .map(|health| health.medium)
+                .collect();
+            let lost = |reason: String| EngineError::new(EngineErrorKind::Lost, reason);
+            let witness = opening.deps.witness.load().await.map_err(lost)?;
+            let key = self.shared.sealer.journal_key();
+            let again = journal::recover(&*opening.deps.transport, &up, key, witness.last).await;
+            let next = again.map_err(|error| lost(error.to_string()))?.map_or(Seq(1), |found| found.next_seq);
+            if next != opening.first_seq {
+                return Err(lost(
+                    "the media that came back hold more of the journal: restart to take it in".to_owned(),
+                ));
+            }
+        }
+        self.begin(opening).await
     }
 
     /// Maps, metadata and write buffer, as the journal tells them.
@@ -110,12 +177,7 @@ impl Engine {
     }
 
     /// Opens the stream of this incarnation. From its first start record on, the old stream is history.
-    async fn take_over(
-        &self,
-        deps: &Deps,
-        first_seq: Seq,
-        recovered: Option<&Recovered>,
-    ) -> Result<(), EngineError> {
+    async fn take_over(&self, opening: &Opening) -> Result<(), EngineError> {
         let shared = &self.shared;
         let config = JournalConfig {
             epoch: shared.epoch,
@@ -124,12 +186,13 @@ impl Engine {
             segment_bytes: shared.config.segment_bytes,
             batch_bytes: shared.config.batch_bytes,
             segments_max: shared.config.segments_max as usize,
-            first_seq,
-            inherited: recovered.map(inherited).unwrap_or_default(),
+            first_seq: opening.first_seq,
+            inherited: opening.recovered.as_ref().map(inherited).unwrap_or_default(),
         };
         let sink = Arc::new(EngineSink { shared: Arc::downgrade(shared) });
         let pool = Arc::new(shared.pool.clone());
-        let journal = Journal::open(shared.rt.clone(), deps.transport.clone(), pool, sink, config).await?;
+        let journal =
+            Journal::open(shared.rt.clone(), opening.deps.transport.clone(), pool, sink, config).await?;
         let _ = shared.journal.set(journal);
         Ok(())
     }
@@ -148,29 +211,36 @@ impl Engine {
         let Err(error) = flushed else { return Ok(()) };
         tracing::warn!(%error, "the recovered tail does not go into containers: writing it to the journal again");
         let journal = self.shared.journal()?;
-        let entries = self.shared.lock().take_buffer();
+        let (old, entries) = {
+            let mut state = self.shared.lock();
+            state.freeze();
+            (state.frozen.len(), state.frozen_entries())
+        };
         let first = journal.next_seq();
-        for entry in entries {
-            match journal.append(vec![entry]).await {
-                Ok(result) => result?,
-                Err(_) => return Err(gone()),
-            };
+        for some in entries.chunks(REAPPEND_RECORDS) {
+            journal.append(some.to_vec()).await.map_err(|_| gone())??;
         }
-        // The old segments hold nothing now that is not here too: the next start record says so.
-        self.shared.lock().covered = first;
+        {
+            // The old segments hold nothing now that is not here too: the next start record says so.
+            let mut state = self.shared.lock();
+            let dropped: u64 = state.frozen.drain(..old).map(|generation| generation.ram_bytes).sum();
+            state.buffered_bytes -= dropped;
+            state.covered = first;
+        }
         journal.rotate().await.map_err(|_| gone())??;
         journal.trim(first);
         Ok(())
     }
 
     /// In the background: old segments, fragments without a commit, the index.
-    fn clean_up(&self, deps: &Deps, recovered: Option<&Recovered>) {
+    fn clean_up(&self, opening: &Opening) {
         let engine = self.clone();
-        let transport = deps.transport.clone();
+        let recovered = opening.recovered.as_ref();
+        let transport = opening.deps.transport.clone();
         let segments = recovered.map(|recovered| recovered.segments.clone()).unwrap_or_default();
         let keep: Vec<SegmentId> =
             recovered.map(|r| r.live.iter().map(LiveSegment::id).collect()).unwrap_or_default();
-        let media = deps.up.clone();
+        let media = opening.deps.up.clone();
         self.shared.indexing.store(true, Ordering::Relaxed);
         let task = async move {
             let old = segments.into_iter().filter(|(_, id)| !keep.contains(id));
@@ -218,6 +288,18 @@ impl Engine {
     }
 }
 
+/// What opening knows until the journal is taken over.
+struct Opening {
+    deps: Deps,
+    first_seq: Seq,
+    recovered: Option<Recovered>,
+}
+
+/// Whether media coming back, or room, would mend it.
+fn is_passing(error: &EngineError) -> bool {
+    matches!(error.kind, EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace)
+}
+
 fn gone() -> EngineError {
     EngineError::new(EngineErrorKind::Closed, "the journal is gone")
 }
@@ -246,6 +328,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         room_wake: Notify::new(),
         stuck: Mutex::new(None),
         checkpointing: tokio::sync::Mutex::new(()),
+        writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
     })

@@ -97,13 +97,10 @@ impl State {
         self.frozen.push_back(Arc::new(generation));
     }
 
-    /// Empties the write buffer: its contents as records, oldest first.
-    pub(crate) fn take_buffer(&mut self) -> Vec<Entry> {
-        let active = std::mem::take(&mut self.active);
-        let frozen = std::mem::take(&mut self.frozen);
-        self.buffered_bytes = 0;
+    /// The frozen generations as records, oldest first.
+    pub(crate) fn frozen_entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for generation in frozen.iter().map(Arc::as_ref).chain([&active]) {
+        for generation in self.frozen.iter().map(Arc::as_ref) {
             for (disk, overlay) in &generation.disks {
                 let disk = *disk;
                 // Points in a hole's range came after it.

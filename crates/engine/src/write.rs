@@ -19,6 +19,7 @@ impl Engine {
     /// happened, in part or whole.
     pub async fn write(&self, disk: DiskId, offset: u64, data: &[u8]) -> Result<(), EngineError> {
         self.shared.lock().check(disk, offset, data.len() as u64)?;
+        self.check_writable()?;
         let head = (offset.next_multiple_of(BLOCK_U64) - offset).min(data.len() as u64) as usize;
         let (first, rest) = data.split_at(head);
         let (whole, last) = rest.split_at(rest.len() / BLOCK * BLOCK);
@@ -111,6 +112,7 @@ impl Engine {
         exact: bool,
     ) -> Result<(), EngineError> {
         self.shared.lock().check(disk, offset, length)?;
+        self.check_writable()?;
         let end = offset + length;
         let disk_end = self.disk_bytes(disk).unwrap_or(end);
         let first = offset.div_ceil(BLOCK_U64);
