@@ -173,6 +173,7 @@ impl State {
             self.release(last.id());
         }
         self.live.push(segment);
+        tracing::debug!(id = ?segment.id(), ?members, live = self.live.len(), "the journal goes on in a segment");
         self.segments.push((segment.id(), members.to_vec()));
         self.current = Some(segment.id());
     }
