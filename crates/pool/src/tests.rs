@@ -1,6 +1,7 @@
 //! Goal: what was written is read, whatever up to m media or fragments do; what cannot be read is named; nothing is
-//! left behind. Model: real data nodes on simulated disks, a transport that follows a script, the bytes written.
+//! left behind. Model: the real data nodes on disks in memory, a transport that follows a script, the bytes written.
 
+mod bench;
 mod geometry;
 mod loss;
 mod property;

@@ -1,4 +1,4 @@
-//! A site: data nodes on simulated disks, the script before them, and the pool.
+//! A site: data nodes on disks in memory, the script before them, and the pool.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use container::{Builder, FragmentHeader, UnitKind, header_bytes};
 use data::{LocalTransport, MediumNode, Params, Superblock};
+use media::Medium;
 use proto::{CallError, Request, Response, Transport};
 use seal::{Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
 use seam::{Rt, Runtime};
-use sim::{Limits, Rng, SimRuntime, SimStore, Simulation};
 use units::{ContainerId, Fingerprint, Incarnation, MediumId, PAGE, PageBuf, SiteId};
 
+use super::bench::{Bench, Disk, Random};
 use super::script::Script;
 use crate::stripe::lock;
 use crate::{Pool, PoolError, PoolErrorKind, Stripe, Written};
@@ -63,10 +64,9 @@ impl Kept {
 }
 
 pub(super) struct Site {
-    pub(super) sim: Simulation,
-    pub(super) rt: Arc<SimRuntime>,
+    pub(super) rt: Arc<Bench>,
     pub(super) ids: Vec<MediumId>,
-    pub(super) stores: Vec<SimStore>,
+    pub(super) disks: Vec<Arc<Disk>>,
     nodes: Vec<Arc<MediumNode>>,
     pub(super) local: Arc<LocalTransport>,
     pub(super) script: Arc<Script>,
@@ -74,7 +74,7 @@ pub(super) struct Site {
     pub(super) sealer: Sealer,
     pub(super) next: AtomicU32,
     pub(super) abandoned: Mutex<Vec<u32>>,
-    rng: Mutex<Rng>,
+    random: Mutex<Random>,
 }
 
 /// The site of `media` media.
@@ -84,16 +84,14 @@ pub(super) fn site(media: usize) -> Site {
 
 /// The site of media with so much room for fragments each.
 pub(super) fn site_of(data_bytes: &[u64]) -> Site {
-    let sim = Simulation::new(1, Limits::default());
-    let rt = sim.process("node");
+    let rt = Arc::new(Bench::new());
     let ids: Vec<MediumId> = (0..data_bytes.len()).map(medium_id).collect();
     let local = Arc::new(LocalTransport::new(rt.clone()));
     let script = Arc::new(Script::new(local.clone(), rt.clone()));
-    let mut stores = Vec::new();
+    let mut disks = Vec::new();
     let mut nodes = Vec::new();
     for (id, bytes) in ids.iter().zip(data_bytes) {
-        let store = SimStore::new(&sim, &format!("{id}"), metadata_bytes() + bytes);
-        let medium = Arc::new(store.open(rt.clone()).unwrap());
+        let disk = Disk::new(&rt, &format!("{id}"), metadata_bytes() + bytes);
         let ring = KeyRing::for_tests(1);
         let keys = WrappedKeys::by_key_file(
             &ring,
@@ -101,26 +99,23 @@ pub(super) fn site_of(data_bytes: &[u64]) -> Site {
             &RecoveryKey::from_bytes([2; 32]),
             &[3; 40],
         );
-        let medium_bytes = store.len();
+        let medium_bytes = disk.len();
         let superblock =
             Superblock { generation: 1, site: SITE, medium: *id, medium_bytes, params: params(), keys };
-        let node = sim
-            .run_until(async {
-                data::format(&*medium, &superblock).await.unwrap();
-                Arc::new(data::open(medium, SITE).await.unwrap())
-            })
-            .unwrap();
+        let node = rt.run(async {
+            data::format(&*disk, &superblock).await.unwrap();
+            Arc::new(data::open(disk.clone(), SITE).await.unwrap())
+        });
         local.attach(node.clone());
         nodes.push(node);
-        stores.push(store);
+        disks.push(disk);
     }
     let pool = Pool::new(rt.clone(), script.clone(), &ids, &ids, CONTAINER_BYTES);
     Site {
-        rng: Mutex::new(Rng::new(1, "contents")),
-        sim,
+        random: Mutex::new(Random(7)),
         rt,
         ids,
-        stores,
+        disks,
         nodes,
         local,
         script,
@@ -136,9 +131,15 @@ fn metadata_bytes() -> u64 {
     data::Layout::new(params(), large).unwrap().data
 }
 
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.rt.end();
+    }
+}
+
 impl Site {
     pub(super) fn run<F: Future>(&self, work: F) -> F::Output {
-        self.sim.run_until(work).unwrap()
+        self.rt.run(work)
     }
 
     /// Lets everything in the background come to its end.
@@ -159,7 +160,7 @@ impl Site {
         let mut left = bytes;
         while left > 0 {
             let mut unit = vec![0; left.min(3000)];
-            lock(&self.rng).fill(&mut unit);
+            lock(&self.random).fill(&mut unit);
             builder.add(UnitKind::Data, Fingerprint::default(), &unit);
             left -= unit.len();
         }
@@ -282,17 +283,17 @@ impl Site {
     /// Makes a fragment bad; `page` says where in its payload.
     pub(super) fn spoil_page(&self, kept: &Kept, index: usize, bad: Bad, page: u64) {
         let medium = kept.stripe.members[index];
-        let store = &self.stores[self.number(medium)];
+        let disk = &self.disks[self.number(medium)];
         match bad {
             Bad::Down => self.take(medium),
             Bad::Missing => {
                 self.run(self.direct(medium, Request::FragmentFree(vec![kept.id()]))).unwrap();
             }
-            Bad::Header => store.flip_bit((self.place(kept, index) + 30) * 8),
-            Bad::Flipped => store.flip_bit((self.payload_place(kept, index) + page * PAGE as u64 + 99) * 8),
+            Bad::Header => disk.flip(self.place(kept, index) + 30),
+            Bad::Flipped => disk.flip(self.payload_place(kept, index) + page * PAGE as u64 + 99),
             Bad::Unreadable => {
                 let start = self.payload_place(kept, index) + page * PAGE as u64;
-                store.spoil(start..start + PAGE as u64);
+                disk.spoil(start..start + PAGE as u64);
             }
             Bad::Wrong => self.falsify(kept, index),
         }
@@ -314,15 +315,18 @@ impl Site {
         });
     }
 
-    /// Where the header of a fragment lies on its store: of several copies the newest.
+    /// Where the header of a fragment lies on its disk: of several copies the newest.
     fn place(&self, kept: &Kept, index: usize) -> u64 {
-        let image = self.stores[self.number(kept.stripe.members[index])].image();
-        let header_at = |(offset, page): (u64, &[u8; PAGE])| {
-            let header = FragmentHeader::decode(page).ok()?;
-            let same = header.container == kept.id() && usize::from(header.index) == index;
-            same.then_some((header.allocation, offset))
-        };
-        image.nonzero_pages().filter_map(header_at).max().expect("the fragment is on its medium").1
+        let mut newest = None;
+        self.disks[self.number(kept.stripe.members[index])].each_page(|offset, page| {
+            if let Ok(header) = FragmentHeader::decode(page)
+                && header.container == kept.id()
+                && usize::from(header.index) == index
+            {
+                newest = newest.max(Some((header.allocation, offset)));
+            }
+        });
+        newest.expect("the fragment is on its medium").1
     }
 
     fn payload_place(&self, kept: &Kept, index: usize) -> u64 {
