@@ -102,21 +102,44 @@ impl Engine {
             if pressed && state.frozen.is_empty() {
                 state.freeze();
             }
-            let covered = state.covered;
-            let next = state.frozen.front().cloned();
-            if next.is_none() && pressed {
-                // Nothing is buffered: the journal holds only what is covered.
-                drop(state);
-                self.shared.journal()?.trim(covered);
-            }
-            next
+            state.frozen.front().cloned()
         };
-        let Some(generation) = generation else { return Ok(false) };
+        let Some(generation) = generation else {
+            if pressed {
+                self.relieve_journal().await?;
+            }
+            return Ok(false);
+        };
         self.flush_generation(&generation).await?;
         let covered = self.shared.lock().covered;
         self.shared.journal()?.trim(covered);
         self.shared.pool.refresh_space().await;
         Ok(true)
+    }
+
+    /// The journal fills up and no write is buffered: metadata, commits and checkpoints fill it. The next start record
+    /// tells what they say, so the segments before it go.
+    async fn relieve_journal(&self) -> Result<(), EngineError> {
+        let (before, covered) = {
+            let mut state = self.shared.lock();
+            if !state.active.is_empty() || !state.frozen.is_empty() {
+                return Ok(());
+            }
+            let before = state.covered;
+            state.covered = state.next_seq;
+            (before, state.covered)
+        };
+        let journal = self.shared.journal()?;
+        let gone = || EngineError::new(EngineErrorKind::Closed, "the journal is gone");
+        if let Err(error) = journal.rotate().await.map_err(|_| gone())? {
+            let mut state = self.shared.lock();
+            if state.covered == covered {
+                state.covered = before;
+            }
+            return Err(error.into());
+        }
+        journal.trim(covered);
+        Ok(())
     }
 
     async fn flush_generation(&self, generation: &Arc<Generation>) -> Result<(), EngineError> {

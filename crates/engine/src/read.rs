@@ -101,13 +101,13 @@ impl Engine {
                     out[place].copy_from_slice(&plain);
                 }
                 Source::Stored(fingerprint, address) => {
-                    self.from_cache(out, &mut wanted, (i, fingerprint, address))
+                    self.take_cached(out, &mut wanted, (i, fingerprint, address))
                 }
                 Source::Tree => {
                     let lba = Lba(first.0 + i as u64);
                     let found = lookup(&PageStore(&self.shared), root.as_ref(), lba).await?;
                     if let Some((fingerprint, address)) = found {
-                        self.from_cache(out, &mut wanted, (i, fingerprint, address));
+                        self.take_cached(out, &mut wanted, (i, fingerprint, address));
                     }
                 }
             }
@@ -115,7 +115,7 @@ impl Engine {
         self.fetch(wanted, out).await
     }
 
-    fn from_cache(&self, out: &mut [u8], wanted: &mut Vec<Wanted>, want: Wanted) {
+    fn take_cached(&self, out: &mut [u8], wanted: &mut Vec<Wanted>, want: Wanted) {
         match self.shared.blocks.get(&want.1) {
             Some(block) if block.len() == BLOCK => {
                 out[want.0 * BLOCK..(want.0 + 1) * BLOCK].copy_from_slice(&block)

@@ -102,7 +102,7 @@ pub fn decode_page(
         .map(|(i, (name, address))| {
             let mut fingerprint = Fingerprint::default();
             fingerprint.0.copy_from_slice(name);
-            let blocks = counts.chunks_exact(8).nth(i).map_or(1, |raw| number(raw));
+            let blocks = counts.chunks_exact(8).nth(i).map_or(1, number);
             Entry { fingerprint, place: Place::Stored(address), blocks }
         })
         .collect();
