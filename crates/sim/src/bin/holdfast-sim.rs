@@ -51,7 +51,8 @@ fn main() -> ExitCode {
         Promise::Beyond => Family::Beyond,
     });
     if arguments.trace {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().init();
+        let format = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+        format.with_writer(std::io::stderr).without_time().with_ansi(false).init();
     }
     let (from, count) = arguments.seed.map_or((arguments.from, arguments.seeds), |seed| (seed, 1));
     let next = AtomicU64::new(0);

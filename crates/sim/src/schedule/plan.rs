@@ -196,6 +196,6 @@ fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
         block_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
         page_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
         overlay_entries_max: [32, 256, 100_000][rng.index(3)],
-        commits_max: [4, 8, 32][rng.index(3)],
+        commits_max: [16, 24, 64][rng.index(3)],
     }
 }
