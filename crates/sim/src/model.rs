@@ -223,11 +223,42 @@ impl Model {
         bytes: &[u8],
         now: Duration,
     ) -> Result<(), Box<Violation>> {
+        self.check(read, (disk, first), bytes, now, true)
+    }
+
+    /// As [`Model::check_read`], but learns nothing: a site that could not make sure of its last writes yet may
+    /// show them later.
+    ///
+    /// # Errors
+    /// As [`Model::check_read`].
+    ///
+    /// # Panics
+    /// As [`Model::check_read`].
+    pub fn check_unsettled(
+        &mut self,
+        read: ReadId,
+        disk: DiskId,
+        first: Lba,
+        bytes: &[u8],
+        now: Duration,
+    ) -> Result<(), Box<Violation>> {
+        self.check(read, (disk, first), bytes, now, false)
+    }
+
+    fn check(
+        &mut self,
+        read: ReadId,
+        (disk, first): (DiskId, Lba),
+        bytes: &[u8],
+        now: Duration,
+        learn: bool,
+    ) -> Result<(), Box<Violation>> {
         assert!(bytes.len().is_multiple_of(BLOCK), "a read is judged in whole blocks");
         self.reads.remove(&read.stamp);
         let end = self.tick();
         let mut blocks = (first.0..).zip(bytes.chunks_exact(BLOCK));
-        blocks.try_for_each(|(lba, block)| self.check_block(&read, (disk, Lba(lba)), block, (end, now)))
+        blocks
+            .try_for_each(|(lba, block)| self.check_block(&read, (disk, Lba(lba)), block, (end, now), learn))
     }
 
     fn check_block(
@@ -236,12 +267,17 @@ impl Model {
         key: (DiskId, Lba),
         bytes: &[u8],
         ended: (Stamp, Duration),
+        learn: bool,
     ) -> Result<(), Box<Violation>> {
         let hash = hash(bytes);
         let oldest_read = self.oldest_read();
         let wrong = match self.blocks.get_mut(&key) {
             None if hash == self.zero => return Ok(()),
             None => Wrong::NeverWritten,
+            Some(block) if !learn => match block.explain(hash, read.stamp) {
+                Ok(_) => return Ok(()),
+                Err(wrong) => wrong,
+            },
             Some(block) => match block.read(hash, read.stamp, ended.0) {
                 Ok(()) => {
                     block.prune(oldest_read);

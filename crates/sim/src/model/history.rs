@@ -136,8 +136,8 @@ impl Block {
         }
     }
 
-    /// Judges a read that began at `start` and ended at `end`, and learns from it.
-    pub(super) fn read(&mut self, hash: u128, start: Stamp, end: Stamp) -> Result<(), Wrong> {
+    /// The writes that explain a read that began at `start`: at least one.
+    pub(super) fn explain(&self, hash: u128, start: Stamp) -> Result<Vec<usize>, Wrong> {
         let candidates: Vec<usize> = (0..self.writes.len())
             .filter(|&index| self.writes[index].hash == hash && self.writes[index].dead >= start)
             .collect();
@@ -145,6 +145,12 @@ impl Block {
             let known = self.writes.iter().any(|write| write.hash == hash);
             return Err(if known { Wrong::Superseded } else { Wrong::NeverWritten });
         }
+        Ok(candidates)
+    }
+
+    /// Judges a read that began at `start` and ended at `end`, and learns from it.
+    pub(super) fn read(&mut self, hash: u128, start: Stamp, end: Stamp) -> Result<(), Wrong> {
+        let candidates = self.explain(hash, start)?;
         let newest = candidates.iter().map(|&index| self.writes[index].latest.min(end)).fold(0, Stamp::max);
         if let [only] = candidates[..] {
             let write = &mut self.writes[only];

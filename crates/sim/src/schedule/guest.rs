@@ -118,6 +118,7 @@ impl Guest {
         let stretch = if self.rng.chance(700_000) { self.blocks(bytes) } else { self.bytes(bytes) };
         let patience = self.patience();
         self.log("read", stretch);
+        let settled = serving.engine.is_writable();
         let (read, disk) = (self.world.lock().model.begin_read(self.world.now()), self.disk);
         let answer = self.world.ask(serving, patience, |engine| {
             Box::pin(async move { engine.read(disk, stretch.start, stretch.length() as usize).await })
@@ -132,7 +133,13 @@ impl Guest {
                 }
                 let to_the_end = stretch.end == bytes && shared.disks[&disk].is_steady(bytes);
                 let (first, whole) = whole_blocks(stretch, &found, to_the_end);
-                let verdict = shared.model.check_read(read, disk, Lba(first), &whole, now);
+                // A site that serves reads only may show the last writes before a crash later.
+                let settled = settled && serving.engine.is_writable();
+                let verdict = if settled {
+                    shared.model.check_read(read, disk, Lba(first), &whole, now)
+                } else {
+                    shared.model.check_unsettled(read, disk, Lba(first), &whole, now)
+                };
                 drop(shared);
                 if let Err(violation) = verdict {
                     self.world.wrong(violation);

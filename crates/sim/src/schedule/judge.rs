@@ -115,6 +115,17 @@ impl World {
         };
         // Long enough for retries, repairs put off, and late messages.
         self.rt.sleep(SETTLE).await;
+        let (life, engine) = if engine.is_writable() {
+            (life, engine)
+        } else {
+            self.note(format_args!("reads only: the site is started again"));
+            self.end_life(life, false);
+            let Some(open) = self.open("with all media there").await else { return };
+            open
+        };
+        if !engine.is_writable() && self.plan.family == Family::Within {
+            self.wrong("all media are there, and the site serves reads only");
+        }
         let first = read_all(self, &life, &engine).await;
         if self.plan.family == Family::Beyond {
             self.judge_beyond(&first);

@@ -207,7 +207,8 @@ impl World {
             EngineErrorKind::NotFound => found.is_none_or(|disk| disk.leaving),
             EngineErrorKind::Invalid => found
                 .is_some_and(|disk| disk.bytes < end || disk.shrinking_to.is_some_and(|bytes| bytes < end)),
-            EngineErrorKind::NoSpace => writes && (self.plan.small || shared.host_full),
+            // Without room below there may be no place for a journal segment either.
+            EngineErrorKind::NoSpace => shared.host_full || writes && self.plan.small,
             EngineErrorKind::TooFewMedia => self.plan.can_starve(),
             _ => false,
         }
