@@ -62,7 +62,7 @@ impl Engine {
         let cut = self.cut();
         let merged = self.merge_all().await?;
         let meta_before = self.shared.lock().meta.last().map(|(seq, ..)| *seq);
-        let meta = self.shared.meta.get().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
+        let meta = self.shared.embedded().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
         let meta_before = meta_before.unwrap_or(Seq(0));
         let mut roots: Vec<(DiskId, Root)> = Vec::new();
         for (disk, root, _) in &merged {

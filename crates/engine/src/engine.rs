@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) incarnation: Incarnation,
     pub(crate) pool: Pool,
     pub(crate) journal: OnceLock<Journal>,
-    pub(crate) meta: OnceLock<Arc<meta::Embedded>>,
+    pub(crate) meta: Mutex<Option<Arc<meta::Embedded>>>,
     pub(crate) state: Mutex<State>,
     pub(crate) ranges: Ranges,
     pub(crate) blocks: BlockCache,
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// The metadata store.
     pub fn meta(&self) -> Arc<dyn meta::Store> {
-        self.shared.meta.get().expect("an open engine has its metadata store").clone()
+        self.shared.embedded().expect("an open engine has its metadata store")
     }
 
     /// The pool below.
@@ -156,6 +156,10 @@ impl Engine {
     pub fn medium_returned(&self, medium: MediumId) {
         self.shared.pool.restore(medium);
         self.shared.flush_wake.notify_one();
+        if !self.is_writable() {
+            // What is committed is certain only when the journal is taken over; that looks at all media then.
+            return;
+        }
         let engine = self.clone();
         let task = async move { engine.reconcile(&[medium]).await };
         self.shared.rt.spawn("reconcile a medium", Box::pin(task));
@@ -236,6 +240,10 @@ impl Engine {
 }
 
 impl Shared {
+    pub(crate) fn embedded(&self) -> Option<Arc<meta::Embedded>> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn stuck_error(&self) -> Option<EngineError> {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

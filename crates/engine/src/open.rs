@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// Serves reads while too few media are up, or no room is left, to take over; tries again until it can.
-    fn read_only(&self, opening: Opening, error: EngineError) {
+    fn read_only(&self, mut opening: Opening, error: EngineError) {
         tracing::error!(%error, "reads only: the journal cannot be taken over yet");
         self.shared.set_stuck(Some(error));
         let engine = self.clone();
@@ -88,7 +88,7 @@ impl Engine {
                 if engine.shared.lock().closed {
                     return;
                 }
-                match engine.begin_again(&opening).await {
+                match engine.begin_again(&mut opening).await {
                     Ok(()) => return,
                     Err(error) => engine.shared.set_stuck(Some(error)),
                 }
@@ -97,30 +97,30 @@ impl Engine {
         self.shared.rt.spawn("take over", Box::pin(task));
     }
 
-    /// [`Engine::begin`], when the media that are there now tell the same story as those at the start did.
-    async fn begin_again(&self, opening: &Opening) -> Result<(), EngineError> {
+    /// [`Engine::begin`], with the story that the media that are there now tell: those that came back may hold more of
+    /// the journal than those at the start did.
+    async fn begin_again(&self, opening: &mut Opening) -> Result<(), EngineError> {
         self.shared.pool.refresh_space().await;
         if self.shared.journal.get().is_none() {
-            let up: Vec<MediumId> = self
-                .shared
-                .pool
-                .health()
-                .iter()
-                .filter(|health| health.up)
-                .map(|health| health.medium)
-                .collect();
             let lost = |reason: String| EngineError::new(EngineErrorKind::Lost, reason);
             let witness = opening.deps.witness.load().await.map_err(lost)?;
             let key = self.shared.sealer.journal_key();
-            let again = journal::recover(&*opening.deps.transport, &up, key, witness.last).await;
-            let next = again.map_err(|error| lost(error.to_string()))?.map_or(Seq(1), |found| found.next_seq);
-            if next != opening.first_seq {
-                return Err(lost(
-                    "the media that came back hold more of the journal: restart to take it in".to_owned(),
-                ));
+            let again = journal::recover(&*opening.deps.transport, &self.up(), key, witness.last).await;
+            let mut again = again.map_err(|error| lost(error.to_string()))?;
+            let next_seq = again.as_ref().map_or(Seq(1), |found| found.next_seq);
+            if next_seq > opening.first_seq {
+                let story = again.as_mut().map(Story::of).unwrap_or_default();
+                self.shared.pool.load_rows(&story.rows);
+                self.load(story, next_seq).await?;
+                (opening.first_seq, opening.recovered) = (next_seq, again);
             }
         }
         self.begin(opening).await
+    }
+
+    fn up(&self) -> Vec<MediumId> {
+        let health = self.shared.pool.health();
+        health.iter().filter(|health| health.up).map(|health| health.medium).collect()
     }
 
     /// Maps, metadata and write buffer, as the journal tells them.
@@ -153,7 +153,7 @@ impl Engine {
         for (disk, bytes) in disks(&meta).await? {
             state.disks.insert(disk, Disk { bytes, ..Disk::default() });
         }
-        let _ = shared.meta.set(meta);
+        *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
         if let Some(body) = body {
             state.totals = body.totals;
             for (disk, root) in body.roots {
@@ -240,7 +240,7 @@ impl Engine {
         let segments = recovered.map(|recovered| recovered.segments.clone()).unwrap_or_default();
         let keep: Vec<SegmentId> =
             recovered.map(|r| r.live.iter().map(LiveSegment::id).collect()).unwrap_or_default();
-        let media = opening.deps.up.clone();
+        let media = self.up();
         self.shared.indexing.store(true, Ordering::Relaxed);
         let task = async move {
             let old = segments.into_iter().filter(|(_, id)| !keep.contains(id));
@@ -316,7 +316,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         incarnation: Incarnation(seam::random_u64(&*deps.rt)),
         pool,
         journal: OnceLock::new(),
-        meta: OnceLock::new(),
+        meta: Mutex::new(None),
         state: Mutex::default(),
         ranges: Ranges::default(),
         blocks: cache::block_cache(config.block_cache_bytes),
