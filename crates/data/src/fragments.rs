@@ -8,6 +8,15 @@ use units::{ContainerId, PAGE, PageBuf, PageSlice, crc32c};
 use crate::node::MediumNode;
 use crate::table::{CHANGES_PER_PAGE, Change, Extent, FragmentKey};
 
+/// A fragment that is on its way.
+struct Entered {
+    extent: Extent,
+    /// An older copy stands until this one is durable.
+    supersedes: bool,
+    /// Where its log page goes, and the page.
+    log: Option<(u64, PageSlice)>,
+}
+
 impl MediumNode {
     pub(crate) async fn fragment_write(
         &self,
@@ -16,81 +25,108 @@ impl MediumNode {
         replace: bool,
     ) -> Result<Response, CallError> {
         let sane = header.payload_bytes() == payload.len()
-            && !payload.is_empty()
-            && header.members.get(usize::from(header.index)) == Some(&self.id);
+            && header.members.get(usize::from(header.index)) == Some(&self.id)
+            && FragmentHeader::decode(&header.encode()).as_ref() == Ok(&header);
         if !sane {
             return Err(
                 self.error(CallErrorKind::Invalid, "the fragment's header does not match the request")
             );
         }
         let key = (header.container, header.index);
+        let replace = replace || !self.is_answered(key).await;
         self.log_room().await?;
-        let Some((extent, older, log)) = self.enter(key, payload.len() as u32, replace)? else {
+        let Some(Entered { extent, supersedes, log }) = self.enter(key, payload.len() as u32, replace)?
+        else {
             return Ok(Response::Done);
         };
         header.allocation = extent.allocation;
-        let result = self.write_fragment(extent, &header, payload, log).await;
-        let mut state = self.lock();
-        state.pending.retain(|pending| *pending != key);
-        match result {
-            Ok(()) => {
-                if let Some(older) = older {
-                    state.table.release(older);
-                }
-                Ok(Response::Done)
-            }
+        let written = self.write_fragment(extent, &header, payload, log).await;
+        let result = match written.map_err(|error| self.media_error(&error)) {
+            Ok(()) if supersedes => self.supersede(key, extent).await,
             Err(error) => {
-                // The log page may have landed; a newer allocation of the extent overrules it.
-                state.table.remove(&key);
-                state.table.release(extent);
-                if let Some(older) = older {
-                    state.table.insert(key, older);
+                // A log page may have landed; a newer allocation of the extent overrules it.
+                let mut state = self.lock();
+                if !supersedes {
+                    state.table.remove(&key);
                 }
-                Err(self.media_error(&error))
+                state.table.release(extent);
+                Err(error)
             }
+            done => done,
+        };
+        self.lock().pending.retain(|pending| *pending != key);
+        result.map(|()| Response::Done)
+    }
+
+    /// Whether a copy that is there may answer a write. One found at the start may be in the table without having
+    /// landed: the node went down before it answered.
+    async fn is_answered(&self, key: FragmentKey) -> bool {
+        let found = {
+            let state = self.lock();
+            state.table.get(&key).filter(|extent| extent.allocation < state.first_allocation)
+        };
+        match found {
+            Some(extent) => self.fragment_read(key, 0, extent.payload, true).await.is_ok(),
+            None => true,
         }
     }
 
-    /// Takes an extent and enters the fragment; `None` when it is there already.
-    #[allow(clippy::type_complexity)] // used in one place
-    fn enter(
-        &self,
-        key: FragmentKey,
-        payload: u32,
-        replace: bool,
-    ) -> Result<Option<(Extent, Option<Extent>, (u64, PageSlice))>, CallError> {
+    /// Takes an extent and enters the fragment; `None` when it is there already. One that supersedes an older copy
+    /// is entered when it is durable.
+    fn enter(&self, key: FragmentKey, payload: u32, replace: bool) -> Result<Option<Entered>, CallError> {
         let mut state = self.lock();
         if state.pending.contains(&key) {
             return Err(self.error(CallErrorKind::Unreachable, "the fragment is still being written"));
         }
-        if state.table.get(&key).is_some() && !replace {
+        let supersedes = state.table.get(&key).is_some();
+        if supersedes && !replace {
             return Ok(None);
         }
         let extent = state
             .table
             .allocate(payload)
             .ok_or_else(|| self.error(CallErrorKind::NoSpace, "no free extent is large enough"))?;
-        let older = state.table.insert(key, extent);
         state.pending.push(key);
-        let log = self.log_page(&mut state, &[Change::Add(key, extent)]);
-        Ok(Some((extent, older, log)))
+        let log = (!supersedes).then(|| {
+            state.table.insert(key, extent);
+            self.log_page(&mut state, &[Change::Add(key, extent)])
+        });
+        Ok(Some(Entered { extent, supersedes, log }))
     }
 
-    /// Header, payload and log page go out together; one sync makes them durable.
+    /// The new copy is durable: from here on it is the fragment.
+    async fn supersede(&self, key: FragmentKey, extent: Extent) -> Result<(), CallError> {
+        if let Err(error) = self.log_room().await {
+            self.lock().table.release(extent);
+            return Err(error);
+        }
+        let (older, (place, page)) = {
+            let mut state = self.lock();
+            let older = state.table.insert(key, extent);
+            (older, self.log_page(&mut state, &[Change::Add(key, extent)]))
+        };
+        // When this fails either copy may be found at the next start: the room of both stays taken until then.
+        self.medium.write_durable(place, page).await.map_err(|error| self.media_error(&error))?;
+        if let Some(older) = older {
+            self.lock().table.release(older);
+        }
+        Ok(())
+    }
+
+    /// Header, payload and log page go out together; one sync makes them durable. Without a log page nothing points to
+    /// the fragment yet.
     async fn write_fragment(
         &self,
         extent: Extent,
         header: &FragmentHeader,
         payload: PageSlice,
-        (log_place, log_page): (u64, PageSlice),
+        log: Option<(u64, PageSlice)>,
     ) -> Result<(), MediaError> {
         let header = PageBuf::copy_of(&header.encode()).share();
         let payload_place = extent.offset + header.len() as u64;
-        let writes = [
-            self.medium.write(payload_place, payload),
-            self.medium.write(extent.offset, header),
-            self.medium.write(log_place, log_page),
-        ];
+        let mut writes =
+            vec![self.medium.write(payload_place, payload), self.medium.write(extent.offset, header)];
+        writes.extend(log.map(|(place, page)| self.medium.write(place, page)));
         for result in seam::join_all(writes).await {
             result?;
         }
@@ -164,34 +200,36 @@ impl MediumNode {
     }
 
     pub(crate) async fn fragment_free(&self, containers: &[ContainerId]) -> Result<Response, CallError> {
-        let wanted: Vec<(FragmentKey, Extent)> = {
+        let (wanted, under_way) = {
             let state = self.lock();
-            containers
-                .iter()
-                .flat_map(|container| state.table.of_container(*container))
-                .filter(|(key, _)| !state.pending.contains(key))
-                .collect()
+            let all = containers.iter().flat_map(|container| state.table.of_container(*container));
+            let wanted: Vec<(FragmentKey, Extent)> =
+                all.filter(|(key, _)| !state.pending.contains(key)).collect();
+            (wanted, state.pending.iter().any(|(container, _)| containers.contains(container)))
         };
         for some in wanted.chunks(CHANGES_PER_PAGE) {
             self.log_room().await?;
             let (freed, (place, page)) = {
                 let mut state = self.lock();
-                let mut changes = Vec::new();
+                let mut freed = Vec::new();
                 for (key, extent) in some {
                     if state.table.get(key) == Some(*extent) && !state.pending.contains(key) {
                         state.table.remove(key);
-                        changes.push(Change::Free(*key, *extent));
+                        freed.push((*key, *extent));
                     }
                 }
-                (changes.clone(), self.log_page(&mut state, &changes))
+                let changes: Vec<Change> = freed.iter().map(|(key, e)| Change::Free(*key, *e)).collect();
+                (freed, self.log_page(&mut state, &changes))
             };
             self.medium.write_durable(place, page).await.map_err(|error| self.media_error(&error))?;
-            for change in freed {
-                let Change::Free(_, extent) = change else { continue };
+            for (_, extent) in freed {
                 // Before the release: a discard after it could destroy a new fragment there.
                 let _ = self.medium.discard(extent.offset, extent.bytes()).await;
                 self.lock().table.release(extent);
             }
+        }
+        if under_way {
+            return Err(self.error(CallErrorKind::Unreachable, "a fragment is still being written"));
         }
         Ok(Response::Done)
     }

@@ -7,22 +7,28 @@
 //! ```
 //! The superblock comes first, twice, because it names the site and carries its wrapped keys. The allocation table
 //! says where each fragment lies: every change is one page of the table log, made durable in the same sync as the
-//! fragment; the whole table is written to A and B in turns. A start reads one table and the log, never the
-//! fragments; when both tables are damaged they are rebuilt from the fragment headers.
+//! fragment; the whole table is written to A and B in turns. A start reads both tables and the log, never the
+//! fragments; when both tables are damaged they are rebuilt from the fragment headers and the log.
 //!
 //! Vocabulary: a **slot** is room for one journal segment. An **extent** is room for one fragment, in pages.
 //!
 //! Invariants: an answer to a write is given only when it is durable. No extent holds two fragments of the table.
-//! Nothing is updated in place; a freed extent is used again only when the freeing is durable.
+//! Nothing is updated in place; a freed extent is used again only when the freeing is durable. A copy that supersedes
+//! another is durable before the table points to it. Of what stands twice (superblock, table) the sound one is never
+//! written while the other is damaged.
 //!
-//! Crash rules: a fragment in the table whose bytes never landed is found by its CRCs and belongs to a container
-//! without a commit record. A page of the table log that is damaged loses one change: a fragment that is missing
-//! (decoded from the others) or one that is kept too long (freed again at the next start).
+//! Crash rules: a new fragment may be in the table without having landed. Its write was not answered; its CRCs tell,
+//! and a write that is asked again replaces it. A page of the table log that is damaged loses its changes: a
+//! fragment that is missing (decoded from the others) or some that are kept too long (freed again by whoever compares
+//! the list with the commits). A table rebuilt from headers may hold fragments freed long ago, in the same way. A
+//! segment found at the start takes no appends. A place that cannot be read is damage; a medium that is gone is an
+//! error, and nothing of it is written anew.
 //!
 //! What it does not do: it knows no container's meaning, no disk, no commit; it never decides what to delete.
 
 mod fragments;
 mod layout;
+mod load;
 mod local;
 mod node;
 mod slots;

@@ -2,18 +2,19 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use container::FragmentHeader;
 use media::{MediaError, MediaErrorKind, Medium};
 use proto::{CallError, CallErrorKind, MediumInfo, Request, Response};
 use units::{MediumId, PAGE, PageSlice, SiteId};
 
 use crate::layout::Layout;
+use crate::load::Loader;
 use crate::slots::Slots;
-use crate::superblock::{Superblock, read_superblock, write_superblock};
-use crate::table::{Change, Extent, FragmentKey, Table, TablePlace, decode_log, encode_log};
+use crate::superblock::{PLACES, Superblock, mend_superblock, read_superblock, write_superblock};
+use crate::table::{Change, FragmentKey, Table, encode_log};
 
-/// Bytes read at a time when a whole region is read.
-const READ_BYTES: usize = 1 << 20;
+/// Allocation numbers left out at every opening: a fragment that was on its way at a crash has left a header with a
+/// number the table never saw, and so have fewer than this at once.
+const LOST_ALLOCATIONS: u64 = 1 << 20;
 
 /// Why a medium cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +52,22 @@ fn failed(medium: &dyn Medium) -> impl Fn(MediaError) -> OpenError {
     move |error| OpenError { kind: OpenErrorKind::Medium, medium: name.clone(), reason: error.to_string() }
 }
 
-/// Makes a medium part of a site: empty table, superblock last. What was on the medium is lost.
+/// Makes a medium part of a site: empty table, superblock last. What was on the medium is lost from the first step
+/// on; a medium that was not formatted to the end carries no superblock.
 ///
 /// # Errors
 /// When the medium is too small or a write fails.
 pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), OpenError> {
     let too_small = "it is too small for the journal and one container";
-    let layout = Layout::new(superblock.params, medium.len())
+    let layout = Layout::new(superblock.params, superblock.medium_bytes)
+        .filter(|layout| layout.end <= medium.len())
         .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, medium, too_small))?;
     let failed = failed(medium);
     let page = PageSlice::from(units::PageBuf::zeroed(PAGE));
+    for place in PLACES {
+        medium.write(place, page.clone()).await.map_err(&failed)?;
+    }
+    medium.sync().await.map_err(&failed)?;
     for slot in 0..layout.slot_count {
         medium.write(layout.slot(slot), page.clone()).await.map_err(&failed)?;
     }
@@ -97,21 +104,28 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
     }
     let layout = Layout::new(superblock.params, superblock.medium_bytes)
         .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, &*medium, "its layout makes no sense"))?;
-    let loaded = Loader { medium: &*medium, layout }.load().await.map_err(failed(&*medium))?;
+    // The medium may be failing; it has one good copy, and the next write will tell.
+    let _ = mend_superblock(&*medium, &superblock).await;
+    let loader = Loader { medium: &*medium, id: superblock.medium, layout };
+    let mut loaded = loader.load().await.map_err(failed(&*medium))?;
     let slots = Slots::read(&*medium, &layout).await.map_err(failed(&*medium))?;
+    let first_allocation = loaded.table.skip_allocations(LOST_ALLOCATIONS);
     let node = MediumNode {
         id: superblock.medium,
         medium: medium.clone(),
         layout,
-        state: Mutex::new(State { table: loaded.table, log: loaded.log, pending: Vec::new() }),
+        state: Mutex::new(State {
+            table: loaded.table,
+            log: loaded.log,
+            pending: Vec::new(),
+            first_allocation,
+        }),
         checkpointing: tokio::sync::Mutex::new(()),
         slots: Mutex::new(slots),
     };
-    if loaded.damaged {
-        tracing::warn!(medium = medium.name(), "an allocation table was damaged: writing it anew");
-        for _ in 0..2 {
-            node.checkpoint().await.map_err(failed(&*medium))?;
-        }
+    for which in loaded.damaged {
+        tracing::warn!(medium = medium.name(), which, "an allocation table was damaged: writing it anew");
+        node.write_table(which).await.map_err(failed(&*medium))?;
     }
     Ok(node)
 }
@@ -130,6 +144,8 @@ pub(crate) struct State {
     pub(crate) log: Log,
     /// Fragments that are on their way: in the table, not yet durable.
     pub(crate) pending: Vec<FragmentKey>,
+    /// Fragments allocated before it were found when the medium was opened.
+    pub(crate) first_allocation: u64,
 }
 
 /// One medium in use.
@@ -262,113 +278,19 @@ impl MediumNode {
 
     /// Writes the whole table over the older of the two stored ones. One at a time.
     async fn checkpoint(&self) -> Result<(), MediaError> {
-        let (which, number, bytes) = {
+        let [a, b] = self.lock().log.tables;
+        self.write_table(usize::from(b < a)).await
+    }
+
+    async fn write_table(&self, which: usize) -> Result<(), MediaError> {
+        let (number, bytes) = {
             let state = self.lock();
-            let which = usize::from(state.log.tables[1] < state.log.tables[0]);
             let number = state.log.next - 1;
-            (which, number, state.table.encode(number))
+            (number, state.table.encode(number))
         };
         self.medium.write(self.layout.tables[which], bytes.share()).await?;
         self.medium.sync().await?;
         self.lock().log.tables[which] = number;
         Ok(())
-    }
-}
-
-struct Loaded {
-    table: Table,
-    log: Log,
-    damaged: bool,
-}
-
-struct Loader<'a> {
-    medium: &'a dyn Medium,
-    layout: Layout,
-}
-
-impl Loader<'_> {
-    async fn load(&self) -> Result<Loaded, MediaError> {
-        let mut stored = Vec::new();
-        for which in 0..2 {
-            if let Some(table) = self.table(which).await {
-                stored.push((table.0, which, table.1));
-            }
-        }
-        let damaged = stored.len() < 2;
-        stored.sort_by_key(|(number, which, _)| (*number, *which));
-        let mut tables = [0; 2];
-        for (number, which, _) in &stored {
-            tables[*which] = *number;
-        }
-        let (mut table, from) = match stored.pop() {
-            Some((number, _, table)) => (table, number),
-            None => (self.rebuild().await?, u64::MAX),
-        };
-        let mut pages = self.log_pages().await?;
-        let last = pages.last().map_or(0, |(number, _)| *number).max(tables[0]).max(tables[1]);
-        pages.retain(|(number, _)| *number > from);
-        for (_, changes) in pages {
-            changes.into_iter().for_each(|change| table.apply(change));
-        }
-        if damaged {
-            // What the lost table held up to is unknown; both are written anew before anything else.
-            tables = [last; 2];
-        }
-        Ok(Loaded { table, log: Log { next: last + 1, tables }, damaged })
-    }
-
-    fn empty(&self) -> Table {
-        Table::new(self.layout.data, self.layout.end, self.layout.params.fragments_max)
-    }
-
-    async fn table(&self, which: usize) -> Option<(u64, Table)> {
-        let start = self.layout.tables[which];
-        let first = self.medium.read(start, PAGE).await.ok()?;
-        let place = TablePlace::peek(first.as_ref(), self.layout.params.fragments_max)?;
-        let bytes = self.medium.read(start, place.bytes()).await.ok()?;
-        let mut table = self.empty();
-        table.load(bytes.as_ref(), place)?;
-        Some((place.number, table))
-    }
-
-    /// All sound pages of the table log, by number.
-    async fn log_pages(&self) -> Result<Vec<(u64, Vec<Change>)>, MediaError> {
-        let total = self.layout.params.log_pages as usize * PAGE;
-        let mut pages = Vec::new();
-        for offset in (0..total).step_by(READ_BYTES) {
-            let length = READ_BYTES.min(total - offset);
-            let bytes = self.medium.read(self.layout.log + offset as u64, length).await?;
-            pages.extend(bytes.as_ref().chunks(PAGE).filter_map(decode_log));
-        }
-        pages.sort_by_key(|(number, _)| *number);
-        Ok(pages)
-    }
-
-    /// The table from the fragment headers: the last resort when both stored tables are damaged.
-    async fn rebuild(&self) -> Result<Table, MediaError> {
-        tracing::warn!(
-            medium = self.medium.name(),
-            "both allocation tables are damaged: reading all fragment headers"
-        );
-        let mut table = self.empty();
-        let mut window = self.layout.data;
-        while window < self.layout.end {
-            let length = (self.layout.end - window).min(READ_BYTES as u64) as usize;
-            let bytes = self.medium.read(window, length).await?;
-            for (i, page) in bytes.as_ref().chunks(PAGE).enumerate() {
-                let offset = window + (i * PAGE) as u64;
-                let Some(header_bytes) = FragmentHeader::peek(page) else { continue };
-                if offset + header_bytes as u64 > self.layout.end {
-                    continue;
-                }
-                let Ok(whole) = self.medium.read(offset, header_bytes).await else { continue };
-                let Ok(header) = FragmentHeader::decode(whole.as_ref()) else { continue };
-                let payload = header.payload_bytes() as u32;
-                let extent = Extent { offset, payload, allocation: header.allocation };
-                table.apply(Change::Add((header.container, header.index), extent));
-            }
-            window += length as u64;
-        }
-        Ok(table)
     }
 }

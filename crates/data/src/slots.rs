@@ -19,6 +19,9 @@ struct Slot {
     prepared: bool,
     /// A request is at work on it.
     busy: bool,
+    /// The segment whose header was last written here, or may have been: a repeated request must not open a second
+    /// slot for it.
+    tried: Option<SegmentId>,
 }
 
 /// The slots of a medium.
@@ -54,11 +57,12 @@ impl Slots {
         self.slots.iter().position(|slot| slot.segment == Some(id))
     }
 
-    /// A free slot, one that needs no preparing first.
-    fn free(&self) -> Option<usize> {
+    /// A free slot for `id`: where it was tried before, else one that needs no preparing first.
+    fn free(&self, id: SegmentId) -> Option<usize> {
         let free = |slot: &Slot| slot.segment.is_none() && !slot.busy;
-        let ready = self.slots.iter().position(|slot| free(slot) && slot.prepared);
-        ready.or_else(|| self.slots.iter().position(free))
+        let tried = self.slots.iter().position(|slot| free(slot) && slot.tried == Some(id));
+        let ready = || self.slots.iter().position(|slot| free(slot) && slot.prepared);
+        tried.or_else(ready).or_else(|| self.slots.iter().position(free))
     }
 }
 
@@ -74,9 +78,14 @@ impl MediumNode {
             if slots.find(id).is_some() {
                 return Ok(Response::Done);
             }
-            let slot =
-                slots.free().ok_or_else(|| self.error(CallErrorKind::NoSpace, "no journal slot is free"))?;
+            if slots.slots.iter().any(|slot| slot.busy && slot.tried == Some(id)) {
+                return Err(self.error(CallErrorKind::Unreachable, "the segment is still being opened"));
+            }
+            let slot = slots
+                .free(id)
+                .ok_or_else(|| self.error(CallErrorKind::NoSpace, "no journal slot is free"))?;
             slots.slots[slot].busy = true;
+            slots.slots[slot].tried = Some(id);
             (slot, slots.slots[slot].prepared)
         };
         let result = self.write_slot(slot as u32, prepared, header.clone()).await;
@@ -90,6 +99,7 @@ impl MediumNode {
             end: Some(PAGE as u32),
             prepared: true,
             busy: false,
+            tried: Some(id),
         };
         Ok(Response::Done)
     }
@@ -171,11 +181,13 @@ impl MediumNode {
         let mut cleared = Vec::new();
         {
             let mut slots = self.lock_slots();
+            let busy =
+                |slot: &Slot| slot.busy && slot.segment.or(slot.tried).is_some_and(|id| ids.contains(&id));
+            if slots.slots.iter().any(busy) {
+                return Err(self.error(CallErrorKind::Unreachable, "a segment is still being written"));
+            }
             for id in ids {
                 let Some(slot) = slots.find(*id) else { continue };
-                if slots.slots[slot].busy {
-                    return Err(self.error(CallErrorKind::Unreachable, "the segment is still being written"));
-                }
                 slots.slots[slot] = Slot { prepared: true, busy: true, ..Slot::default() };
                 cleared.push(slot);
             }

@@ -19,6 +19,8 @@ use crate::layout::{Params, SUPERBLOCK_COPY};
 const MAGIC: [u8; 4] = *b"HFSB";
 const VERSION: u16 = 1;
 const RAW_BYTES: usize = 256;
+/// Where the copies lie.
+pub(crate) const PLACES: [u64; 2] = [0, SUPERBLOCK_COPY];
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -109,38 +111,50 @@ impl Superblock {
     }
 }
 
-/// Reads the superblock of a medium and mends a damaged or older copy. `None` when neither copy is one.
+/// Reads the superblock of a medium and writes nothing: the medium may be another site's. `None` when neither copy is
+/// one.
 ///
 /// # Errors
 /// When neither copy could be read at all.
 pub async fn read_superblock(medium: &dyn Medium) -> Result<Option<Superblock>, MediaError> {
+    let copies = read_copies(medium).await?;
+    Ok(copies.into_iter().flatten().max_by_key(|copy| copy.generation))
+}
+
+async fn read_copies(medium: &dyn Medium) -> Result<[Option<Superblock>; 2], MediaError> {
     if medium.len() < SUPERBLOCK_COPY + PAGE as u64 {
-        return Ok(None);
+        return Ok([None, None]);
     }
-    let pages = [medium.read(0, PAGE).await, medium.read(SUPERBLOCK_COPY, PAGE).await];
-    let copies = pages.each_ref().map(|page| page.as_ref().ok().and_then(|p| Superblock::decode(p.as_ref())));
-    let newest = copies.iter().flatten().max_by_key(|copy| copy.generation).cloned();
-    match (newest, pages) {
-        (Some(newest), _) => {
-            if copies.iter().any(|copy| copy.as_ref() != Some(&newest)) {
-                tracing::warn!(medium = medium.name(), "a superblock copy is damaged or old: rewriting both");
-                // The medium may be failing; it has one good copy, and writing will tell soon enough.
-                let _ = write_superblock(medium, &newest).await;
-            }
-            Ok(Some(newest))
-        }
-        (None, [Err(error), Err(_)]) => Err(error),
-        (None, _) => Ok(None),
+    match [medium.read(PLACES[0], PAGE).await, medium.read(PLACES[1], PAGE).await] {
+        [Err(error), Err(_)] => Err(error),
+        pages => Ok(pages.map(|page| page.ok().and_then(|page| Superblock::decode(page.as_ref())))),
     }
 }
 
-/// Writes both copies, one after the other.
+/// Writes the copies that are not `superblock` anew, and never one that is: a crash must not find both half-written.
+pub(crate) async fn mend_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<(), MediaError> {
+    let copies = read_copies(medium).await?;
+    for (offset, copy) in PLACES.into_iter().zip(&copies) {
+        if copy.as_ref() != Some(superblock) {
+            tracing::warn!(
+                medium = medium.name(),
+                offset,
+                "a superblock copy is damaged or old: rewriting it"
+            );
+            medium.write_durable(offset, superblock.encode().share()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes both copies, one after the other. A damaged copy is to be mended first ([`crate::open`] does), or a crash may
+/// leave none.
 ///
 /// # Errors
 /// When a write or sync fails; at least one old or new copy then stands.
 pub async fn write_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<(), MediaError> {
     let page = superblock.encode().share();
-    for offset in [0, SUPERBLOCK_COPY] {
+    for offset in PLACES {
         medium.write(offset, page.clone()).await?;
         medium.sync().await?;
     }

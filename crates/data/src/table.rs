@@ -142,11 +142,25 @@ impl Table {
         self.fragments.range((container, 0)..=(container, u8::MAX)).map(|(k, e)| (*k, *e)).collect()
     }
 
-    /// Fragments behind `after`, in order.
+    /// Fragments behind `after`, in order: `limit` of them, and those of the last one's container, since the next
+    /// call goes on behind that.
     pub(crate) fn list(&self, after: Option<ContainerId>, limit: usize) -> Vec<FragmentKey> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |container| Excluded((container, u8::MAX)));
-        self.fragments.range((from, Unbounded)).take(limit).map(|(key, _)| *key).collect()
+        let mut keys: Vec<FragmentKey> = Vec::new();
+        for (key, _) in self.fragments.range((from, Unbounded)) {
+            if keys.len() >= limit && keys.last().is_none_or(|last| last.0 != key.0) {
+                break;
+            }
+            keys.push(*key);
+        }
+        keys
+    }
+
+    /// Leaves `count` allocation numbers out; gives the next one.
+    pub(crate) fn skip_allocations(&mut self, count: u64) -> u64 {
+        self.next = self.next.saturating_add(count);
+        self.next
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -229,7 +243,7 @@ impl Table {
         match change {
             Change::Add(key, extent) => {
                 let outside = extent.offset < self.start || extent.end() > self.end;
-                if outside || self.by_offset.len() >= self.entries_max {
+                if outside {
                     return;
                 }
                 if self.fragments.get(&key).is_some_and(|have| have.allocation >= extent.allocation) {
@@ -237,6 +251,10 @@ impl Table {
                 }
                 let overlapping = self.overlapping(extent);
                 if overlapping.iter().any(|(_, other)| other.allocation > extent.allocation) {
+                    return;
+                }
+                let superseded = !overlapping.is_empty() || self.fragments.contains_key(&key);
+                if self.fragments.len() >= self.entries_max && !superseded {
                     return;
                 }
                 for (other, old) in overlapping {

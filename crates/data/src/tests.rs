@@ -1,1 +1,13 @@
-//! tests
+//! Tests of the whole crate; `medium` is the medium they run on, `common` what they share.
+
+mod common;
+mod crash;
+mod damage;
+mod format;
+mod fragments;
+mod fuzz;
+mod journal_on_media;
+mod medium;
+mod slots;
+mod table;
+mod tiny;
