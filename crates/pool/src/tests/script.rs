@@ -46,12 +46,14 @@ pub(super) enum Fate {
     Dropped,
     /// Carried out, and the answer is lost.
     AnswerLost,
-    /// Carried out twice, at once.
+    /// Carried out twice, at once; the answer is that to the second.
     Twice,
     /// No answer; carried out [`LATE`].
     Late,
     /// Carried out [`LATE`], and answered then.
     Slow,
+    /// Refused as failed [`LATE`].
+    SlowFailure,
     /// A bit of what was read flips on the way.
     Flipped,
     /// Half of what was read is cut off.
@@ -159,7 +161,7 @@ impl Script {
             }
             Some(Fate::Twice) => {
                 let calls = [self.inner.call(medium, request.clone()), self.inner.call(medium, request)];
-                seam::join_all(calls).await.swap_remove(0)
+                seam::join_all(calls).await.swap_remove(1)
             }
             Some(Fate::Late) => {
                 self.late(medium, request);
@@ -168,6 +170,10 @@ impl Script {
             Some(Fate::Slow) => {
                 self.rt.sleep(LATE).await;
                 self.inner.call(medium, request).await
+            }
+            Some(Fate::SlowFailure) => {
+                self.rt.sleep(LATE).await;
+                error(CallErrorKind::Failed)
             }
             Some(Fate::Flipped) => Ok(altered(self.inner.call(medium, request).await?, |bytes| {
                 let at = bytes.len() / 2;

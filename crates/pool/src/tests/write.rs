@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::CallErrorKind;
-use seam::Runtime;
+use seam::{BoxFuture, Runtime};
 
 use super::script::{Fate, Kind};
 use super::site::{Kept, Site, medium_id, site};
@@ -192,23 +192,20 @@ fn one_lost_message_takes_no_medium_down_three_do() {
 #[test]
 fn a_failure_from_before_a_restore_is_not_held_against_the_medium() {
     let site = site(3);
-    let medium = medium_id(0);
-    site.take(medium);
-    site.script.strike_all(Kind::Write, medium, Fate::Slow);
-    site.run(async {
-        let write = site.write(60_000);
-        let restore = async {
+    let write = |restored: bool| {
+        site.script.strike(Kind::Write, 0, 1, Fate::SlowFailure);
+        let write: BoxFuture<'_, ()> = Box::pin(async { drop(site.write(60_000).await.unwrap()) });
+        let restore: BoxFuture<'_, ()> = Box::pin(async {
             site.rt.sleep(Duration::from_secs(1)).await;
-            site.pool.restore(medium);
-        };
-        let (a, b): (seam::BoxFuture<'_, ()>, seam::BoxFuture<'_, ()>) =
-            (Box::pin(async { drop(write.await) }), Box::pin(restore));
-        seam::join_all([a, b]).await;
-    });
-    assert_eq!(site.up(), 2, "the second attempt, after the restore, counts");
-    site.give_back(medium);
-    site.script.clear();
-    assert_eq!(site.put().stripe.class, class_for(3).unwrap());
+            if restored {
+                site.ids.iter().for_each(|id| site.pool.restore(*id));
+            }
+        });
+        site.run(seam::join_all([write, restore]));
+        site.up()
+    };
+    assert_eq!(write(true), 3);
+    assert_eq!(write(false), 2);
 }
 
 #[test]
