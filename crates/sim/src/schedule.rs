@@ -13,6 +13,7 @@ mod plan;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::Engine;
@@ -28,7 +29,7 @@ use plan::{End, Plan};
 use world::World;
 
 /// Virtual time after which a life ends though its guests did not get far.
-const LIFE_MAX: Duration = Duration::from_secs(1200);
+const LIFE_MAX: Duration = Duration::from_secs(400);
 /// Virtual time in which every request must have an answer once the faults have stopped.
 const ANSWERS_MAX: Duration = Duration::from_secs(600);
 /// How many in a million starts are cut short.
@@ -142,12 +143,16 @@ fn relieve(world: &World) {
 async fn live(world: &Arc<World>, life: &Life, engine: &Engine, requests: u64) {
     let until = world.lock().answered + requests;
     let end = world.now() + LIFE_MAX;
+    let running = Arc::new(AtomicBool::new(false));
     let mut checkpoints = world.control.rng("checkpoints");
     while world.lock().answered < until && world.now() < end && !world.is_over() {
         world.rt.sleep(Duration::from_micros(500)).await;
-        if checkpoints.chance(2000) {
-            let engine = engine.clone();
-            let task = async move { drop(engine.checkpoint().await) };
+        if checkpoints.chance(2000) && !running.swap(true, Ordering::Relaxed) {
+            let (engine, running) = (engine.clone(), running.clone());
+            let task = async move {
+                let _ = engine.checkpoint().await;
+                running.store(false, Ordering::Relaxed);
+            };
             life.runtime().spawn("checkpoint now", Box::pin(task));
         }
     }

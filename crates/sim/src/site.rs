@@ -281,13 +281,23 @@ impl Node {
     async fn attach(&self, number: usize) -> bool {
         let Some(store) = &self.stores[number] else { return false };
         let rt: Rt = self.rt.clone();
-        let Ok(medium) = store.open(rt) else { return false };
+        let medium = match store.open(rt) {
+            Ok(medium) => medium,
+            Err(error) => {
+                tracing::debug!(%error, "a medium is left out");
+                return false;
+            }
+        };
         match data::open(Arc::new(medium), SITE).await {
             Ok(node) if node.id() == self.ids[number] => {
                 self.transport.attach(Arc::new(node));
                 true
             }
-            _ => false,
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a medium is left out");
+                false
+            }
         }
     }
 

@@ -107,8 +107,10 @@ impl Admin {
     async fn settle(&self, disk: DiskId, before: Epoch) -> bool {
         loop {
             let Some(serving) = self.world.serving().await else { return false };
-            if serving.engine.epoch() != before {
+            // What a site that serves reads only shows of the last changes is not settled yet.
+            if serving.engine.epoch() != before && serving.engine.is_writable() {
                 let bytes = serving.engine.disk_bytes(disk);
+                self.world.note(format_args!("disk {} has {bytes:?} bytes", disk.0));
                 let mut shared = self.world.lock();
                 if let (Some(known), Some(bytes)) = (shared.disks.get_mut(&disk), bytes) {
                     known.bytes = bytes;
@@ -181,6 +183,7 @@ impl Admin {
         let answer = world
             .ask(serving, None, move |engine| Box::pin(async move { engine.resize(disk, bytes).await }))
             .await;
+        world.note(format_args!("resize of disk {}: {answer:?}", disk.0));
         let now = world.now();
         for op in ops {
             let mut shared = world.lock();

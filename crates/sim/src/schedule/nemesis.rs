@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seam::Runtime;
+use units::PAGE;
 
 use crate::medium::FaultKind;
 use crate::net::LinkPolicy;
@@ -22,6 +23,8 @@ const ERRORS: [(FaultKind, u64); 4] = [
 /// Kinds that make an operation lie.
 const LIES: [(FaultKind, u64); 3] =
     [(FaultKind::WrongRead, 100_000), (FaultKind::LostWrite, 100_000), (FaultKind::MisdirectedWrite, 30_000)];
+/// Where the second copy of the superblock lies.
+const SUPERBLOCK_COPY: u64 = 64 << 10;
 /// Most bits flipped at a time.
 const ROT_BITS: u64 = 20;
 
@@ -97,13 +100,17 @@ impl Nemesis {
     /// Flips bits and spoils pages of a victim; also done between lives.
     pub(super) fn rot(&mut self, victim: usize) {
         let store = &self.world.site.stores()[victim];
-        let len = store.len();
+        // One copy of the superblock stays as it is: without both the medium is no part of the site any more.
+        let start = if victim.is_multiple_of(2) { PAGE as u64 } else { 0 };
+        let end = if start == 0 { SUPERBLOCK_COPY } else { store.len() };
+        let (start, end) =
+            if self.rng.chance(50_000) { (start, end) } else { (SUPERBLOCK_COPY + PAGE as u64, store.len()) };
         for _ in 0..1 + self.rng.below(ROT_BITS) {
             // All over, or close together.
-            let at = self.rng.below(len);
-            let range = if self.rng.coin() { 0..len } else { at..len.min(at + (256 << 10)) };
+            let at = self.rng.range(start..end);
+            let range = if self.rng.coin() { start..end } else { at..end.min(at + (256 << 10)) };
             if self.rng.chance(100_000) {
-                store.spoil(at..len.min(at + 8192));
+                store.spoil(at..end.min(at + 4096));
                 self.world.note(format_args!("medium {victim}: bytes from {at} on cannot be read"));
             } else if let Some(bit) = store.rot_random(range) {
                 self.world.note(format_args!("medium {victim}: bit {bit} flips"));

@@ -122,6 +122,7 @@ impl Plan {
         let lives = 1 + rng.index(4);
         let ends = [End::Close, End::Kill, End::Kill, End::PowerCut, End::PowerCut];
         let request_blocks = [2, 4, 8, 64][rng.index(4)];
+        let pause = Duration::from_micros([100, 2000, 50_000, 1_000_000][rng.index(4)]);
         let ops = 400 / (request_blocks + 4);
         Self {
             family,
@@ -140,8 +141,8 @@ impl Plan {
             guests: 1 + rng.index(3),
             blocks: [8, 8, 40, 40, 200, 200, 600, 5000][rng.index(8)],
             request_blocks,
-            pause: Duration::from_micros([100, 2000, 50_000, 1_000_000][rng.index(4)]),
-            calm: Duration::from_micros([2000, 20_000, 200_000, 5_000_000][rng.index(4)]),
+            pause,
+            calm: pause.max(Duration::from_millis(1)) * [1, 4, 20][rng.index(3)],
             restart_at_end: rng.coin(),
             subsets: usize::from(rng.chance(250_000)) * 2,
         }
