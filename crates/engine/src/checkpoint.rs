@@ -87,6 +87,7 @@ impl Engine {
             }
         }
         state.cut = None;
+        tracing::debug!(number, "checkpoint done");
         Ok(())
     }
 

@@ -115,6 +115,7 @@ impl Shared {
             self.lock().pending.remove(&container);
             return Err(error);
         }
+        tracing::debug!(%container, "container committed");
         Ok(built)
     }
 }
