@@ -26,8 +26,6 @@ use crate::witness::WitnessState;
 const PAGE_RAM_BYTES: u64 = 3072;
 /// Pause between attempts to take over.
 const RETRY: Duration = Duration::from_secs(1);
-/// Records of the tail written again at a time.
-const REAPPEND_RECORDS: usize = 256;
 
 impl Engine {
     /// Opens the site on the media that are there: recovers what the journal and the log hold, takes over in a new
@@ -197,39 +195,21 @@ impl Engine {
         Ok(())
     }
 
-    /// What only the old journal holds may be on fewer media than it should be: it goes into containers, or when these
-    /// have no room into the new journal, before anything reads it [I2].
+    /// Puts what only the old journal holds into containers. Where these have no room it stays there: all of it is
+    /// durable on whole ensembles, the last batch because the first start record of the new stream took it along [I2].
     async fn settle_tail(&self) -> Result<(), EngineError> {
-        let flushed = loop {
+        loop {
             self.shared.lock().freeze();
             match self.flush_once().await {
                 Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(false) => return Ok(()),
+                Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the recovered tail does not go into containers yet: the journal holds it");
+                    return Ok(());
+                }
             }
-        };
-        let Err(error) = flushed else { return Ok(()) };
-        tracing::warn!(%error, "the recovered tail does not go into containers: writing it to the journal again");
-        let journal = self.shared.journal()?;
-        let (old, entries) = {
-            let mut state = self.shared.lock();
-            state.freeze();
-            (state.frozen.len(), state.frozen_entries())
-        };
-        let first = journal.next_seq();
-        for some in entries.chunks(REAPPEND_RECORDS) {
-            journal.append(some.to_vec()).await.map_err(|_| gone())??;
         }
-        {
-            // The old segments hold nothing now that is not here too: the next start record says so.
-            let mut state = self.shared.lock();
-            let dropped: u64 = state.frozen.drain(..old).map(|generation| generation.ram_bytes).sum();
-            state.buffered_bytes -= dropped;
-            state.covered = first;
-        }
-        journal.rotate().await.map_err(|_| gone())??;
-        journal.trim(first);
-        Ok(())
     }
 
     /// In the background: old segments, fragments without a commit, the index.
@@ -298,10 +278,6 @@ struct Opening {
 /// Whether media coming back, or room, would mend it.
 fn is_passing(error: &EngineError) -> bool {
     matches!(error.kind, EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace)
-}
-
-fn gone() -> EngineError {
-    EngineError::new(EngineErrorKind::Closed, "the journal is gone")
 }
 
 fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {

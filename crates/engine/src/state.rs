@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use journal::{CheckpointPointer, Commit, Entry, LedgerRun};
+use journal::{CheckpointPointer, Commit, LedgerRun};
 use map::{Overlay, Root};
 use serde::{Deserialize, Serialize};
 use units::{Address, BLOCK_U64, ContainerId, DiskId, Fingerprint, Incarnation, Lba, Seq};
@@ -95,30 +95,6 @@ impl State {
         self.active.end = self.next_seq;
         let generation = std::mem::take(&mut self.active);
         self.frozen.push_back(Arc::new(generation));
-    }
-
-    /// The frozen generations as records, oldest first.
-    pub(crate) fn frozen_entries(&self) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        for generation in self.frozen.iter().map(Arc::as_ref) {
-            for (disk, overlay) in &generation.disks {
-                let disk = *disk;
-                // Points in a hole's range came after it.
-                let holes = overlay.holes().iter();
-                entries.extend(holes.map(|(start, end)| Entry::Hole {
-                    disk,
-                    lba: Lba(start),
-                    count: end - start,
-                }));
-                entries.extend(overlay.points(0, u64::MAX).map(|(lba, block)| Entry::Write {
-                    disk,
-                    lba,
-                    fingerprint: block.fingerprint,
-                    unit: block.unit.clone(),
-                }));
-            }
-        }
-        entries
     }
 
     /// Map changes since the last checkpoint began.
