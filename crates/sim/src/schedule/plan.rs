@@ -188,7 +188,7 @@ fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
     let room = if small {
         u64::from(container_bytes) * (6 + rng.below(12))
     } else {
-        (24 << 20) / media.min(3) as u64
+        32 << 20
     };
     SiteSpec {
         media,
