@@ -70,13 +70,21 @@ impl Pool {
         Ok(verified)
     }
 
-    /// Which fragments are wrong under sound CRCs, after a check accepted what `sets` of the others gave.
+    /// Which fragments are wrong under sound CRCs, after a check accepted what `sets` gave for the pieces.
+    ///
+    /// A check of decoded bytes proves every fragment they were decoded from, since each has a part in each byte (any
+    /// k fragments are independent). A check of bytes as they lie proves the fragment they lie in and no other.
     pub(crate) fn expose<'a>(
         &self,
         stripe: &Stripe,
         sets: impl IntoIterator<Item = (&'a Gathered, FragmentSet)>,
     ) -> FragmentSet {
-        let wrong = sets.into_iter().fold(0, |wrong, (one, set)| wrong | one.contradicts(self, stripe, set));
+        let proved = |(one, set): &(&Gathered, FragmentSet)| {
+            let own = 1 << one.piece.index;
+            set & own == 0 || *set == own
+        };
+        let sets = sets.into_iter().filter(proved);
+        let wrong = sets.fold(0, |wrong, (one, set)| wrong | one.contradicts(self, stripe, set));
         if wrong != 0 {
             self.shared.stats.faults.fetch_add(u64::from(wrong.count_ones()), Ordering::Relaxed);
             let fragments = format!("{wrong:#b}");

@@ -104,3 +104,6 @@ impl Pool {
         !lock(&self.shared.repairs).running
     }
 }
+
+#[cfg(test)]
+mod tests;

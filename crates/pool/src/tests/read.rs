@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::script::{Fate, Kind};
+use super::script::{Fate, Kind, Rule};
 use super::site::{Bad, assert_lost, medium_id, site};
 use crate::PoolErrorKind;
 
@@ -107,6 +107,28 @@ fn two_wrong_fragments_under_sound_crcs_are_found_by_the_check() {
     let kept = site.put();
     [0, 2, 5].into_iter().for_each(|index| site.spoil(&kept, index, Bad::Wrong));
     assert_lost(site.run(site.read_all(&kept)), &kept);
+}
+
+#[test]
+fn a_check_of_one_fragment_proves_nothing_of_another() {
+    let site = site(6);
+    let kept = site.put();
+    site.spoil(&kept, 2, Bad::Wrong);
+    // Both looks at the first fragment are spoiled on the way; then all sets are tried, and the first one has the
+    // right bytes of this fragment beside the wrong ones of another.
+    let medium = Some(kept.stripe.members[0]);
+    site.script.rule(Rule { kind: Kind::Read, medium, skip: 0, times: 2, fate: Fate::Flipped });
+    site.run(site.read(&kept, 100, 3000)).unwrap();
+    site.settle();
+    assert_eq!(site.script.fired(), 2);
+    assert_eq!(
+        (site.repaired(), site.run(site.whole(&kept))),
+        (0, 5),
+        "no right fragment was taken for wrong"
+    );
+    site.run(site.read_all(&kept)).unwrap();
+    site.settle();
+    assert_eq!(site.run(site.whole(&kept)), 6);
 }
 
 #[test]

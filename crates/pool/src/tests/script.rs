@@ -46,7 +46,7 @@ pub(super) enum Fate {
     Dropped,
     /// Carried out, and the answer is lost.
     AnswerLost,
-    /// Carried out twice, at once; the answer is that to the second.
+    /// Carried out twice, almost at once; answered as soon as the second is.
     Twice,
     /// No answer; carried out [`LATE`].
     Late,
@@ -160,8 +160,10 @@ impl Script {
                 error(CallErrorKind::Unreachable)
             }
             Some(Fate::Twice) => {
-                let calls = [self.inner.call(medium, request.clone()), self.inner.call(medium, request)];
-                seam::join_all(calls).await.swap_remove(1)
+                let (inner, first) = (self.inner.clone(), request.clone());
+                self.rt.spawn("first", Box::pin(async move { drop(inner.call(medium, first).await) }));
+                self.rt.sleep(Duration::from_micros(1)).await;
+                self.inner.call(medium, request).await
             }
             Some(Fate::Late) => {
                 self.late(medium, request);
