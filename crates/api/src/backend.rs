@@ -59,6 +59,7 @@ impl From<site::Status> for Status {
             },
             reasons: status.reasons,
             notices: status.notices,
+            writable: status.writable,
             can_lose_now: status.can_lose_now,
             geometry: status.geometry.map(|(data, parity)| Geometry { data, parity }),
             vms: status.vms,

@@ -43,6 +43,7 @@ impl Backend for Fake {
                 health: Health::Degraded,
                 reasons: vec!["a reason".to_owned()],
                 notices: Vec::new(),
+                writable: true,
                 can_lose_now: 1,
                 geometry: Some(Geometry { data: 4, parity: 2 }),
                 vms: 0,

@@ -62,6 +62,8 @@ pub struct Status {
     pub reasons: Vec<String>,
     /// What is worth knowing and no fault.
     pub notices: Vec<String>,
+    /// Whether writes are taken; else the site serves reads only.
+    pub writable: bool,
     /// Media that may fail now without loss.
     pub can_lose_now: usize,
     /// Fragments of a new container; absent when there can be none now.

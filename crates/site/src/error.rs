@@ -35,7 +35,7 @@ pub struct SiteError {
     pub code: &'static str,
     /// What happened, to what.
     pub reason: String,
-    /// What to do next; may be empty.
+    /// What to do next.
     pub hint: String,
 }
 
@@ -43,11 +43,22 @@ pub struct SiteError {
 pub type Result<T> = std::result::Result<T, SiteError>;
 
 impl SiteError {
+    /// An error with what to do next as its kind has it.
     pub(crate) fn new(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> Self {
-        Self { kind, code, reason: reason.into(), hint: String::new() }
+        let hint = match kind {
+            ErrorKind::Invalid => "correct what was asked for and try again",
+            ErrorKind::NotFound => "check the name",
+            ErrorKind::Denied => "use the site's own key, as the user it belongs to",
+            ErrorKind::Conflict => "look at what is there, and choose another name or place",
+            ErrorKind::Busy => "try again when it is no longer in use",
+            ErrorKind::NoSpace => "make room, then try again",
+            ErrorKind::Unavailable => "see `status`, then try again",
+            ErrorKind::Failed => "see the server's log and the system's",
+        };
+        Self { kind, code, reason: reason.into(), hint: hint.to_owned() }
     }
 
-    /// Adds what to do next.
+    /// Says better what to do next.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
@@ -74,24 +85,32 @@ impl SiteError {
 impl From<EngineError> for SiteError {
     fn from(error: EngineError) -> Self {
         let (kind, code, hint) = match error.kind {
-            EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", ""),
-            EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", ""),
+            EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
+            EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
             EngineErrorKind::NoSpace => {
-                (ErrorKind::NoSpace, "no_space", "delete what is not needed, or give the site more room")
+                let hint = "delete what is not needed, or give the site more room";
+                (ErrorKind::NoSpace, "no_space", Some(hint))
             }
             EngineErrorKind::TooFewMedia => {
-                (ErrorKind::Unavailable, "too_few_media", "`status` lists the media; bring missing ones back")
+                let hint = "`status` lists the media; bring missing ones back";
+                (ErrorKind::Unavailable, "too_few_media", Some(hint))
             }
             EngineErrorKind::Lost => {
-                (ErrorKind::Failed, "data_lost", "bring missing media back; restore from a copy otherwise")
+                let hint = "bring missing media back; else restore from a copy";
+                (ErrorKind::Failed, "data_lost", Some(hint))
             }
-            EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", ""),
-            EngineErrorKind::Busy => (ErrorKind::Busy, "busy", "try again"),
+            EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", None),
+            EngineErrorKind::Busy => (ErrorKind::Busy, "busy", None),
             EngineErrorKind::Closed => {
-                (ErrorKind::Unavailable, "closing", "the server is stopping, or must be started again")
+                let hint = "the server is stopping, or must be started again";
+                (ErrorKind::Unavailable, "closing", Some(hint))
             }
         };
-        Self::new(kind, code, error.reason).hint(hint)
+        let error = Self::new(kind, code, error.reason);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 }
 

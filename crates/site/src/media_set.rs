@@ -61,7 +61,9 @@ pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
     let hint = match error.kind {
         media::MediaErrorKind::Busy => "unmount it, or stop what uses it; name each medium once",
         media::MediaErrorKind::Gone => "a file is made with: truncate -s 64G PATH",
-        _ => "",
+        media::MediaErrorKind::Invalid => "a medium is a regular file or a block device of 1 GiB or more",
+        media::MediaErrorKind::NoSpace => "make room on the file system, or give smaller media",
+        media::MediaErrorKind::Io => "the medium fails: see the system's log, and choose another",
     };
     SiteError::new(kind, "medium_error", error.to_string()).hint(hint)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data::{LocalTransport, Superblock};
-use engine::Engine;
+use engine::{Engine, EngineError, EngineErrorKind};
 use seam::Rt;
 use tokio::sync::watch;
 use units::MediumId;
@@ -66,6 +66,11 @@ impl Shared {
         // Whole after every statement.
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a close that failed so is one that the next start completes.
+fn can_wait(error: &EngineError) -> bool {
+    matches!(error.kind, EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace)
 }
 
 /// A running site. Cheap to clone.
@@ -137,8 +142,10 @@ impl Site {
     /// Stops in good order: clients are answered and cut off, the write buffer goes to the log, the journal ends.
     /// What could not be written is in the journal and found at the next start.
     ///
+    /// That is no error while media are missing or full.
+    ///
     /// # Errors
-    /// When the engine could not write all, or not in time. The site is stopped all the same.
+    /// When the engine could not write all for another reason, or not in time. The site is stopped all the same.
     pub async fn stop(&self) -> Result<()> {
         self.shared.stopping.send_replace(true);
         if let Some(server) = self.shared.server.lock().await.take() {
@@ -148,7 +155,12 @@ impl Site {
             }
         }
         match seam::timeout(&**self.runtime(), CLOSE_WITHIN, self.engine().close()).await {
-            Ok(closed) => Ok(closed?),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if can_wait(&error) => {
+                tracing::warn!(%error, "the write buffer stays in the journal until the next start");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
             Err(seam::Elapsed) => {
                 let reason = format!("the write buffer was not written within {} s", CLOSE_WITHIN.as_secs());
                 Err(SiteError::new(ErrorKind::Failed, "close_timeout", reason)
@@ -165,7 +177,8 @@ impl Site {
         let path = |entry: &crate::manifest::Entry| parts.directory.resolve(&entry.path);
         let media = parts.manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
         let away = self.shared.away().clone();
-        Ok(judge(parts.manifest.site(), engine, media, &away, &parts.shared_devices, vms))
+        let writable = self.engine().is_writable();
+        Ok(judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms))
     }
 
     /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes in bytes.

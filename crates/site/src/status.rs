@@ -79,6 +79,8 @@ pub struct Status {
     pub faults: u64,
     /// Fragments repaired since the start.
     pub repaired: u64,
+    /// Whether writes are taken.
+    pub writable: bool,
     /// Data and parity fragments of new containers; `None` when there can be none now.
     pub geometry: Option<(usize, usize)>,
     /// Media that may fail now without loss.
@@ -93,6 +95,7 @@ pub struct Status {
 pub(crate) fn judge(
     site: SiteId,
     engine: EngineStatus,
+    writable: bool,
     media: Vec<(MediumId, PathBuf, u64)>,
     away: &BTreeMap<MediumId, Away>,
     shared_devices: &[Vec<PathBuf>],
@@ -111,6 +114,7 @@ pub(crate) fn judge(
         usable_bytes: engine.usable_bytes,
         buffered_bytes: engine.buffered_bytes,
         journal_used_percent: engine.journal_used_percent,
+        writable,
         faults: engine.faults,
         repaired: engine.repaired,
         geometry: engine.class.map(|class| (class.k, class.m)),
@@ -164,14 +168,14 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
     if status.journal_used_percent > JOURNAL_PERCENT_MAX {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
-    reasons.extend(stuck.map(|error| format!("the write buffer cannot be written: {error}")));
+    reasons.extend(stuck.map(|error| format!("the journal cannot be emptied: {error}")));
     status.health = if reasons.is_empty() { Health::Ok } else { Health::Degraded };
     if status.usable_bytes == 0 {
         reasons.push("there is no room for new data".to_owned());
         status.health = Health::Degraded;
     }
-    if status.geometry.is_none() {
-        reasons.push("too few media are up to take writes".to_owned());
+    if status.geometry.is_none() || !status.writable {
+        reasons.push("reads only: writes cannot be taken safely now".to_owned());
         status.health = Health::Failed;
     }
 }

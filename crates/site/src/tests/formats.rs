@@ -232,7 +232,7 @@ fn engine_status(up: &[bool]) -> EngineStatus {
 
 fn judged(engine: EngineStatus) -> crate::Status {
     let media = engine.media.iter().map(|medium| (medium.medium, PathBuf::from("m"), 1)).collect();
-    judge(SiteId([0; 16]), engine, media, &BTreeMap::new(), &[], 0)
+    judge(SiteId([0; 16]), engine, true, media, &BTreeMap::new(), &[], 0)
 }
 
 #[test]

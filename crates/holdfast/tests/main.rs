@@ -1,0 +1,14 @@
+//! The real binary from outside: its command line, its first start, other people's NBD clients.
+//!
+//! Model: each test has a site of its own in a temporary directory, on small file media, served by the program as it is
+//! built. `harness` starts, asks, kills and restarts it, and speaks NBD. Knobs: `HOLDFAST_SOAK=1` leaves nothing out,
+//! `HOLDFAST_PICK` chooses the sample otherwise. Outside tools come from `cargo x setup`; one that is missing fails the
+//! test that wants it.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests stop at what they did not expect; their clock is real
+
+mod cli;
+mod clients;
+mod first_start;
+mod harness;
+mod nbd_client;
