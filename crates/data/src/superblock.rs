@@ -147,14 +147,17 @@ pub(crate) async fn mend_superblock(medium: &dyn Medium, superblock: &Superblock
     Ok(())
 }
 
-/// Writes both copies, one after the other. A damaged copy is to be mended first ([`crate::open`] does), or a crash may
-/// leave none.
+/// Writes both copies, one after the other; a damaged one first, so that a sound one stands until then.
 ///
 /// # Errors
-/// When a write or sync fails; at least one old or new copy then stands.
+/// When a write or sync fails; at least one old or new copy then stands, if one did before.
 pub async fn write_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<(), MediaError> {
     let page = superblock.encode().share();
-    for offset in PLACES {
+    let mut order = PLACES;
+    if matches!(read_copies(medium).await, Ok([Some(_), None])) {
+        order.reverse();
+    }
+    for offset in order {
         medium.write(offset, page.clone()).await?;
         medium.sync().await?;
     }
