@@ -1,6 +1,7 @@
 //! `holdfast-sim`: runs schedules of the simulator and says which seeds fail.
 //!
-//! The last line is `N passed, N failed`. A failed seed is printed with the command that replays it.
+//! The last line is `N passed, N failed`. A failed seed is printed with the command that replays it. The hash of all
+//! digests is the same for the same seeds and the same code: two runs that differ have found a leak in a seam.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

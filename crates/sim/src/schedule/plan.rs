@@ -185,11 +185,7 @@ fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
         fragments_max: 1024,
     };
     let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + layout.largest_extent());
-    let room = if small {
-        u64::from(container_bytes) * (6 + rng.below(12))
-    } else {
-        32 << 20
-    };
+    let room = if small { u64::from(container_bytes) * (6 + rng.below(12)) } else { 32 << 20 };
     SiteSpec {
         media,
         medium_bytes: (least + room).next_multiple_of(units::PAGE as u64),
