@@ -181,3 +181,16 @@ fn a_medium_the_site_does_not_know_counts_as_down() {
     assert_eq!(site.pool.stats().repaired.load(Ordering::Relaxed), 0);
     assert_eq!(gone, medium_id(2));
 }
+
+#[test]
+fn any_sound_header_tells_how_the_container_is_cut() {
+    let site = site(4);
+    let kept = site.put();
+    let pages = || site.run(site.pool.fragment_pages_of(kept.id()));
+    site.spoil(&kept, 0, Bad::Header);
+    site.spoil(&kept, 1, Bad::Missing);
+    site.spoil(&kept, 2, Bad::Down);
+    assert_eq!(pages(), Some(kept.stripe.fragment_pages));
+    site.spoil(&kept, 3, Bad::Missing);
+    assert_eq!(pages(), None);
+}
