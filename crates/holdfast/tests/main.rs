@@ -11,4 +11,5 @@ mod cli;
 mod clients;
 mod first_start;
 mod harness;
+mod kill;
 mod nbd_client;

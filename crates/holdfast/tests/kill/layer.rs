@@ -1,0 +1,82 @@
+//! kill -9 at accesses to media: before one, behind it, and in the middle of a write; in the workload and in the
+//! recovery from such a kill.
+
+use std::collections::BTreeMap;
+
+use super::points::{Tally, accesses, sample};
+use super::rig::{How, Rig, run, was_killed};
+use super::script::{self, Step};
+
+/// Cases of each test that are no soak.
+const CASES: usize = 24;
+/// Steps of the workload before the kill whose recovery is killed.
+const STEPS_BEFORE: usize = 61;
+
+/// Every access to every medium, counted.
+pub(crate) fn count(rig: &Rig, io: &'static str, steps: &[Step]) -> BTreeMap<(String, String), usize> {
+    let (bench, mut world) = rig.copy();
+    let plan = "read:1+:delay=0;write:1+:delay=0;sync:1+:delay=0".to_owned();
+    let how = How { io, fault: Some(plan), ..How::default() };
+    let (played, status) = run(&bench, &mut world, &how, steps);
+    assert!(!played.gone && played.refused.is_empty() && status.success(), "{played:?} {status}");
+    accesses(&std::fs::read_to_string(bench.path("log")).unwrap())
+}
+
+/// Plans that kill at each access, in turns.
+fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
+    let mut plans = Vec::new();
+    for ((access, medium), count) in counts {
+        for nth in 1..=count {
+            let mut plan =
+                |access: &str, effect: &str| plans.push(format!("{access}:{nth}:{effect}@{medium}"));
+            match access.as_str() {
+                "Write" => {
+                    plan("write", "kill");
+                    plan("write", "kill-after");
+                    plan("write", &format!("kill-torn={}", 1 + nth % 7));
+                }
+                "Sync" => {
+                    plan("sync", "kill");
+                    plan("sync", "kill-after");
+                }
+                // Nothing has changed since the write or sync before.
+                _ => {}
+            }
+        }
+    }
+    plans
+}
+
+fn kill_at(rig: &Rig, io: &'static str, steps: &[Step]) {
+    let plans = kills(count(rig, io, steps));
+    println!("{} points", plans.len());
+    let mut tally = Tally::default();
+    for plan in sample(plans, CASES) {
+        let case = format!("{io}: {plan}");
+        let how = How { io, fault: Some(plan), ..How::default() };
+        let (bench, mut world) = rig.copy();
+        let (played, status) = run(&bench, &mut world, &how, steps);
+        assert!(played.refused.is_empty(), "{case}: {played:?}");
+        assert!(was_killed(status) || status.success(), "{case}: {status}");
+        let fired = std::fs::read_to_string(bench.path("log")).unwrap().contains("injected fault");
+        assert_eq!(fired, was_killed(status), "{case}");
+        tally.note(fired, case.clone());
+        world.survives(&bench, io, &case);
+    }
+    tally.check(20);
+}
+
+#[test]
+fn kill_at_the_accesses_of_the_workload() {
+    kill_at(&Rig::new("6x16M"), "ring", &script::workload());
+}
+
+#[test]
+fn kill_at_the_accesses_of_the_workload_on_three_media() {
+    kill_at(&Rig::new("3x24M"), "sync", &script::workload());
+}
+
+#[test]
+fn kill_at_the_accesses_of_a_recovery() {
+    kill_at(&Rig::new("6x16M").advanced(STEPS_BEFORE), "ring", &[]);
+}

@@ -1,0 +1,280 @@
+//! One site for all cases of a test: copied, worked on under an injection, judged.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Bench, Server, tool};
+use crate::nbd_client::{NbdClient, NbdError};
+
+use super::model::{BLOCK, Change, Disk, Outcome};
+use super::script::{self, Step};
+
+/// A start after a kill takes no longer (a promise).
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// Bytes of one read when all is read.
+const PIECE: u64 = 1 << 20;
+/// Where every judgement writes a block, so that the site is seen to take writes after each recovery.
+const PROBE_AT: u64 = 5 * BLOCK;
+
+/// What there must be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct World {
+    pub(crate) disks: BTreeMap<&'static str, Disk>,
+    /// Whether the VM must be there; `None` when it may be.
+    pub(crate) vms: BTreeMap<&'static str, Option<bool>>,
+}
+
+/// How playing ended.
+#[derive(Debug, Default)]
+pub(crate) struct Played {
+    /// The server went away before the end.
+    pub(crate) gone: bool,
+    /// Error numbers that clients were given, with the step.
+    pub(crate) refused: Vec<(usize, u32)>,
+}
+
+/// How a server is started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct How {
+    /// `ring` or `sync`.
+    pub(crate) io: &'static str,
+    /// Options of `strace`.
+    pub(crate) strace: Option<Vec<String>>,
+    /// The plan of the fault layer.
+    pub(crate) fault: Option<String>,
+    pub(crate) log: Option<&'static str>,
+}
+
+impl How {
+    pub(crate) fn plain(io: &'static str) -> Self {
+        Self { io, ..Self::default() }
+    }
+
+    pub(crate) fn spawn(&self, bench: &Bench) -> Server {
+        let mut wrapper: Vec<String> = Vec::new();
+        if let Some(options) = &self.strace {
+            // -D: the server stays our child, so that its end is seen as it is.
+            wrapper.extend(["strace", "-D", "-f", "-qq", "-o"].map(str::to_owned));
+            wrapper.push(bench.path("trace").display().to_string());
+            wrapper.extend(
+                options.iter().map(|option| option.replace("{DIR}", &bench.dir().display().to_string())),
+            );
+        }
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let mut command = bench.standalone(&wrapper, &["--io", self.io, "--log", self.log.unwrap_or("info")]);
+        command.env_remove("HOLDFAST_LOG").env_remove("HOLDFAST_FAULT");
+        if let Some(plan) = &self.fault {
+            command.env("HOLDFAST_FAULT", plan);
+        }
+        Server::spawn(bench, command)
+    }
+}
+
+/// A site that was killed with a part of the workload's data in it, to be copied.
+pub(crate) struct Rig {
+    template: Bench,
+    world: World,
+}
+
+impl Rig {
+    /// Makes the site: `media` is what `--file-media` takes.
+    pub(crate) fn new(media: &str) -> Self {
+        let template = Bench::new();
+        let server = template.start(&["--file-media", media, "--layout", "tiny"]);
+        let mut world = World::default();
+        let played = world.play(&template, &script::before());
+        assert!(!played.gone && played.refused.is_empty(), "{played:?}\n{}", server.log());
+        server.kill();
+        Self { template, world }
+    }
+
+    /// The same site with the first `steps` of the workload done too, killed right behind the last.
+    pub(crate) fn advanced(self, steps: usize) -> Self {
+        let Self { template, mut world } = self;
+        let server = template.start(&[]);
+        let played = world.play(&template, &script::workload()[..steps]);
+        assert!(!played.gone && played.refused.is_empty(), "{played:?}\n{}", server.log());
+        server.kill();
+        Self { template, world }
+    }
+
+    /// A copy of the site.
+    pub(crate) fn copy(&self) -> (Bench, World) {
+        let bench = Bench::new();
+        let (from, to) = (self.template.dir(), bench.dir());
+        tool("cp", ["-r".as_ref(), "--sparse=always".as_ref(), from.as_os_str(), to.as_os_str()]);
+        (bench, self.world.clone())
+    }
+}
+
+/// Plays steps on a server started like this, then stops it in good order. Gives how it ended.
+pub(crate) fn run(bench: &Bench, world: &mut World, how: &How, steps: &[Step]) -> (Played, ExitStatus) {
+    let mut server = how.spawn(bench);
+    if let Err(status) = server.wait_serving() {
+        return (Played { gone: true, refused: Vec::new() }, status);
+    }
+    let played = world.play(bench, steps);
+    if played.gone {
+        return (played, server.ended());
+    }
+    (played, server.stop("TERM"))
+}
+
+/// Whether kill -9 ended it.
+pub(crate) fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(9)
+}
+
+impl World {
+    /// Plays steps and notes what became of them; ends when the server is gone.
+    pub(crate) fn play(&mut self, bench: &Bench, steps: &[Step]) -> Played {
+        let mut clients: BTreeMap<&'static str, NbdClient> = BTreeMap::new();
+        let mut played = Played::default();
+        for (number, step) in steps.iter().enumerate() {
+            match self.step(bench, &mut clients, step) {
+                Ok(()) => {}
+                Err(NbdError::Refused(error)) => played.refused.push((number, error)),
+                Err(NbdError::Gone(_)) => {
+                    played.gone = true;
+                    break;
+                }
+            }
+        }
+        played
+    }
+
+    fn step(
+        &mut self,
+        bench: &Bench,
+        clients: &mut BTreeMap<&'static str, NbdClient>,
+        step: &Step,
+    ) -> Result<(), NbdError> {
+        match step {
+            Step::Create(vm, bytes) => {
+                self.vms.insert(vm, None);
+                let disk = disk_of(vm);
+                self.disks.insert(disk, Disk::new(*bytes));
+                ask(bench, &["vm", "create", vm, "--disk", &bytes.to_string()])?;
+                self.vms.insert(vm, Some(true));
+            }
+            Step::Delete(vm) => {
+                // A disk in use is not deleted, and the server sees a client's end a little later.
+                clients.remove(disk_of(vm));
+                self.vms.insert(vm, None);
+                ask(bench, &["vm", "delete", vm, "--yes"])?;
+                self.vms.insert(vm, Some(false));
+            }
+            Step::Flush => client(bench, clients, script::MAIN)?.flush()?,
+            Step::Change(export, change) => {
+                let done = client(bench, clients, export).and_then(|client| send(client, change));
+                let disk = self.disks.get_mut(export).unwrap();
+                disk.apply(change, if done.is_ok() { Outcome::Done } else { Outcome::Maybe });
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts the site without injection and judges it; kills it, and judges once more.
+    pub(crate) fn survives(&mut self, bench: &Bench, io: &'static str, case: &str) {
+        for round in 0..2_u64 {
+            let start = Instant::now();
+            let mut server = How::plain(io).spawn(bench);
+            if let Err(status) = server.wait_serving() {
+                panic!("{case}: it does not start again ({status}):\n{}", server.log());
+            }
+            let took = start.elapsed();
+            assert!(took <= RECOVERY_MAX, "{case}: recovery took {took:?}:\n{}", server.log());
+            if let Err(wrong) = self.judge(bench, true) {
+                panic!("{case}: start {round} after it: {wrong}\n{}", server.log());
+            }
+            let step = Step::Change(
+                script::MAIN,
+                Change::Write { offset: PROBE_AT, data: script::value(90 + round, 4096) },
+            );
+            let played = self.play(bench, &[step]);
+            assert!(!played.gone && played.refused.is_empty(), "{case}: {played:?}\n{}", server.log());
+            server.kill();
+        }
+    }
+
+    /// Compares VMs, and every byte of every disk, with what must be there. With `settle`, what is found must stay.
+    pub(crate) fn judge(&mut self, bench: &Bench, settle: bool) -> Result<(), String> {
+        let list = bench.json(&["vm", "list"]).json();
+        let there: Vec<&str> =
+            list["items"].as_array().unwrap().iter().filter_map(|vm| vm["name"].as_str()).collect();
+        for (vm, must) in &mut self.vms {
+            let is = there.contains(vm);
+            if must.is_some_and(|must| must != is) {
+                return Err(format!("VM {vm}: listed {is}"));
+            }
+            if settle {
+                *must = Some(is);
+            }
+        }
+        if let Some(vm) = there.iter().find(|vm| !self.vms.contains_key(**vm)) {
+            return Err(format!("VM {vm} was never made"));
+        }
+        for (export, disk) in &mut self.disks {
+            if !there.contains(&export.split('/').next().unwrap()) {
+                continue;
+            }
+            let mut client = bench.connect(export);
+            if client.size() != disk.size() {
+                return Err(format!("{export}: {} bytes", client.size()));
+            }
+            for offset in (0..disk.size()).step_by(PIECE as usize) {
+                let length = PIECE.min(disk.size() - offset) as u32;
+                let read = client.read(offset, length).map_err(|error| format!("{export}: {error:?}"))?;
+                disk.judge(offset, &read, settle).map_err(|wrong| format!("{export}: {wrong}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn disk_of(vm: &str) -> &'static str {
+    match vm {
+        script::NEW => script::NEW_DISK,
+        script::OLD => script::OLD_DISK,
+        _ => script::MAIN,
+    }
+}
+
+/// A command that the server may not live to answer.
+fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
+    let ran = bench.json(arguments);
+    if ran.code == 0 {
+        return Ok(());
+    }
+    let error: Value = ran.error();
+    match error["code"].as_str().unwrap() {
+        // These say that nobody answered.
+        "not_running" | "protocol" => Err(NbdError::Gone(std::io::Error::other(error.to_string()))),
+        "no_space" => Err(NbdError::Refused(28)),
+        other => panic!("{arguments:?}: {other}: {error}"),
+    }
+}
+
+fn client<'a>(
+    bench: &Bench,
+    clients: &'a mut BTreeMap<&'static str, NbdClient>,
+    export: &'static str,
+) -> Result<&'a mut NbdClient, NbdError> {
+    if !clients.contains_key(export) {
+        clients.insert(export, NbdClient::connect(&bench.dir().join("nbd.sock"), export)?);
+    }
+    Ok(clients.get_mut(export).unwrap())
+}
+
+fn send(client: &mut NbdClient, change: &Change) -> Result<(), NbdError> {
+    match change {
+        Change::Write { offset, data } => client.write(*offset, data),
+        Change::Trim { offset, length } => client.trim(*offset, *length as u32),
+        Change::Zero { offset, length } => client.write_zeroes(*offset, *length as u32),
+    }
+}
