@@ -122,6 +122,11 @@ impl Shared {
         if !refreshed {
             return Ok(Decision::Refresh);
         }
+        if self.pool.current_class().is_none() {
+            // Room is counted in stripes, and none can be written: that says nothing of being full.
+            let reason = "too few media are up to take a write: bring back those that are down";
+            return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
+        }
         let reason = "the pool is full: delete what is not needed or add media";
         Err(EngineError::new(EngineErrorKind::NoSpace, reason))
     }
