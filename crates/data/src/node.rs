@@ -76,6 +76,8 @@ pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), 
     }
     let empty = Table::new(layout.data, layout.end, layout.params.fragments_max).encode(0).share();
     for table in layout.tables {
+        // Written in full once, so that no table ever finds the file system below without room.
+        medium.prepare(table, layout.table_bytes).await.map_err(&failed)?;
         medium.write(table, empty.clone()).await.map_err(&failed)?;
     }
     medium.sync().await.map_err(&failed)?;
