@@ -10,8 +10,10 @@ use super::medium::Log;
 use crate::MediumNode;
 
 const P: u32 = PAGE as u32;
-/// Fates of unsynced writes tried at every point: all lost, all kept, and drawn.
-const MODES: u64 = 5;
+/// Fates of unsynced writes tried at every point: all lost, all kept, and one of drawn ones, with garbage or without.
+fn modes(end: usize) -> [u64; 3] {
+    [0, 1, 2 + end as u64 % 4]
+}
 
 /// What was asked and answered, with the length of the log at the time.
 #[derive(Default)]
@@ -52,6 +54,38 @@ async fn worker(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) {
     }
 }
 
+/// One of several on a medium that is full: what one gives back another takes at once. All fragments have one size.
+async fn crowder(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) {
+    let name = |round: u32| 9 + 16 * (me * 20 + round);
+    for round in 0..5 {
+        let n = name(round);
+        for _ in 0..200 {
+            if put(node, n).await.is_ok() {
+                diary.borrow_mut().written.insert(n, log.len());
+                break;
+            }
+            seam::yield_now().await;
+        }
+        let _ = replace(node, n).await;
+        if diary.borrow().written.contains_key(&n) {
+            diary.borrow_mut().free_asked.insert(n, log.len());
+            free(node, n).await.unwrap();
+            diary.borrow_mut().freed.insert(n, log.len());
+        }
+    }
+}
+
+/// Fills the medium but for one extent.
+async fn crowd(node: &MediumNode, log: &Log, diary: &RefCell<Diary>) {
+    let mut n = 9 + 16 * 500;
+    while put(node, n).await.is_ok() {
+        diary.borrow_mut().written.insert(n, log.len());
+        n += 16;
+    }
+    free(node, n - 32).await.unwrap();
+    diary.borrow_mut().written.remove(&(n - 32));
+}
+
 fn before(at: Option<&usize>, end: usize) -> bool {
     at.is_some_and(|at| *at <= end)
 }
@@ -83,18 +117,24 @@ async fn judge(node: &MediumNode, diary: &Diary, end: usize, what: &str) -> BTre
     sound
 }
 
-fn at_every_write(seed: u64) {
+fn at_every_write(seed: u64, crowded: bool) {
     let log = Log::default();
     let (diary, begin) = run(seed, async |_| {
         let (_, node) = node(&log).await;
-        let begin = log.len();
         let diary = RefCell::new(Diary::default());
+        if crowded {
+            crowd(&node, &log, &diary).await;
+            let begin = log.len();
+            seam::join_all((0..3).map(|me| crowder(&node, &log, &diary, me))).await;
+            return (diary.into_inner(), begin);
+        }
+        let begin = log.len();
         seam::join_all((0..3).map(|me| worker(&node, &log, &diary, me))).await;
         (diary.into_inner(), begin)
     });
-    assert!(diary.written.len() > 12 && diary.batches.len() > 25);
+    assert!(diary.written.len() > 12 && diary.freed.len() > 9, "the workload works");
     for end in begin..=log.len() {
-        for mode in 0..MODES {
+        for mode in modes(end) {
             let what = format!("seed {seed}, cut at {end}, mode {mode}");
             run(seed, async |_| {
                 let (medium, node) = open_image(log.cut(0, end, mode)).await;
@@ -119,8 +159,15 @@ fn at_every_write(seed: u64) {
 
 #[test]
 fn a_power_cut_at_every_write() {
+    for seed in 1..3 {
+        at_every_write(seed, false);
+    }
+}
+
+#[test]
+fn a_power_cut_at_every_write_to_a_full_medium() {
     for seed in 1..4 {
-        at_every_write(seed);
+        at_every_write(seed, true);
     }
 }
 
@@ -140,7 +187,7 @@ fn a_power_cut_while_formatting() {
         begin
     });
     for end in begin..=log.len() {
-        for mode in 0..MODES {
+        for mode in modes(end) {
             run(1, async |_| {
                 let image = log.cut(0, end, mode);
                 let medium = super::medium::TestMedium::new(0, MEDIUM_BYTES, image, &Log::default());

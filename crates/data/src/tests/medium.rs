@@ -37,7 +37,8 @@ impl Log {
     }
 
     /// What medium `which` holds after a power cut behind the first `end` entries; `mode` 0 loses all that was not
-    /// synced, 1 keeps it, others draw for each write.
+    /// synced, 1 keeps it, others draw for each write. From 4 on a torn write leaves garbage, worse than media promise:
+    /// nothing that is needed may be written over.
     pub(super) fn cut(&self, which: usize, end: usize, mode: u64) -> Image {
         let log = self.0.lock().unwrap();
         let mut synced = BTreeSet::<usize>::new();
@@ -58,11 +59,15 @@ impl Log {
             let fate = if synced.contains(&at) { 1 } else { mode };
             match (op, fate) {
                 (Op::Synced(_), _) | (_, 0) => {}
-                (Op::Write(offset, bytes), 1) => put(&mut image, *offset, bytes, |_| true),
+                (Op::Write(offset, bytes), 1) => put(&mut image, *offset, bytes, || Sector::New),
                 (Op::Write(offset, bytes), _) => match roll() % 3 {
                     0 => {}
-                    1 => put(&mut image, *offset, bytes, |_| true),
-                    _ => put(&mut image, *offset, bytes, |_| roll() % 2 == 0),
+                    1 => put(&mut image, *offset, bytes, || Sector::New),
+                    _ => put(&mut image, *offset, bytes, || match roll() % 4 {
+                        0 | 1 => Sector::New,
+                        2 if mode >= 4 => Sector::Garbage,
+                        _ => Sector::Old,
+                    }),
                 },
                 (Op::Discard(offset, length), _) => {
                     for page in offset / PAGE as u64..(offset + length) / PAGE as u64 {
@@ -77,13 +82,21 @@ impl Log {
     }
 }
 
-fn put(image: &mut Image, offset: u64, bytes: &PageSlice, mut lands: impl FnMut(usize) -> bool) {
+enum Sector {
+    Old,
+    New,
+    Garbage,
+}
+
+fn put(image: &mut Image, offset: u64, bytes: &PageSlice, mut fate: impl FnMut() -> Sector) {
     for (i, page) in bytes.as_ref().chunks(PAGE).enumerate() {
         let stored = image.entry(offset / PAGE as u64 + i as u64).or_insert_with(|| Arc::new([0; PAGE]));
         let stored = Arc::make_mut(stored);
         for at in (0..PAGE).step_by(SECTOR) {
-            if lands(i) {
-                stored[at..at + SECTOR].copy_from_slice(&page[at..at + SECTOR]);
+            match fate() {
+                Sector::Old => {}
+                Sector::New => stored[at..at + SECTOR].copy_from_slice(&page[at..at + SECTOR]),
+                Sector::Garbage => stored[at..at + SECTOR].fill(0xa5),
             }
         }
     }
@@ -182,7 +195,7 @@ impl TestMedium {
                     return Err(self.error(kind));
                 }
             }
-            put(&mut inner.image, offset, bytes, |_| true);
+            put(&mut inner.image, offset, bytes, || Sector::New);
             Ok(self.log.push(self.which, Op::Write(offset, bytes.clone())))
         })
     }
