@@ -7,6 +7,11 @@
 //! is the contents of a disk, cheap to clone. A [`Link`] decides the fate of each message. The [`Model`] is the
 //! reference: it knows every write and judges every read.
 //!
+//!
+//! A [`Site`] is a whole one-node site on simulated media, wires and a witness; a [`Life`] is one run of its process.
+//! [`schedule::run`] plays a whole-engine **schedule** on one: guests, an administrator and a nemesis, then a last
+//! look. `holdfast-sim` runs many.
+//!
 //! Invariants.
 //! - Same program, same seed: the same digest. Each scheduling decision, each operation on a medium, each decision
 //!   of a link and each [`Control::trace`] is folded into it.

@@ -253,3 +253,12 @@ fn planted_bugs_are_found() {
         println!("{bug:?}: {found} of {SEEDS} seeds");
     }
 }
+
+#[test]
+fn whole_engine_schedules_replay() {
+    for seed in 0..8 {
+        let first = sim::schedule::run(seed, None, false);
+        assert_eq!(first.wrong, None, "seed {seed}");
+        assert_eq!(first.digest, sim::schedule::run(seed, None, false).digest, "seed {seed} does not replay");
+    }
+}

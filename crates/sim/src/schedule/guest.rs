@@ -282,18 +282,13 @@ impl Guest {
             })
         });
         let answers = seam::join_all(requests).await;
+        // Alone each has no answer of its own: it is superseded by both together, or ends with the process.
+        let died = answers.iter().any(|answer| matches!(answer, Err(Unanswered::Died)));
         for op in &ops[..2] {
-            self.settle(
-                *op,
-                &answers
-                    .iter()
-                    .any(|a| matches!(a, Err(Unanswered::Died)))
-                    .then_some(Err(Unanswered::Died))
-                    .unwrap_or(Err(Unanswered::GaveUp)),
-            );
+            self.settle(*op, &Err(if died { Unanswered::Died } else { Unanswered::GaveUp }));
         }
         let failed = answers.into_iter().find_map(Result::err);
-        let answer = failed.map_or(Ok(()), Err);
+        let answer = if died { Err(Unanswered::Died) } else { failed.map_or(Ok(()), Err) };
         self.settle(ops[2], &answer);
         if let Err(unanswered) = answer {
             self.judge_refusal("write of halves", &unanswered, halves[1], true);

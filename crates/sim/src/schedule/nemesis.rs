@@ -23,6 +23,8 @@ const ERRORS: [(FaultKind, u64); 4] = [
 /// Kinds that make an operation lie.
 const LIES: [(FaultKind, u64); 3] =
     [(FaultKind::WrongRead, 100_000), (FaultKind::LostWrite, 100_000), (FaultKind::MisdirectedWrite, 30_000)];
+/// Strikes of one schedule: more cost time and find nothing new.
+const STRIKES_MAX: usize = 300;
 /// Where the second copy of the superblock lies.
 const SUPERBLOCK_COPY: u64 = 64 << 10;
 /// Most bits flipped at a time.
@@ -49,7 +51,7 @@ impl Nemesis {
 
     /// Strikes until told to stop.
     pub(super) async fn run(mut self) {
-        loop {
+        for _ in 0..STRIKES_MAX {
             let calm = self.rng.below(self.world.plan.calm.as_nanos() as u64);
             self.world.rt.sleep(Duration::from_nanos(calm)).await;
             if self.world.is_over() {
