@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! prelude   "HFCO" | version u16 | zero u16 | container id 16 | total u32 | entries u32 | map log bytes u32
-//!           | CRC-32C u32 of prelude (with this field zero) and directory | map log fingerprint 16 | zero 8
+//!           | CRC-32C u32 of prelude (with both CRCs zero) and directory | map log fingerprint 16
+//!           | CRC-32C u32 of the prelude (with this field zero) | zero 4
 //! entry     fingerprint 16 | offset u32 | length u32 | CRC-32C u32 | kind u8 | level u8 | origin slot u16
 //! ```
 //! The origin slot names the slot a moved unit had before; it equals the entry's own slot in a first writing.
@@ -93,7 +94,8 @@ pub(crate) struct RawPrelude {
     map_log_bytes: U32,
     crc: U32,
     map_log: [u8; 16],
-    spare: [u8; 8],
+    own_crc: U32,
+    spare: [u8; 4],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -201,13 +203,16 @@ impl Head {
             map_log_bytes: U32::new(self.map_log_bytes),
             crc: U32::new(0),
             map_log: self.map_log.0,
-            spare: [0; 8],
+            own_crc: U32::new(0),
+            spare: [0; 4],
         };
         prelude.crc = U32::new(checksum(&prelude, &out[directory]));
+        prelude.own_crc = U32::new(crc32c(prelude.as_bytes()));
         out[..PRELUDE_BYTES].copy_from_slice(prelude.as_bytes());
     }
 
-    /// Where the parts lie, from the first [`PRELUDE_BYTES`] bytes. Not yet checked by the CRC.
+    /// Where the parts lie, from the first [`PRELUDE_BYTES`] bytes, checked by the prelude's own CRC: what is read next is
+    /// found by it, so damage here must show here.
     ///
     /// # Errors
     /// When the bytes are no prelude.
@@ -224,7 +229,7 @@ impl Head {
         let place = HeadPlace::of(&prelude);
         let directory =
             directory.get(..place.directory().len()).ok_or_else(|| bad("the directory is cut short"))?;
-        let blank = RawPrelude { crc: U32::new(0), ..prelude };
+        let blank = RawPrelude { crc: U32::new(0), own_crc: U32::new(0), ..prelude };
         if checksum(&blank, directory) != prelude.crc.get() {
             return Err(bad("the check sum does not match"));
         }
@@ -266,6 +271,10 @@ fn prelude(bytes: &[u8]) -> Result<RawPrelude, FormatError> {
     let (prelude, _) = RawPrelude::read_from_prefix(bytes).map_err(|_| bad("it is cut short"))?;
     if prelude.magic != MAGIC || prelude.version.get() != VERSION {
         return Err(bad("this is no container head of version 1"));
+    }
+    let blank = RawPrelude { own_crc: U32::new(0), ..prelude };
+    if crc32c(blank.as_bytes()) != prelude.own_crc.get() {
+        return Err(bad("the check sum of its prelude does not match"));
     }
     let total = prelude.total.get();
     let entries = prelude.entries.get() as usize;

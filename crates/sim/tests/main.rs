@@ -2,6 +2,8 @@
 //! power cuts and restarts; the model judges it. An honest one passes every seed and replays; one with a planted
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
+mod flip;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
