@@ -16,7 +16,7 @@ use sim::{Limits, Simulation, Site, SiteImage, SiteSpec};
 use units::{BLOCK, DiskId, PAGE};
 
 /// Every so many bits in CI, with several media.
-const CI_STRIDE: u64 = 128;
+const CI_STRIDE: u64 = 16;
 /// Bytes of a disk.
 const DISK_BYTES: u64 = 24 * BLOCK as u64;
 /// A case that takes so many steps hangs.
