@@ -6,34 +6,63 @@ use crate::harness::{Bench, Server, TINY, pick, soak, tool, wanted};
 
 /// System calls that change what a crash leaves.
 const CALLS: [&str; 6] = ["fsync", "fdatasync", "rename", "unlink", "mkdir", "pwrite64"];
-/// Of these there are hundreds; one in so many is enough for a commit.
-const SAMPLED: &str = "pwrite64";
-const SAMPLE: usize = 37;
+/// Kills at each call that are enough for a commit; another commit takes others.
+const SAMPLE: usize = 4;
+
+/// Whose media the site gets.
+#[derive(Debug, Clone, Copy)]
+enum Media {
+    /// Files it makes.
+    Made,
+    /// Files that were there, all zeros.
+    Given,
+}
+
+/// Bytes of a medium that was there.
+const GIVEN_BYTES: u64 = 16 << 20;
+
+fn arguments(bench: &Bench, media: Media) -> Vec<String> {
+    let paths = ["given0", "given1"].map(|name| bench.path(name));
+    let mut arguments = vec!["--recovery-key-file".to_owned(), bench.path("recovery").display().to_string()];
+    match media {
+        Media::Made => arguments.extend(TINY.iter().map(|word| (*word).to_owned())),
+        Media::Given => {
+            arguments.extend(["--layout", "tiny", "--io", "sync"].map(str::to_owned));
+            for path in &paths {
+                if !path.exists() {
+                    std::fs::File::create(path).unwrap().set_len(GIVEN_BYTES).unwrap();
+                }
+                arguments.extend(["--media".to_owned(), path.display().to_string()]);
+            }
+        }
+    }
+    arguments
+}
+
+fn spawn(bench: &Bench, wrapper: &[&str], media: Media) -> Server {
+    let arguments = arguments(bench, media);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Server::spawn(bench, bench.standalone(wrapper, &arguments))
+}
 
 /// How often a sound first start, up to serving, makes each call.
-fn count(call: &str) -> usize {
+fn count(call: &str, media: Media) -> usize {
     let bench = Bench::new();
     let trace = bench.path("trace");
     let wrapper = ["strace", "-f", "-qq", "-e", "signal=none", "-e", &format!("trace={call}"), "-o"];
     let wrapper = [&wrapper[..], &[trace.to_str().unwrap()]].concat();
-    let mut server = Server::spawn(&bench, bench.standalone(&wrapper, &arguments(&bench)));
+    let mut server = spawn(&bench, &wrapper, media);
     assert!(server.wait_serving().is_ok(), "{}\n{}", wanted("strace"), server.log());
     server.kill();
     let trace = std::fs::read_to_string(trace).unwrap();
     trace.lines().filter(|line| line.contains(&format!("{call}("))).count()
 }
 
-fn arguments(bench: &Bench) -> Vec<&'static str> {
-    // Leaked: a test's arguments live as long as the test program.
-    let key: &'static str = Box::leak(bench.path("recovery").display().to_string().into_boxed_str());
-    [TINY, &["--recovery-key-file", key]].concat()
-}
-
 /// Kills a first start at its `nth` call; gives whether it came to that.
-fn killed_at(bench: &Bench, call: &str, nth: usize) -> bool {
+fn killed_at(bench: &Bench, call: &str, nth: usize, media: Media) -> bool {
     let inject = format!("inject={call}:signal=KILL:when={nth}");
     let wrapper = ["strace", "-f", "-qq", "-e", &inject, "-o", "/dev/null"];
-    let mut server = Server::spawn(bench, bench.standalone(&wrapper, &arguments(bench)));
+    let mut server = spawn(bench, &wrapper, media);
     let killed = server.wait_serving().is_err();
     server.kill();
     killed
@@ -44,33 +73,45 @@ fn is_whole(dir: &Path) -> bool {
     serde_json::from_str::<serde_json::Value>(&manifest).is_ok() && !dir.join("first-start.json").exists()
 }
 
-#[test]
-fn a_kill_at_any_step_is_made_good_by_the_next_start() {
+/// A first start that was killed at a call is made good.
+fn check(call: &str, nth: usize, media: Media) -> bool {
+    let bench = Bench::new();
+    if !killed_at(&bench, call, nth, media) {
+        return false;
+    }
+    // With the site its recovery key is there: then none is asked for again.
+    let made = bench.dir().join("site.json").exists();
+    let what = format!("{call} {nth}, {media:?} media, site.json: {made}");
+    let server = if made { bench.start(&[]) } else { spawn(&bench, &[], media).serving() };
+    assert!(is_whole(&bench.dir()), "{what}");
+    assert!(bench.path("recovery").exists(), "{what}");
+    bench.create("web01", "1M");
+    bench.connect("web01/disk0").write(0, b"works").unwrap();
+    assert_eq!(server.stop("TERM").code(), Some(0), "{what}");
+    let server = bench.start(&[]);
+    assert_eq!(bench.connect("web01/disk0").read(0, 5).unwrap(), b"works", "{what}");
+    server.kill();
+    true
+}
+
+fn check_all(media: Media) {
     tool("strace", ["--version"]);
     let mut fired = 0;
     for call in CALLS {
-        let total = count(call);
-        let step = if call == SAMPLED && !soak() { SAMPLE } else { 1 };
-        let first = 1 + pick() % step;
-        for nth in (first..=total).step_by(step) {
-            let bench = Bench::new();
-            if !killed_at(&bench, call, nth) {
-                continue;
-            }
-            fired += 1;
-            let arguments = arguments(&bench);
-            // The key is there already when the site is: then it is not asked for again.
-            let made = bench.dir().join("site.json").exists();
-            let server = bench.start(if made { &[] } else { &arguments });
-            assert!(is_whole(&bench.dir()), "{call} {nth}");
-            assert!(bench.path("recovery").exists(), "{call} {nth}");
-            bench.create("web01", "1M");
-            bench.connect("web01/disk0").write(0, b"works").unwrap();
-            assert_eq!(server.stop("TERM").code(), Some(0), "{call} {nth}");
-            let server = bench.start(&[]);
-            assert_eq!(bench.connect("web01/disk0").read(0, 5).unwrap(), b"works", "{call} {nth}");
-            server.kill();
-        }
+        let total = count(call, media);
+        let step = if soak() { 1 } else { total.div_ceil(SAMPLE).max(1) };
+        let numbers = (1 + pick() % step..=total).step_by(step);
+        fired += numbers.filter(|nth| check(call, *nth, media)).count();
     }
-    assert!(fired > 20, "only {fired} kills struck");
+    assert!(fired > CALLS.len(), "only {fired} kills struck");
+}
+
+#[test]
+fn a_kill_at_any_step_is_made_good_by_the_next_start() {
+    check_all(Media::Made);
+}
+
+#[test]
+fn so_it_is_with_media_that_were_there() {
+    check_all(Media::Given);
 }

@@ -1,8 +1,8 @@
 //! The first start: from nothing to a site, or to nothing that matters.
 //!
-//! Order: check everything; `first-start.json`; media made; the recovery key's file; superblocks stamped, media
-//! formatted; witness; `site.json`. A medium is stamped with the site's id before anything else goes there, so that
-//! the next attempt knows it for its own whatever a crash left.
+//! Order: check everything; `first-start.json`; the key file; the recovery key's file; media, made and formatted one
+//! after the other; witness; `site.json`. A medium that the plan names and that was half formatted holds an allocation
+//! table and nothing else; so the next attempt knows it for its own whatever a crash left.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::directory::{self, Directory};
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::keys;
 use crate::manifest::{Entry, MEDIA_MAX, Manifest};
-use crate::media_set::{Opener, check_free, medium_error};
+use crate::media_set::{Opener, Unfinished, check_free, medium_error};
 use crate::start::{FileMedia, Options, Sizes};
 use crate::witness;
 
@@ -136,13 +136,21 @@ impl First<'_> {
         for path in paths {
             let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
             let medium = self.opener.open(&path, None).map_err(|error| medium_error(&error))?;
-            check_free(&*medium, self.unfinished.as_ref().map(Manifest::site)).await?;
+            check_free(&*medium, self.left_by_unfinished(&path, medium.len())).await?;
             self.check_size(medium.name(), medium.len())?;
             entries.push(Entry::new(self.random_medium(), &path, medium.len(), false));
             // Held open, so that a medium named twice is found out.
             opened.push(medium);
         }
         Ok(entries)
+    }
+
+    /// What the earlier attempt may have left on a medium.
+    fn left_by_unfinished(&self, path: &Path, bytes: u64) -> Option<Unfinished> {
+        let plan = self.unfinished.as_ref()?;
+        let planned = plan.media.iter().any(|entry| entry.path == path && entry.bytes == bytes);
+        let formatting = planned.then(|| Layout::new(self.params(bytes), bytes)).flatten();
+        Some(Unfinished { site: plan.site(), formatting })
     }
 
     fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
@@ -218,7 +226,6 @@ impl First<'_> {
             params: self.params(entry.bytes),
             keys: keys.clone(),
         };
-        data::write_superblock(medium, &superblock).await.map_err(|error| medium_error(&error))?;
         data::format(medium, &superblock)
             .await
             .map_err(|error| SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use data::{MediumNode, Superblock};
+use data::{Layout, MediumNode, Superblock};
 use media::{Backend, Medium, OpenOptions};
 use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
@@ -90,19 +90,32 @@ pub(crate) async fn peek(medium: &dyn Medium) -> media::Result<Option<Superblock
     }
 }
 
-/// Refuses a medium that may hold something of someone else's. What the unfinished first start of `unfinished` left
-/// is ours.
-pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<SiteId>) -> Result<()> {
+/// What an unfinished first start may have left on a medium.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unfinished {
+    /// The site it was making.
+    pub(crate) site: SiteId,
+    /// The layout it was formatting this medium with, when this medium was in its plan.
+    pub(crate) formatting: Option<Layout>,
+}
+
+/// Refuses a medium that may hold something of someone else's. What an unfinished first start left is ours: its
+/// superblock, or an allocation table and nothing else. File systems and the like leave their marks elsewhere.
+pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<Unfinished>) -> Result<()> {
     if let Some(superblock) = peek(medium).await.map_err(|error| medium_error(&error))? {
-        if Some(superblock.site) == unfinished {
+        if unfinished.is_some_and(|unfinished| unfinished.site == superblock.site) {
             return Ok(());
         }
         let reason = format!("{}: it belongs to site {}: left untouched", medium.name(), superblock.site);
         return Err(SiteError::new(ErrorKind::Conflict, "foreign_medium", reason).hint(wipe(medium.name())));
     }
+    let layout = unfinished.and_then(|unfinished| unfinished.formatting);
     let look = LOOK_BYTES.min(usize::try_from(medium.len()).unwrap_or(LOOK_BYTES));
     for offset in [0, medium.len() - look as u64] {
-        let bytes = medium.read(offset, look).await.map_err(|error| medium_error(&error))?;
+        let mut bytes = medium.read(offset, look).await.map_err(|error| medium_error(&error))?;
+        if let Some(layout) = layout {
+            blank_tables(&layout, offset, bytes.as_mut());
+        }
         if !seal::is_zero(bytes.as_ref()) {
             let end = if offset == 0 { "start" } else { "end" };
             let reason = format!("{}: something stands at its {end}: left untouched", medium.name());
@@ -112,6 +125,16 @@ pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<SiteId>) 
         }
     }
     Ok(())
+}
+
+/// Zeroes what of the allocation tables lies in `bytes`, read at `offset`.
+fn blank_tables(layout: &Layout, offset: u64, bytes: &mut [u8]) {
+    for table in layout.tables {
+        // Within the bytes, whose length is a `usize`.
+        let within = |at: u64| at.saturating_sub(offset).min(bytes.len() as u64) as usize;
+        let (start, end) = (within(table), within(table + layout.table_bytes));
+        bytes[start..end].fill(0);
+    }
 }
 
 fn wipe(name: &str) -> String {

@@ -20,7 +20,7 @@ fn exchange(bench: &Bench, request: &[u8]) -> (u16, String, String) {
     (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
 }
 
-fn request(method: &str, path: &str, kind: &str, body: &str) -> Vec<u8> {
+pub(super) fn request(method: &str, path: &str, kind: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}")
         .into_bytes()

@@ -116,6 +116,33 @@ fn an_interrupted_first_start_is_done_again() {
 }
 
 #[test]
+fn a_half_formatted_medium_is_known_by_the_plan_that_names_it() {
+    let bench = Bench::new();
+    let dir = bench.path("d");
+    let outside = bench.blank("outside");
+    let options = Options { media: vec![outside.clone()], ..bench.later("d") };
+    drop(bench.made(options.clone()));
+    // As a crash leaves it that comes before the superblocks.
+    std::fs::rename(dir.join("site.json"), dir.join("first-start.json")).unwrap();
+    edit(&outside, |bytes| {
+        let params = data::Superblock::decode(bytes).unwrap().params;
+        let layout = data::Layout::new(params, bytes.len() as u64).unwrap();
+        let first = layout.tables[0] as usize;
+        bytes[..first].fill(0);
+        bytes[first + 2 * layout.table_bytes as usize..].fill(0);
+    });
+    let half = std::fs::read(&outside).unwrap();
+    let other = Options { dir: bench.path("other"), ..options.clone() };
+    assert_eq!(bench.refused(other), "medium_not_empty", "no plan of that site names it");
+    // A file system made on it meanwhile is not ours.
+    edit(&outside, |bytes| bytes[1080] = 0x53);
+    assert_eq!(bench.refused(options.clone()), "medium_not_empty");
+    std::fs::write(&outside, half).unwrap();
+    drop(bench.made(options));
+    drop(bench.made(bench.later("d")));
+}
+
+#[test]
 fn other_keys_and_passphrases_are_denied() {
     let bench = Bench::new();
     drop(bench.made(bench.options("d", 2)));
