@@ -66,7 +66,8 @@ fn a_write_that_is_still_under_way_takes_no_medium_down() {
 #[test]
 fn repaired_fragments_carry_the_right_header() {
     let site = site(6);
-    let kept = site.put();
+    let written = site.run(site.write(60_000)).unwrap();
+    let kept = site.kept(&written);
     let header = |index: usize| {
         let request = Request::FragmentHeader { container: kept.id(), index: index as u8 };
         match site.run(site.direct(kept.stripe.members[index], request)) {
@@ -75,6 +76,7 @@ fn repaired_fragments_carry_the_right_header() {
         }
     };
     let before: Vec<_> = (0..6).map(header).collect();
+    assert!(before.iter().all(|header| header.container_bytes == written.built.head.total));
     site.spoil(&kept, 2, Bad::Flipped);
     site.spoil(&kept, 4, Bad::Missing);
     assert_eq!(site.run(site.pool.mend(&kept.stripe)).unwrap(), 2);
