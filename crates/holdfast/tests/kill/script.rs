@@ -82,7 +82,7 @@ fn change(random: &mut Random, number: u64, size: u64) -> Change {
         // A part of a block, or of two.
         0 | 5 => write(random.below(size - 5000), 1 + random.below(4999) as usize),
         // The last block, which is not whole.
-        7 if number % 2 == 0 => write(size / BLOCK * BLOCK - 300, 300 + (size % BLOCK) as usize),
+        7 if number.is_multiple_of(2) => write(size / BLOCK * BLOCK - 300, 300 + (size % BLOCK) as usize),
         1 | 7 => write(random.below(blocks) * BLOCK, BLOCK as usize),
         // Many blocks; the edges only partly.
         2 | 6 => write(random.below(size - (64 << 13)), (64 << 10) + random.below(64 << 12) as usize),
