@@ -12,10 +12,6 @@ use crate::slots::Slots;
 use crate::superblock::{PLACES, Superblock, mend_superblock, read_superblock, write_superblock};
 use crate::table::{Change, FragmentKey, Table, encode_log};
 
-/// Allocation numbers left out at every opening: a fragment that was on its way at a crash has left a header with a
-/// number the table never saw, and so have fewer than this at once.
-const LOST_ALLOCATIONS: u64 = 1 << 20;
-
 /// Why a medium cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenErrorKind {
@@ -109,9 +105,9 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
     // The medium may be failing; it has one good copy, and the next write will tell.
     let _ = mend_superblock(&*medium, &superblock).await;
     let loader = Loader { medium: &*medium, id: superblock.medium, layout };
-    let mut loaded = loader.load().await.map_err(failed(&*medium))?;
+    let loaded = loader.load().await.map_err(failed(&*medium))?;
     let slots = Slots::read(&*medium, &layout).await.map_err(failed(&*medium))?;
-    let first_allocation = loaded.table.skip_allocations(LOST_ALLOCATIONS);
+    let first_allocation = loaded.table.next_allocation();
     let node = MediumNode {
         id: superblock.medium,
         medium: medium.clone(),

@@ -157,9 +157,8 @@ impl Table {
         keys
     }
 
-    /// Leaves `count` allocation numbers out; gives the next one.
-    pub(crate) fn skip_allocations(&mut self, count: u64) -> u64 {
-        self.next = self.next.saturating_add(count);
+    /// Number of the next allocation.
+    pub(crate) fn next_allocation(&self) -> u64 {
         self.next
     }
 

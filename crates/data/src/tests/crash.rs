@@ -10,6 +10,8 @@ use super::medium::Log;
 use crate::MediumNode;
 
 const P: u32 = PAGE as u32;
+/// The first fragment that fills a crowded medium.
+const CROWD: u32 = 9 + 16 * 500;
 /// Fates of unsynced writes tried at every point: all lost, all kept, and one of drawn ones, with garbage or without.
 fn modes(end: usize) -> [u64; 3] {
     [0, 1, 2 + end as u64 % 4]
@@ -56,8 +58,16 @@ async fn worker(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) {
 
 /// One of several on a medium that is full: what one gives back another takes at once. All fragments have one size.
 async fn crowder(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) {
+    if me == 0 {
+        // What it supersedes is somebody's room at once; the fragment itself is never given up.
+        for _ in 0..40 {
+            let _ = replace(node, CROWD).await;
+            seam::yield_now().await;
+        }
+        return;
+    }
     let name = |round: u32| 9 + 16 * (me * 20 + round);
-    for round in 0..5 {
+    for round in 0..8 {
         let n = name(round);
         for _ in 0..200 {
             if put(node, n).await.is_ok() {
@@ -66,7 +76,6 @@ async fn crowder(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) 
             }
             seam::yield_now().await;
         }
-        let _ = replace(node, n).await;
         if diary.borrow().written.contains_key(&n) {
             diary.borrow_mut().free_asked.insert(n, log.len());
             free(node, n).await.unwrap();
@@ -75,15 +84,17 @@ async fn crowder(node: &MediumNode, log: &Log, diary: &RefCell<Diary>, me: u32) 
     }
 }
 
-/// Fills the medium but for one extent.
+/// Fills the medium but for two extents.
 async fn crowd(node: &MediumNode, log: &Log, diary: &RefCell<Diary>) {
-    let mut n = 9 + 16 * 500;
+    let mut n = CROWD;
     while put(node, n).await.is_ok() {
         diary.borrow_mut().written.insert(n, log.len());
         n += 16;
     }
-    free(node, n - 32).await.unwrap();
-    diary.borrow_mut().written.remove(&(n - 32));
+    for n in [n - 32, n - 48] {
+        free(node, n).await.unwrap();
+        diary.borrow_mut().written.remove(&n);
+    }
 }
 
 fn before(at: Option<&usize>, end: usize) -> bool {
@@ -235,7 +246,7 @@ fn a_power_cut_while_a_superblock_is_written() {
             begin
         });
         for end in begin..=log.len() {
-            for mode in 0..12 {
+            for mode in 0..60 {
                 run(1, async |_| {
                     let (_, node) = open_image(log.cut(0, end, mode)).await;
                     let generation = node_generation(&node).await;
