@@ -256,10 +256,13 @@ impl MediumNode {
         Ok(())
     }
 
-    /// The ring keeps what the older table lacks; a table at each quarter of it leaves the rest as slack.
+    /// The ring keeps what the older table lacks; a table at each quarter of it leaves the rest as slack. A table found
+    /// much older than the other, because its last write was lost, is written before the ring runs out.
     fn wants_checkpoint(&self) -> bool {
         let log = &self.lock().log;
-        log.next - log.tables[0].max(log.tables[1]) > u64::from(self.layout.params.log_pages) / 4
+        let ring = u64::from(self.layout.params.log_pages);
+        let [a, b] = log.tables;
+        log.next - a.max(b) > ring / 4 || log.next - a.min(b) > ring * 3 / 4
     }
 
     /// Enters `changes` under the lock of `state`; gives where the page goes and the page.

@@ -1,5 +1,6 @@
 //! Who may write: back-pressure in bytes, and grants of space [I10].
 
+use journal::Journal;
 use units::{BLOCK_U64, DiskId};
 
 use crate::engine::{Engine, Shared};
@@ -66,6 +67,9 @@ impl State {
 impl Engine {
     /// Room and a grant for `blocks` blocks, when they are to be had at once.
     pub(crate) fn try_admit(&self, blocks: u64) -> Option<UnderWay<'_>> {
+        if self.shared.blocked().is_some() {
+            return None;
+        }
         let mut state = self.shared.lock();
         let fits = !state.closed && self.shared.has_room(&state, blocks) && self.shared.fits(&state, blocks);
         fits.then(|| self.shared.enter(&mut state, blocks))
@@ -102,6 +106,9 @@ enum Decision<'a> {
 
 impl Shared {
     fn decide(&self, blocks: u64, refreshed: bool) -> Result<Decision<'_>, EngineError> {
+        if let Some(error) = self.blocked() {
+            return Err(error);
+        }
         let mut state = self.lock();
         if state.closed {
             return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
@@ -129,6 +136,11 @@ impl Shared {
         }
         let reason = "the pool is full: delete what is not needed or add media";
         Err(EngineError::new(EngineErrorKind::NoSpace, reason))
+    }
+
+    /// Why nothing can be written now, where the journal is full and no flush makes room in it.
+    fn blocked(&self) -> Option<EngineError> {
+        self.stuck_error().filter(|_| self.journal.get().is_some_and(Journal::is_full))
     }
 
     fn has_room(&self, state: &State, blocks: u64) -> bool {

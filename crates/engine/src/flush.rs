@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use container::{Builder, Built, Change, UnitKind};
+use journal::{JournalError, JournalErrorKind};
 use units::{Address, DiskId, Fingerprint, Lba, Map};
 
 use crate::dedup::Budget;
@@ -51,6 +52,7 @@ impl Engine {
                 Err(error) if error.kind == EngineErrorKind::Closed => return,
                 Err(error) => {
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
+                    self.give_up_waiting(&error);
                     self.shared.set_stuck(Some(error));
                     self.pause().await;
                     continue;
@@ -81,6 +83,18 @@ impl Engine {
             engine.shared.flush_wake.notify_one();
         };
         self.shared.rt.spawn("checkpoint", Box::pin(task));
+    }
+
+    /// Writes that wait in a full journal for this flush to make room wait no longer.
+    fn give_up_waiting(&self, error: &EngineError) {
+        let kind = match error.kind {
+            EngineErrorKind::NoSpace => JournalErrorKind::NoSpace,
+            _ => JournalErrorKind::TooFewMedia,
+        };
+        let error = JournalError { kind, reason: error.reason.clone() };
+        if let Some(journal) = self.shared.journal.get() {
+            journal.fail_waiting(&error);
+        }
     }
 
     async fn pause(&self) {

@@ -186,6 +186,7 @@ impl Engine {
             segments_max: shared.config.segments_max as usize,
             first_seq: opening.first_seq,
             inherited: opening.recovered.as_ref().map(inherited).unwrap_or_default(),
+            tail: opening.recovered.as_ref().and_then(|recovered| recovered.tail.clone()),
         };
         let sink = Arc::new(EngineSink { shared: Arc::downgrade(shared) });
         let pool = Arc::new(shared.pool.clone());

@@ -38,7 +38,8 @@ mod writer;
 pub use ensemble::Ensembles;
 pub use format::{BATCH_HEADER_BYTES, BatchHeader, JournalFormatError, SegmentHeader, SegmentPlace};
 pub use records::{
-    CheckpointPointer, Commit, Entry, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start, decode_records,
+    CheckpointPointer, Commit, Entry, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start, Tail,
+    decode_records,
 };
 pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover};
 pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind, Sink};

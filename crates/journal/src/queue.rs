@@ -139,6 +139,21 @@ impl State {
         }
     }
 
+    /// Whether writes open no further segment.
+    pub(crate) fn is_full(&self, config: &JournalConfig) -> bool {
+        self.live.len() + CONTROL_SEGMENTS >= config.segments_max
+    }
+
+    /// Fails the writes that wait because the journal has no room for them.
+    pub(crate) fn fail_waiting(&mut self, config: &JournalConfig, error: &JournalError) {
+        if !self.is_full(config) {
+            return;
+        }
+        for reply in self.data.drain(..).filter_map(|queued| queued.reply) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
     /// Fails what is still queued of an append whose first part failed.
     pub(crate) fn fail_rest(&mut self, control: bool, error: &JournalError) {
         let queue = if control { &mut self.control } else { &mut self.data };

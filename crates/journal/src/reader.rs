@@ -3,9 +3,8 @@
 use proto::{CallError, CallErrorKind, ReadBytes, Request, Response, SegmentId, Transport};
 use units::{MediumId, PAGE, Seq};
 
-use crate::records::Tail;
 use crate::recover::{RecoverError, lost};
-use crate::{BATCH_HEADER_BYTES, BatchHeader, LiveSegment, Record, decode_records};
+use crate::{BATCH_HEADER_BYTES, BatchHeader, Record, decode_records};
 
 /// How often a medium that gave no answer is asked again.
 const CALL_ATTEMPTS: usize = 3;
@@ -69,27 +68,6 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The last batch of the newest segment of a stream whose records end before `end`: the only one that may be on
-    /// fewer media than its ensemble, because it may not have been acknowledged.
-    pub(crate) async fn tail(
-        &self,
-        live: LiveSegment,
-        media: &[MediumId],
-        slot_bytes: u32,
-        end: Seq,
-    ) -> Result<Option<Tail>, RecoverError> {
-        let mut cursor = Cursor::new(live.id(), media, slot_bytes);
-        while let Some(Batch { header, payload, .. }) = self.batch(&mut cursor).await? {
-            if header.end_seq() != end {
-                continue;
-            }
-            let whole = Tail { first: header.first_seq, count: header.records, payload };
-            // The start was never acknowledged for certain: what it carries is carried on.
-            return Ok(if header.index == 0 { Tail::of_start(&whole.payload) } else { Some(whole) });
-        }
-        Err(lost(format!("segment {} can no longer be read up to seq {}", live.number, end.0)))
-    }
-
     /// The next batch from the first member that holds it whole; `None` at the end of the segment.
     ///
     /// Only one batch is on its way at a time, so a valid batch behind a bad one proves the bad one was acknowledged.

@@ -285,7 +285,7 @@ fn header(out: &mut Vec<u8>, kind: u8, body: usize) {
 
 /// The last batch of the stream before, carried in the first batch of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tail {
+pub struct Tail {
     /// Seq of its first record.
     pub(crate) first: Seq,
     /// Records in it.

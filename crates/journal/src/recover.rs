@@ -6,7 +6,7 @@ use proto::{Request, Response, SegmentId, Transport};
 use units::{Epoch, MediumId, Seq};
 
 use crate::reader::{Batch, Cursor, Reader, ask};
-use crate::{LiveSegment, Record, SegmentHeader, Start};
+use crate::{LiveSegment, Record, SegmentHeader, Start, Tail};
 
 /// Why a journal cannot be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Recovered {
     /// By seq: writes and holes from before the newest segment that neither `start` nor a later commit covers, and
     /// everything in the newest segment.
     pub records: Vec<(Seq, Record)>,
+    /// The last batch, which may be on fewer media than its ensemble: the new stream carries it in its first start.
+    pub tail: Option<Tail>,
     /// Seq of the next record.
     pub next_seq: Seq,
     /// All segments found, of this and older streams, by medium: those that are not in `live` are to be freed when a
@@ -93,13 +95,14 @@ async fn recover_from(
     mut cursor: Cursor,
     first: Batch,
 ) -> Result<Recovered, RecoverError> {
+    let carried = Tail::of_start(&first.payload);
     let mut records = first.records.into_iter();
     let Some((next, Record::Start(start))) = records.next() else {
         return Err(lost(format!("segment {} does not begin with a start record", id.number)));
     };
     let tail: Vec<(Seq, Record)> = records.collect();
     let first_seq = tail.first().map_or(next, |(seq, _)| *seq);
-    let (newest, next_seq) = rest(reader, &mut cursor, next).await?;
+    let (newest, next_seq, last) = rest(reader, &mut cursor, next).await?;
     // A segment may be gone once a commit covers it, be it one behind the start record.
     let commits = newest.iter().filter_map(|(_, record)| match record {
         Record::Commit(commit) => Some(commit.covered),
@@ -126,8 +129,11 @@ async fn recover_from(
     records.extend(newest);
     let mut keep = keep.into_iter();
     live.retain(|_| keep.next().unwrap_or(true));
+    // The start was never acknowledged for certain: what it carries is carried on.
+    let tail = last.or(carried).filter(|_| live.last() == Some(&this));
     Ok(Recovered {
         live,
+        tail,
         epoch: found.keys().map(|id| id.epoch).max().unwrap_or_default(),
         start: *start,
         records,
@@ -175,17 +181,20 @@ async fn rest(
     reader: &Reader<'_>,
     cursor: &mut Cursor,
     first: Seq,
-) -> Result<(Vec<(Seq, Record)>, Seq), RecoverError> {
+) -> Result<(Vec<(Seq, Record)>, Seq, Option<Tail>), RecoverError> {
     let mut records = Vec::new();
     let mut next = first;
+    let mut last = None;
     while let Some(batch) = reader.batch(cursor).await? {
         if batch.header.first_seq != next {
             return Err(jump(batch.header.segment.number, next, batch.header.first_seq));
         }
         next = batch.header.end_seq();
         records.extend(batch.records);
+        last =
+            Some(Tail { first: batch.header.first_seq, count: batch.header.records, payload: batch.payload });
     }
-    Ok((records, next))
+    Ok((records, next, last))
 }
 
 type Found = BTreeMap<SegmentId, Place>;

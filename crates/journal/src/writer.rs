@@ -8,10 +8,8 @@ use tokio::sync::{Notify, oneshot};
 use units::{Epoch, Incarnation, MediumId, Seq};
 
 use crate::queue::{Next, Queued, State};
-use crate::reader::Reader;
-use crate::records::Tail;
 use crate::roll::Segment;
-use crate::{Ensembles, Entry, LiveSegment, Start};
+use crate::{Ensembles, Entry, LiveSegment, Start, Tail};
 
 /// How often a member that gave no answer is asked again before it counts as failed.
 const CALL_ATTEMPTS: usize = 3;
@@ -35,6 +33,8 @@ pub struct JournalConfig {
     pub first_seq: Seq,
     /// Segments of the stream before that hold uncovered records, oldest first, and the media they are on.
     pub inherited: Vec<(LiveSegment, Vec<MediumId>)>,
+    /// The last batch of the stream before.
+    pub tail: Option<Tail>,
 }
 
 /// Why an append failed.
@@ -104,7 +104,7 @@ impl Journal {
     /// the stream has taken over.
     ///
     /// # Errors
-    /// When no ensemble takes the first segment, or the inherited segments can no longer be read.
+    /// When no ensemble takes the first segment.
     pub async fn open(
         rt: Rt,
         transport: Arc<dyn Transport>,
@@ -113,14 +113,7 @@ impl Journal {
         config: JournalConfig,
     ) -> Result<Self, JournalError> {
         assert!(config.batch_bytes * 4 <= config.segment_bytes as usize, "a segment holds several batches");
-        let reader = Reader { transport: &*transport, key: &config.key };
-        let tail = match config.inherited.last() {
-            Some((live, media)) => {
-                let tail = reader.tail(*live, media, config.segment_bytes, config.first_seq).await;
-                tail.map_err(|error| too_few(&error.reason))?
-            }
-            None => None,
-        };
+        let tail = config.tail.clone();
         let state = Mutex::new(State::new(&config));
         let (wake, done) = (Notify::new(), Notify::new());
         let shared =
@@ -170,6 +163,17 @@ impl Journal {
     /// Seq of the next record.
     pub fn next_seq(&self) -> Seq {
         self.shared.lock().next_seq
+    }
+
+    /// Whether a write may have to wait until a trim makes room.
+    pub fn is_full(&self) -> bool {
+        self.shared.lock().is_full(&self.shared.config)
+    }
+
+    /// Fails the writes that wait for room in a full journal: nothing makes room at present. They may be found after a
+    /// crash or not.
+    pub fn fail_waiting(&self, error: &JournalError) {
+        self.shared.lock().fail_waiting(&self.shared.config, error);
     }
 
     /// Goes on in a new segment, whose start record holds all that is known by then; resolves when it is durable.
@@ -329,7 +333,10 @@ impl Writer {
         let task = async move {
             // A member that does not hear it tells of the segment at the next start, where it is passed over.
             let calls = freed.iter().map(|(medium, id)| shared.ask(*medium, Request::SegmentFree(vec![*id])));
-            seam::join_all(calls).await;
+            let failures = seam::join_all(calls).await.into_iter().flatten();
+            for failure in failures.filter(|failure| failure.kind == CallErrorKind::Failed) {
+                shared.ensembles.failed(failure.medium, false, &failure.reason);
+            }
         };
         self.shared.rt.spawn("journal trim", Box::pin(task));
     }

@@ -83,6 +83,7 @@ async fn open_stream(
         segments_max: 12,
         first_seq: recovered.map_or(Seq(1), |r| r.next_seq),
         inherited: recovered.iter().flat_map(|r| &r.live).map(|l| (*l, on(l.id()))).collect(),
+        tail: recovered.and_then(|r| r.tail.clone()),
     };
     let opened = Journal::open(rt.clone(), transport.clone(), Arc::new(Pool), witness.clone(), config).await;
     opened.unwrap()

@@ -343,6 +343,7 @@ impl Site {
             segments_max: options.segments_max,
             first_seq: next,
             inherited: recovered.iter().flat_map(|r| &r.live).map(|l| (*l, on(l.id()))).collect(),
+            tail: recovered.and_then(|r| r.tail.clone()),
         };
         let journal = Journal::open(rt.clone(), media.clone(), pool.clone(), sink.clone(), config).await?;
         Ok(Self { journal, media: media.clone(), pool, sink })

@@ -71,6 +71,25 @@ fn writes_do_not_follow_control_into_the_kept_segments() {
 }
 
 #[test]
+fn writes_that_wait_for_what_does_not_come_fail() {
+    run(9, async |rt| {
+        let media = FakeMedia::new(5);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let (count, waiting) = fill(&rt, &site).await;
+        let error = crate::JournalError { kind: JournalErrorKind::NoSpace, reason: "full".into() };
+        site.journal.fail_waiting(&error);
+        assert_eq!(end(waiting).await.unwrap_err().kind, JournalErrorKind::NoSpace);
+        let covered = site.journal.next_seq();
+        end(site.journal.append_control(vec![commit(1, covered)])).await.unwrap();
+        site.journal.trim(covered);
+        // With room nobody waits, and nobody fails.
+        let append = site.journal.append(vec![write(count, 4000)]);
+        site.journal.fail_waiting(&error);
+        end(append).await.unwrap();
+    });
+}
+
+#[test]
 fn close_fails_writes_that_wait_for_room_and_answers_everybody() {
     run(3, async |rt| {
         let media = FakeMedia::new(5);
