@@ -175,7 +175,7 @@ impl FaultMedium {
             Some(effect) => {
                 let reason = if effect == Effect::Enospc { "no space left" } else { "input/output error" };
                 let _ = self.failed_sync.set(reason);
-                Err(self.injected(effect, Access::Sync))
+                Err(self.error(MediaErrorKind::Io, Access::Sync, format!("{reason} (injected)")))
             }
         }
     }

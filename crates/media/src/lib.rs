@@ -14,8 +14,8 @@
 //! [`Medium::write_durable`]; nothing else is promised. After a failed sync nothing unsynced may be taken for
 //! durable, and a later sync that succeeds proves nothing about it. Hence **a failed sync is never forgotten**:
 //! from then on every write and sync on that open medium fails, until it is reopened; reads go on. That holds for a
-//! sync that found no room too: buffered pages may have been dropped with it, and another writer's next sync must
-//! not claim them. A *write* that finds no room (direct I/O allocates at the write) loses only itself.
+//! sync that found no room too, and its error is [`MediaErrorKind::Io`]: buffered pages may have been dropped with it,
+//! and another writer's next sync must not claim them. A *write* that finds no room (direct I/O allocates at the write) loses only itself.
 //!
 //! Invariants: one sync of a medium is in flight at a time, because the kernel reports a lost page to one of them
 //! only; those who ask meanwhile share the next one. Operations in flight are bounded ([`IN_FLIGHT_MAX`]); beyond

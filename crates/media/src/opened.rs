@@ -114,7 +114,7 @@ impl Opened {
             Failure::System(errno @ (Errno::NODEV | Errno::NXIO | Errno::STALE)) => {
                 (MediaErrorKind::Gone, errno.to_string())
             }
-            Failure::System(errno) => (MediaErrorKind::Io, errno.to_string()),
+            Failure::System(errno) | Failure::Sync(errno) => (MediaErrorKind::Io, errno.to_string()),
             Failure::Short => (MediaErrorKind::Io, "it is shorter than when it was opened".to_owned()),
             Failure::Unsynced(errno) => {
                 let reason = format!(

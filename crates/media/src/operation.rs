@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     System(Errno),
     /// The medium took or gave fewer bytes than it has: it became shorter since it was opened.
     Short,
+    /// This sync failed. Unlike a write that found no room, one that found none has failed the medium.
+    Sync(Errno),
     /// A sync failed before, with this error.
     Unsynced(Errno),
 }
@@ -197,7 +199,11 @@ impl Operation {
                     // The first failure is the one to tell.
                     let _ = target.failed_sync.set(errno);
                 }
-                let outcome = outcome.and_then(|()| target.check_synced());
+                let outcome = match outcome {
+                    Err(Failure::System(errno)) => Err(Failure::Sync(errno)),
+                    Err(failure) => Err(failure),
+                    Ok(()) => target.check_synced(),
+                };
                 let next = target.next_sync();
                 waiters.into_iter().for_each(|waiter| waiter.send(outcome));
                 next

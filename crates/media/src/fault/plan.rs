@@ -38,7 +38,8 @@ pub enum Access {
 pub enum Effect {
     /// Fails with [`MediaErrorKind::Io`](crate::MediaErrorKind::Io); nothing is done.
     Eio,
-    /// Fails with [`MediaErrorKind::NoSpace`](crate::MediaErrorKind::NoSpace); nothing is done.
+    /// Fails with [`MediaErrorKind::NoSpace`](crate::MediaErrorKind::NoSpace), a sync as every failed one with
+    /// [`MediaErrorKind::Io`](crate::MediaErrorKind::Io); nothing is done.
     Enospc,
     /// Succeeds, but nothing is done. Not for reads.
     Lie,

@@ -64,6 +64,8 @@ fn errors_have_the_kind_that_decides() {
     assert_eq!([kind(Errno::NOSPC), kind(Errno::DQUOT)], [MediaErrorKind::NoSpace; 2]);
     assert_eq!([kind(Errno::NODEV), kind(Errno::NXIO)], [MediaErrorKind::Gone; 2]);
     assert_eq!([kind(Errno::IO), kind(Errno::ROFS)], [MediaErrorKind::Io; 2]);
-    let after = medium.error(what, Failure::Unsynced(Errno::NOSPC));
-    assert_eq!(after.kind, MediaErrorKind::Io, "not to be taken for a medium that is merely full");
+    for of_sync in [Failure::Sync(Errno::NOSPC), Failure::Unsynced(Errno::NOSPC)] {
+        let kind = medium.error(what, of_sync).kind;
+        assert_eq!(kind, MediaErrorKind::Io, "not to be taken for a medium that is merely full");
+    }
 }

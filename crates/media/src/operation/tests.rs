@@ -88,7 +88,7 @@ fn a_failed_sync_is_never_forgotten() {
         let (first, mut first_answer) = sync(&target);
         let (_, mut second_answer) = sync(&target);
         let next = end(first.unwrap(), Err(errno)).unwrap();
-        assert_eq!(first_answer.try_recv().unwrap(), Err(Failure::System(errno)));
+        assert_eq!(first_answer.try_recv().unwrap(), Err(Failure::Sync(errno)));
         // The kernel has told of the loss once, and says yes to the next.
         assert!(end(next, Ok(0)).is_none());
         assert_eq!(second_answer.try_recv().unwrap(), Err(Failure::Unsynced(errno)));
@@ -119,7 +119,7 @@ fn a_sync_follows_a_durable_write_and_waits_its_turn() {
     assert_eq!(alone_answer.try_recv().unwrap(), Ok(()));
     assert!(during_answer.try_recv().is_err(), "the first sync may not cover it");
     assert!(end(second, IO).is_none());
-    assert_eq!(during_answer.try_recv().unwrap(), Err(Failure::System(Errno::IO)));
+    assert_eq!(during_answer.try_recv().unwrap(), Err(Failure::Sync(Errno::IO)));
 }
 
 #[test]
