@@ -15,6 +15,8 @@
 //! What it does not do: a killed process leaves its page cache behind, so a missing sync shows only in the simulator.
 
 mod calls;
+mod errors;
+mod full;
 mod layer;
 mod model;
 mod points;

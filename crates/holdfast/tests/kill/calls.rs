@@ -11,9 +11,9 @@ const CHANGING: &str = "io_uring_enter,pwrite64,pwritev,pwritev2,fdatasync,fsync
 const CASES: usize = 24;
 
 /// Every call of the workload, counted, on this back end.
-fn points(rig: &Rig, io: &'static str) -> Vec<(Call, usize)> {
+pub(crate) fn points(rig: &Rig, io: &'static str, traced: &str) -> Vec<(Call, usize)> {
     let (bench, mut world) = rig.copy();
-    let options = ["-y", "-s", "0", "-e", &format!("trace={CHANGING}")].map(str::to_owned).to_vec();
+    let options = ["-y", "-s", "0", "-e", &format!("trace={traced}")].map(str::to_owned).to_vec();
     let how = How { io, strace: Some(options), log: Some("debug"), ..How::default() };
     let (played, status) = run(&bench, &mut world, &how, &script::workload());
     assert!(!played.gone && played.refused.is_empty() && status.success(), "{played:?} {status}");
@@ -28,19 +28,24 @@ fn points(rig: &Rig, io: &'static str) -> Vec<(Call, usize)> {
     counts.into_iter().flat_map(|(call, count)| (1..=count).map(move |nth| (call.clone(), nth))).collect()
 }
 
+/// An injection at a call: `what` as `strace` has it.
+pub(crate) fn inject(io: &'static str, call: &Call, what: &str) -> How {
+    let mut options = vec!["-e".to_owned(), format!("trace={}", call.name)];
+    if let Some(file) = &call.file {
+        options.extend(["-P".to_owned(), format!("{{DIR}}/{file}")]);
+    }
+    options.extend(["-e".to_owned(), format!("inject={}:{what}", call.name)]);
+    How { io, strace: Some(options), ..How::default() }
+}
+
 fn kill_at(io: &'static str, wanted: impl Fn(&Call) -> bool, least: usize) {
     let rig = Rig::new("6x16M");
-    let points: Vec<_> = points(&rig, io).into_iter().filter(|(call, _)| wanted(call)).collect();
+    let points: Vec<_> = points(&rig, io, CHANGING).into_iter().filter(|(call, _)| wanted(call)).collect();
     println!("{} points", points.len());
     let mut tally = Tally::default();
     for (call, nth) in sample(points, CASES) {
         let case = format!("{io}: {call:?} {nth}");
-        let mut options = vec!["-e".to_owned(), format!("trace={}", call.name)];
-        if let Some(file) = &call.file {
-            options.extend(["-P".to_owned(), format!("{{DIR}}/{file}")]);
-        }
-        options.extend(["-e".to_owned(), format!("inject={}:signal=KILL:when={nth}", call.name)]);
-        let how = How { io, strace: Some(options), ..How::default() };
+        let how = inject(io, &call, &format!("signal=KILL:when={nth}"));
         let (bench, mut world) = rig.copy();
         let (played, status) = run(&bench, &mut world, &how, &script::workload());
         assert!(played.refused.is_empty(), "{case}: {played:?}");

@@ -20,6 +20,15 @@ const PIECE: u64 = 1 << 20;
 /// Where every judgement writes a block, so that the site is seen to take writes after each recovery.
 const PROBE_AT: u64 = 5 * BLOCK;
 
+/// Error numbers of NBD.
+const EIO: u32 = 5;
+pub(crate) const ENOSPC: u32 = 28;
+pub(crate) const ETIMEDOUT: u32 = 110;
+/// Replies of the hand-shake from here on are errors.
+const REPLY_ERROR: u32 = 1 << 31;
+/// Seconds that a command waits for its answer.
+const ANSWER_WITHIN: &str = "5";
+
 /// What there must be.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
@@ -58,6 +67,7 @@ impl How {
         let mut wrapper: Vec<String> = Vec::new();
         if let Some(options) = &self.strace {
             // -D: the server stays our child, so that its end is seen as it is.
+            // --seccomp-bpf would be quicker, but injects no signals.
             wrapper.extend(["strace", "-D", "-f", "-qq", "-o"].map(str::to_owned));
             wrapper.push(bench.path("trace").display().to_string());
             wrapper.extend(
@@ -71,6 +81,13 @@ impl How {
             command.env("HOLDFAST_FAULT", plan);
         }
         Server::spawn(bench, command)
+    }
+
+    /// Whether the injection was made.
+    pub(crate) fn fired(&self, bench: &Bench) -> bool {
+        let (file, sign) =
+            if self.strace.is_some() { ("trace", "(INJECTED)") } else { ("log", "injected fault") };
+        std::fs::read_to_string(bench.path(file)).unwrap().contains(sign)
     }
 }
 
@@ -124,6 +141,44 @@ pub(crate) fn run(bench: &Bench, world: &mut World, how: &How, steps: &[Step]) -
     (played, server.stop("TERM"))
 }
 
+/// What a server did that met errors.
+#[derive(Debug)]
+pub(crate) struct Endured {
+    pub(crate) played: Played,
+    /// `status` when the workload was through.
+    pub(crate) status: Value,
+    /// Whether the injection had been made by then.
+    pub(crate) fired: bool,
+}
+
+/// Plays the workload on a server that meets errors, judges it while it still does, and stops it, in good order or
+/// by kill -9.
+pub(crate) fn endure(bench: &Bench, world: &mut World, how: &How, case: &str, clean: bool) -> Endured {
+    let mut server = how.spawn(bench);
+    if let Err(status) = server.wait_serving() {
+        panic!("{case}: it does not start ({status}):\n{}", server.log());
+    }
+    let played = world.play(bench, &script::workload());
+    assert!(!played.gone, "{case}: it died:\n{}", server.log());
+    let fired = how.fired(bench);
+    if let Err(wrong) = world.judge(bench, false) {
+        panic!("{case}: {wrong}\n{}", server.log());
+    }
+    let status = bench.json(&["status"]).json();
+    if clean {
+        server.stop("TERM");
+    } else {
+        server.kill();
+    }
+    Endured { played, status, fired }
+}
+
+/// The media in a state, by the ends of their paths.
+pub(crate) fn media_in(status: &Value, state: &str) -> Vec<String> {
+    let media = status["media"].as_array().unwrap().iter().filter(|medium| medium["state"] == state);
+    media.map(|medium| medium["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
+}
+
 /// Whether kill -9 ended it.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
@@ -173,7 +228,14 @@ impl World {
                 let done = client(bench, clients, export).and_then(|client| send(client, change));
                 let disk = self.disks.get_mut(export).unwrap();
                 disk.apply(change, if done.is_ok() { Outcome::Done } else { Outcome::Maybe });
-                done?;
+                let vm = export.split('/').next().unwrap();
+                match done {
+                    // Its VM is still to be made: there is no export yet.
+                    Err(NbdError::Refused(reply)) if reply >= REPLY_ERROR && self.vms[vm].is_none() => {
+                        return Err(NbdError::Refused(ETIMEDOUT));
+                    }
+                    done => done?,
+                }
             }
         }
         Ok(())
@@ -220,10 +282,16 @@ impl World {
             return Err(format!("VM {vm} was never made"));
         }
         for (export, disk) in &mut self.disks {
-            if !there.contains(&export.split('/').next().unwrap()) {
+            let vm = export.split('/').next().unwrap();
+            if !there.contains(&vm) {
                 continue;
             }
-            let mut client = bench.connect(export);
+            let mut client = match NbdClient::connect(&bench.dir().join("nbd.sock"), export) {
+                Ok(client) => client,
+                // A deletion that waits for room keeps its disks closed.
+                Err(NbdError::Refused(_)) if !settle && self.vms[vm].is_none() => continue,
+                Err(error) => return Err(format!("{export}: it cannot be opened: {error:?}")),
+            };
             if client.size() != disk.size() {
                 return Err(format!("{export}: {} bytes", client.size()));
             }
@@ -247,7 +315,7 @@ fn disk_of(vm: &str) -> &'static str {
 
 /// A command that the server may not live to answer.
 fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
-    let ran = bench.json(arguments);
+    let ran = bench.json(&[&["--timeout", ANSWER_WITHIN], arguments].concat());
     if ran.code == 0 {
         return Ok(());
     }
@@ -255,7 +323,10 @@ fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
     match error["code"].as_str().unwrap() {
         // These say that nobody answered.
         "not_running" | "protocol" => Err(NbdError::Gone(std::io::Error::other(error.to_string()))),
-        "no_space" => Err(NbdError::Refused(28)),
+        "no_space" => Err(NbdError::Refused(ENOSPC)),
+        "closing" | "too_few_media" => Err(NbdError::Refused(EIO)),
+        // What waits for room may happen later.
+        "timeout" => Err(NbdError::Refused(ETIMEDOUT)),
         other => panic!("{arguments:?}: {other}: {error}"),
     }
 }
