@@ -2,6 +2,7 @@
 //!
 //! A soak run covers everything where `cargo x test` takes a sample: the suites see `HOLDFAST_SOAK=1`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::process::{Show, run, seconds};
@@ -13,6 +14,9 @@ use crate::{Failure, Result, failed, planted, setup, test, tree};
 const SOAK_SEEDS: u64 = 100_000;
 /// A soak run may take a day.
 const SOAK_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A file system in RAM.
+const MEMORY: &str = "/dev/shm";
 
 const SOAKS: &[&str] = &["sim", "kill", "flip", "fuzz", "planted"];
 
@@ -56,7 +60,12 @@ fn soak_suite(name: &str) -> Result<Tally> {
     };
     let mut tally = Tally::default();
     for mut command in commands {
-        let outcome = run(command.env("HOLDFAST_SOAK", "1"), Show::Live, SOAK_LIMIT)?;
+        command.env("HOLDFAST_SOAK", "1").env("NEXTEST_PROFILE", "soak");
+        if std::env::var_os("TMPDIR").is_none() && Path::new(MEMORY).is_dir() {
+            // What is killed here is a process, never the machine: the file system in RAM is as good, and quicker.
+            command.env("TMPDIR", MEMORY);
+        }
+        let outcome = run(&mut command, Show::Live, SOAK_LIMIT)?;
         tally += count(&outcome.output);
         if !outcome.success && tally.failed == 0 {
             tally.failed = 1;

@@ -17,6 +17,8 @@ use crate::table::{Change, FragmentKey, Table, encode_log};
 pub enum OpenErrorKind {
     /// It could not be read or written.
     Medium,
+    /// The file system it is a file of has too little room.
+    NoSpace,
     /// It carries no superblock.
     NotFormatted,
     /// It belongs to another site.
@@ -45,7 +47,14 @@ impl OpenError {
 
 fn failed(medium: &dyn Medium) -> impl Fn(MediaError) -> OpenError {
     let name = medium.name().to_owned();
-    move |error| OpenError { kind: OpenErrorKind::Medium, medium: name.clone(), reason: error.to_string() }
+    move |error| OpenError {
+        kind: match error.kind {
+            MediaErrorKind::NoSpace => OpenErrorKind::NoSpace,
+            _ => OpenErrorKind::Medium,
+        },
+        medium: name.clone(),
+        reason: format!("{} failed: {}", error.operation, error.reason),
+    }
 }
 
 /// Makes a medium part of a site: empty table, superblock last. What was on the medium is lost from the first step
@@ -64,6 +73,9 @@ pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), 
         medium.write(place, page.clone()).await.map_err(&failed)?;
     }
     medium.sync().await.map_err(&failed)?;
+    // Room that the file system below may give to others later is taken now: a start on a full one must find a slot.
+    let slots_bytes = u64::from(layout.slot_count) * u64::from(layout.params.segment_bytes);
+    medium.reserve(layout.slots, slots_bytes).await.map_err(&failed)?;
     for slot in 0..layout.slot_count {
         medium.write(layout.slot(slot), page.clone()).await.map_err(&failed)?;
     }

@@ -114,7 +114,7 @@ impl Shared {
             return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
         }
         if !self.has_room(&state, blocks) {
-            if let Some(error) = self.stuck_error() {
+            if let Some(error) = self.stuck_for_good() {
                 return Err(error);
             }
             // What is buffered may be too little for a container of its own; waiting for more would be for ever.
@@ -140,7 +140,7 @@ impl Shared {
 
     /// Why nothing can be written now, where the journal is full and no flush makes room in it.
     fn blocked(&self) -> Option<EngineError> {
-        self.stuck_error().filter(|_| self.journal.get().is_some_and(Journal::is_full))
+        self.stuck_for_good().filter(|_| self.journal.get().is_some_and(Journal::is_full))
     }
 
     fn has_room(&self, state: &State, blocks: u64) -> bool {

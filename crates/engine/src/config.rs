@@ -1,6 +1,7 @@
 //! What an engine is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::Transport;
 use seal::Sealer;
@@ -25,6 +26,9 @@ pub struct Deps {
     /// Outside memory of the journal's position.
     pub witness: Arc<dyn Witness>,
 }
+
+/// Room may be made, media may come back; well below the 30 s after which guests give up on a disk.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sizes and limits. Nothing here can be tuned wrong by a user (R40): a site derives them.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Config {
     pub commits_max: usize,
     /// Bytes of metadata records carried in start records before a checkpoint.
     pub meta_bytes_max: usize,
+    /// How long writes wait while nothing can be flushed, for want of room or media, before they are refused.
+    pub write_patience: Duration,
 }
 
 impl Config {
@@ -69,6 +75,7 @@ impl Config {
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
+            write_patience: WRITE_PATIENCE,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use cache::{BlockCache, Cache};
 use container::{Builder, Built};
@@ -45,12 +46,21 @@ pub(crate) struct Shared {
     /// Room in the write buffer, or an end to waiting for it.
     pub(crate) room_wake: Notify,
     /// Why the write buffer cannot be flushed now.
-    pub(crate) stuck: Mutex<Option<EngineError>>,
+    pub(crate) stuck: Mutex<Option<Stuck>>,
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
     /// The journal is taken over and its tail settled: writes may come.
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
+}
+
+/// Nothing can be flushed.
+#[derive(Debug)]
+pub(crate) struct Stuck {
+    /// Why, as last seen.
+    error: EngineError,
+    /// From when on.
+    since: Duration,
 }
 
 /// What a flush or checkpoint wants committed.
@@ -246,11 +256,27 @@ impl Shared {
     }
 
     pub(crate) fn stuck_error(&self) -> Option<EngineError> {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_stuck().as_ref().map(|stuck| stuck.error.clone())
+    }
+
+    /// Why nothing could be flushed for so long that writes wait no longer.
+    pub(crate) fn stuck_for_good(&self) -> Option<EngineError> {
+        let (now, patience) = (self.rt.now(), self.config.write_patience);
+        let stuck = self.lock_stuck();
+        let stuck = stuck.as_ref().filter(|stuck| now.saturating_sub(stuck.since) >= patience)?;
+        Some(stuck.error.clone())
+    }
+
+    fn lock_stuck(&self) -> MutexGuard<'_, Option<Stuck>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_stuck(&self, error: Option<EngineError>) {
-        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        let now = self.rt.now();
+        let mut stuck = self.lock_stuck();
+        let since = stuck.as_ref().map_or(now, |stuck| stuck.since);
+        *stuck = error.map(|error| Stuck { error, since });
+        drop(stuck);
         self.room_wake.notify_waiters();
     }
 }

@@ -52,8 +52,8 @@ impl Engine {
                 Err(error) if error.kind == EngineErrorKind::Closed => return,
                 Err(error) => {
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
-                    self.give_up_waiting(&error);
                     self.shared.set_stuck(Some(error));
+                    self.give_up_waiting();
                     self.pause().await;
                     continue;
                 }
@@ -85,13 +85,14 @@ impl Engine {
         self.shared.rt.spawn("checkpoint", Box::pin(task));
     }
 
-    /// Writes that wait in a full journal for this flush to make room wait no longer.
-    fn give_up_waiting(&self, error: &EngineError) {
+    /// Writes that wait in a full journal for a flush to make room wait no longer when flushes fail for long.
+    fn give_up_waiting(&self) {
+        let Some(error) = self.shared.stuck_for_good() else { return };
         let kind = match error.kind {
             EngineErrorKind::NoSpace => JournalErrorKind::NoSpace,
             _ => JournalErrorKind::TooFewMedia,
         };
-        let error = JournalError { kind, reason: error.reason.clone() };
+        let error = JournalError { kind, reason: error.reason };
         if let Some(journal) = self.shared.journal.get() {
             journal.fail_waiting(&error);
         }

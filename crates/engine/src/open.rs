@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache::Cache;
 use journal::{Journal, JournalConfig, LiveSegment, Recovered};
 use pool::Pool;
-use proto::{Request, SegmentId, Transport};
+use proto::SegmentId;
 use tokio::sync::Notify;
 use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
 
@@ -217,7 +217,6 @@ impl Engine {
     fn clean_up(&self, opening: &Opening) {
         let engine = self.clone();
         let recovered = opening.recovered.as_ref();
-        let transport = opening.deps.transport.clone();
         let segments = recovered.map(|recovered| recovered.segments.clone()).unwrap_or_default();
         let keep: Vec<SegmentId> =
             recovered.map(|r| r.live.iter().map(LiveSegment::id).collect()).unwrap_or_default();
@@ -225,7 +224,7 @@ impl Engine {
         self.shared.indexing.store(true, Ordering::Relaxed);
         let task = async move {
             let old = segments.into_iter().filter(|(_, id)| !keep.contains(id));
-            free_segments(&*transport, old).await;
+            engine.shared.pool.free_segments(old).await;
             engine.reconcile(&media).await;
             engine.shared.indexing.store(false, Ordering::Relaxed);
         };
@@ -317,10 +316,4 @@ fn inherited(recovered: &Recovered) -> Vec<(LiveSegment, Vec<MediumId>)> {
         recovered.segments.iter().filter(move |(_, have)| *have == id).map(|(medium, _)| *medium)
     };
     recovered.live.iter().map(|live| (*live, on(live.id()).collect())).collect()
-}
-
-async fn free_segments(transport: &dyn Transport, old: impl Iterator<Item = (MediumId, SegmentId)>) {
-    let calls = old.map(|(medium, id)| transport.call(medium, Request::SegmentFree(vec![id])));
-    // A medium that does not hear it tells of the segment at the next start again.
-    seam::join_all(calls).await;
 }

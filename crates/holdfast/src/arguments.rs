@@ -108,6 +108,9 @@ pub(crate) struct Standalone {
     /// Sizes of containers and segments of a new site, for tests
     #[arg(long, value_enum, default_value = "normal", hide = true)]
     pub(crate) layout: Layout,
+    /// Seconds that writes wait while nothing can be flushed before they are refused, for tests
+    #[arg(long, value_parser = seconds, hide = true)]
+    pub(crate) write_patience: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -64,6 +64,7 @@ fn site_options(options: Standalone) -> Options {
             Io::Ring => media::Backend::Ring,
             Io::Sync => media::Backend::Sync,
         },
+        write_patience: options.write_patience,
         sizes: match options.layout {
             Layout::Normal => Sizes::Normal,
             Layout::Tiny => Sizes::Tiny,

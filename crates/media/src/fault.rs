@@ -237,6 +237,20 @@ impl Medium for FaultMedium {
         })
     }
 
+    fn reserve(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.check_synced(Access::Write)?;
+            match self.strike(Access::Write).await {
+                None | Some(Effect::Lie) => self.inner.reserve(offset, length).await,
+                Some(Effect::KillAfter) => {
+                    let _ = self.inner.reserve(offset, length).await;
+                    kill_self().await
+                }
+                Some(effect) => Err(self.injected(effect, Access::Write)),
+            }
+        })
+    }
+
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
         self.discards.fetch_add(1, Ordering::SeqCst);
         self.inner.discard(offset, length)

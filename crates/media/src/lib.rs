@@ -138,6 +138,11 @@ pub trait Medium: Send + Sync + std::fmt::Debug {
             self.sync().await
         })
     }
+    /// Takes the room of a stretch from the file system below, so that no later write there finds none; contents stay.
+    /// Without system support it writes, as [`Medium::prepare`] does: then contents become zeros.
+    fn reserve(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
+        self.prepare(offset, length)
+    }
     /// Gives the room of a stretch back to the file system or device where it can; its contents are then undefined.
     /// A hint: failure to do so is no error, except for a stretch that is out of bounds or not aligned.
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>>;

@@ -84,6 +84,13 @@ impl Opened {
         F: FnOnce(Reply<T>) -> std::result::Result<(), Failure>,
     {
         let shares = 1 + (what.length / SHARE_BYTES as u64).min(IN_FLIGHT_MAX as u64 - 1) as u32;
+        self.run_with(what, shares, start).await
+    }
+
+    async fn run_with<T, F>(&self, what: What, shares: u32, start: F) -> Result<T>
+    where
+        F: FnOnce(Reply<T>) -> std::result::Result<(), Failure>,
+    {
         let gone = |reason| MediaError::new(MediaErrorKind::Gone, &self.name, what.to_string(), reason);
         let permit = self.in_flight.clone().acquire_many_owned(shares).await;
         let permit = permit.map_err(|_| gone("the medium was closed"))?;
@@ -191,6 +198,23 @@ impl Medium for Opened {
         Box::pin(self.write_with(offset, bytes, true))
     }
 
+    fn reserve(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let what = What { verb: "reserve", offset, length };
+            self.check(what)?;
+            // A device has its room.
+            if length == 0 || self.target.block_device {
+                return Ok(());
+            }
+            // As a discard: one share.
+            let possible = self.run_with(what, 1, |reply| {
+                self.submit(Work::Reserve { offset, length, reply });
+                Ok(())
+            });
+            if possible.await? { Ok(()) } else { self.prepare(offset, length).await }
+        })
+    }
+
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let what = What { verb: "discard", offset, length };
@@ -199,7 +223,7 @@ impl Medium for Opened {
                 return Ok(());
             }
             // However long, it moves no bytes: one share.
-            let hint = self.run(What { length: 0, ..what }, |reply| {
+            let hint = self.run_with(what, 1, |reply| {
                 self.submit(Work::Discard { offset, length, reply });
                 Ok(())
             });

@@ -62,6 +62,12 @@ pub(crate) enum Work {
     Sync {
         waiters: Vec<Reply<()>>,
     },
+    /// Answers whether the file system can.
+    Reserve {
+        offset: u64,
+        length: u64,
+        reply: Reply<bool>,
+    },
     Discard {
         offset: u64,
         length: u64,
@@ -121,7 +127,7 @@ impl Target {
 pub(crate) struct Operation {
     pub(crate) target: Arc<Target>,
     pub(crate) work: Work,
-    /// Bytes done, in whole pages until the end.
+    /// Bytes done, in whole pages until the end; of a reservation, whether it was possible.
     pub(crate) done: usize,
     retries: u32,
 }
@@ -146,6 +152,10 @@ impl Operation {
             (_, Err(Errno::INTR | Errno::AGAIN)) => return self.retry(Failure::System(Errno::AGAIN)),
             (_, Err(errno)) => return Step::End(Err(Failure::System(errno))),
             (Work::Sync { .. } | Work::Discard { .. }, Ok(_)) => return Step::End(Ok(())),
+            (Work::Reserve { .. }, Ok(can)) => {
+                self.done = can;
+                return Step::End(Ok(()));
+            }
             (Work::Read { buf, .. }, Ok(count)) => (buf.len(), count),
             (Work::Write { bytes, .. }, Ok(count)) => (bytes.len(), count),
         };
@@ -175,8 +185,13 @@ impl Operation {
     ///
     /// The file, the buffer and the share of the bound are let go first: when the last caller knows, all is free.
     pub(crate) fn finish(self, outcome: Result<(), Failure>) -> Option<Self> {
-        let Self { target, work, .. } = self;
+        let Self { target, work, done, .. } = self;
         match work {
+            Work::Reserve { reply, .. } => {
+                drop(target);
+                reply.send(outcome.map(|()| done > 0));
+                None
+            }
             Work::Read { buf, reply, .. } => {
                 drop(target);
                 reply.send(outcome.map(|()| buf));

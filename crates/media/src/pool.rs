@@ -108,6 +108,9 @@ fn perform(mut operation: Operation) -> Option<Operation> {
                 file.write_at(&bytes.as_ref()[done..], *offset + done as u64)
             }
             Work::Sync { .. } => file.sync_data().map(|()| 0),
+            Work::Reserve { offset, length, .. } => {
+                sys::reserve(file, *offset, *length).map(usize::from).map_err(Into::into)
+            }
             Work::Discard { offset, length, .. } => {
                 sys::discard(file, operation.target.block_device, *offset, *length)
                     .map(|()| 0)

@@ -257,7 +257,9 @@ fn entry_for(operation: &mut Operation) -> squeue::Entry {
             let length = left.len().min(CALL_BYTES_MAX) as u32;
             opcode::Write::new(fd, left.as_ptr(), length).offset(*offset + done as u64).build()
         }
-        Work::Sync { .. } | Work::Discard { .. } => unreachable!("the pool does what blocks"),
+        Work::Sync { .. } | Work::Reserve { .. } | Work::Discard { .. } => {
+            unreachable!("the pool does what blocks")
+        }
     }
 }
 

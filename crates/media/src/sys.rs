@@ -18,6 +18,15 @@ pub(crate) fn device_bytes(device: impl AsFd) -> Result<u64, Errno> {
     unsafe { ioctl::ioctl(device, Getter::<BLKGETSIZE64, u64>::new()) }
 }
 
+/// Takes room for a stretch of a file; false when the file system cannot.
+pub(crate) fn reserve(file: impl AsFd, offset: u64, length: u64) -> Result<bool, Errno> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Gives a stretch back to the file system or device.
 pub(crate) fn discard(file: impl AsFd, block_device: bool, offset: u64, length: u64) -> Result<(), Errno> {
     if !block_device {

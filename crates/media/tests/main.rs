@@ -93,6 +93,7 @@ enum Action {
     WriteDurable { fill: u8 },
     Read,
     Prepare,
+    Reserve,
     Discard,
 }
 
@@ -102,6 +103,7 @@ fn actions() -> impl Strategy<Value = Vec<(usize, Action)>> {
         2 => any::<u8>().prop_map(|fill| Action::WriteDurable { fill }),
         3 => Just(Action::Read),
         1 => Just(Action::Prepare),
+        1 => Just(Action::Reserve),
         1 => Just(Action::Discard),
     ];
     // The stretches of one round lie behind each other, so all of it may run at once.
@@ -123,6 +125,10 @@ async fn act(medium: &dyn Medium, at: u64, held: &[Option<u8>], action: &Action)
         Action::Prepare => {
             medium.prepare(at, page_at(pages as u64)).await.unwrap();
             vec![Some(0); pages]
+        }
+        Action::Reserve => {
+            medium.reserve(at, page_at(pages as u64)).await.unwrap();
+            held.to_vec()
         }
         Action::Discard => {
             medium.discard(at, page_at(pages as u64)).await.unwrap();
@@ -244,6 +250,8 @@ async fn creation_is_private_sparse_and_careful() {
     assert!(
         busy.to_string().contains(path.to_str().unwrap()) && busy.to_string().contains("another process")
     );
+    medium.reserve(page_at(1), page_at(2)).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().blocks() * 512, page_at(2), "room is taken");
     medium.prepare(0, medium.len()).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().blocks() * 512, page_at(PAGES));
     drop(medium);
@@ -278,6 +286,10 @@ async fn what_cannot_be_done_is_refused() {
             assert_eq!(medium.read(offset, length).await.unwrap_err().kind, MediaErrorKind::Invalid);
             assert_eq!(
                 medium.discard(offset, length as u64).await.unwrap_err().kind,
+                MediaErrorKind::Invalid
+            );
+            assert_eq!(
+                medium.reserve(offset, length as u64).await.unwrap_err().kind,
                 MediaErrorKind::Invalid
             );
             assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::{Request, Response};
+use proto::{Request, Response, SegmentId};
 use units::{ContainerId, MediumId};
 
 use crate::stripe::Pool;
@@ -24,6 +24,13 @@ pub struct ReconcileReport {
 }
 
 impl Pool {
+    /// Frees journal segments that recovery has no more use for. A medium that does not hear it tells of them at the next
+    /// start again.
+    pub async fn free_segments(&self, segments: impl IntoIterator<Item = (MediumId, SegmentId)>) {
+        let calls = segments.into_iter().map(|(medium, id)| self.ask(medium, Request::SegmentFree(vec![id])));
+        seam::join_all(calls).await;
+    }
+
     /// Frees every fragment on `medium` whose container `committed` does not know, and calls `keep` for the others.
     /// Run at the start, and for a medium that was down after [`Pool::restore`].
     ///

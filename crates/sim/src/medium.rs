@@ -86,6 +86,13 @@ impl Medium for SimMedium {
         })
     }
 
+    fn reserve(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let _permit = self.permit().await;
+            self.store.reserve(self.opening, offset, length)
+        })
+    }
+
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let _permit = self.permit().await;

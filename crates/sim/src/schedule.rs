@@ -94,7 +94,7 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
     world.lock().over = true;
     relieve(world);
     // What ran into the end of the faults is not the engine's to lose.
-    world.lock().host_full = true;
+    world.set_host_full(true);
     drain(world, left.is_none()).await;
     if world.verdict().is_none() {
         world.last_look(rng, left).await;
@@ -136,7 +136,7 @@ fn relieve(world: &World) {
         store.set_gone(false);
         world.site.set_wire(medium, crate::net::LinkPolicy::default());
     }
-    world.lock().host_full = false;
+    world.set_host_full(false);
 }
 
 /// Lets the guests work until so many requests more are answered.
@@ -186,5 +186,5 @@ async fn drain(world: &Arc<World>, dead: bool) {
         }
         world.rt.sleep(Duration::from_millis(100)).await;
     }
-    world.lock().host_full = false;
+    world.set_host_full(false);
 }

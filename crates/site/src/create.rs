@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data::{Layout, Params, Superblock};
+use data::{Layout, OpenErrorKind, Params, Superblock};
 use media::Medium;
 use seal::{KeyRing, RecoveryKey, WrappedKeys};
 use seam::Rt;
@@ -168,8 +168,8 @@ impl First<'_> {
         match self.options.sizes {
             Sizes::Normal => Params::for_medium(bytes),
             Sizes::Tiny => Params {
-                container_bytes: 256 << 10,
-                segment_bytes: 256 << 10,
+                container_bytes: 128 << 10,
+                segment_bytes: 128 << 10,
                 segments_max: 12,
                 log_pages: 64,
                 fragments_max: 4096,
@@ -226,9 +226,16 @@ impl First<'_> {
             params: self.params(entry.bytes),
             keys: keys.clone(),
         };
-        data::format(medium, &superblock)
-            .await
-            .map_err(|error| SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()))
+        data::format(medium, &superblock).await.map_err(|error| match error.kind {
+            OpenErrorKind::NoSpace => {
+                let layout = Layout::new(superblock.params, superblock.medium_bytes);
+                let mib = layout.map_or(0, |layout| layout.data).div_ceil(1 << 20);
+                SiteError::new(ErrorKind::NoSpace, "no_space", error.to_string()).hint(format!(
+                    "journal and tables take {mib} MiB on each medium at once: make room there, or give media elsewhere"
+                ))
+            }
+            _ => SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use data::{LocalTransport, Superblock};
 use engine::{Config, Deps, Engine, EngineErrorKind};
@@ -56,6 +57,8 @@ pub struct Options {
     pub backend: Backend,
     /// Sizes of a new site.
     pub sizes: Sizes,
+    /// How long writes wait while nothing can be flushed before they are refused; else as the engine has it.
+    pub write_patience: Option<Duration>,
 }
 
 impl Options {
@@ -67,6 +70,7 @@ impl Options {
             file_media: None,
             passphrase_file: None,
             recovery_key_file: None,
+            write_patience: None,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
         }
@@ -184,7 +188,11 @@ impl Opening<'_> {
             return Err(self.too_few(&media, "no medium can be used"));
         }
         let params = newest.params;
-        let config = Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
+        let mut config =
+            Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
+        if let Some(patience) = self.options.write_patience {
+            config.write_patience = patience;
+        }
         let witness = FileWitness::open(self.rt.clone(), &self.directory.witness())?;
         let deps = Deps {
             rt: self.rt.clone(),

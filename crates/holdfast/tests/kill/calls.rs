@@ -1,6 +1,6 @@
 //! kill -9 at system calls.
 
-use super::points::{Call, Tally, calls, sample};
+use super::points::{Call, calls, each, persist, sample};
 use super::rig::{How, Rig, run, was_killed};
 use super::script;
 
@@ -42,17 +42,19 @@ fn kill_at(io: &'static str, wanted: impl Fn(&Call) -> bool, least: usize) {
     let rig = Rig::new("6x16M");
     let points: Vec<_> = points(&rig, io, CHANGING).into_iter().filter(|(call, _)| wanted(call)).collect();
     println!("{} points", points.len());
-    let mut tally = Tally::default();
-    for (call, nth) in sample(points, CASES) {
+    let tally = each(&sample(points, CASES), |_, (call, nth), tally| {
         let case = format!("{io}: {call:?} {nth}");
-        let how = inject(io, &call, &format!("signal=KILL:when={nth}"));
-        let (bench, mut world) = rig.copy();
-        let (played, status) = run(&bench, &mut world, &how, &script::workload());
-        assert!(played.refused.is_empty(), "{case}: {played:?}");
-        assert!(was_killed(status) || status.success(), "{case}: {status}");
-        tally.note(was_killed(status), case.clone());
-        world.survives(&bench, io, &case);
-    }
+        let how = inject(io, call, &format!("signal=KILL:when={nth}"));
+        let fired = persist(|| {
+            let (bench, mut world) = rig.copy();
+            let (played, status) = run(&bench, &mut world, &how, &script::workload());
+            assert!(played.refused.is_empty(), "{case}: {played:?}");
+            assert!(was_killed(status) || status.success(), "{case}: {status}");
+            world.survives(&bench, io, &case);
+            was_killed(status)
+        });
+        tally.note(fired, case);
+    });
     tally.check(least);
 }
 

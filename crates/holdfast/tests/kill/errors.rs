@@ -7,7 +7,7 @@ use crate::harness::Bench;
 use super::calls::{inject, points};
 use super::layer::count;
 use super::model::Change;
-use super::points::{Tally, sample};
+use super::points::{Tally, each, persist, sample};
 use super::rig::{Endured, How, Rig, World, endure, media_in};
 use super::script::{self, Step};
 
@@ -38,14 +38,17 @@ enum Kind {
 /// Each fault on a site of its own: no client is told, every byte is right, the victim alone is down.
 fn bear(rig: &Rig, faults: Vec<Fault>) {
     println!("{} points", faults.len());
-    let mut tally = Tally::default();
-    for (number, fault) in sample(faults, CASES).into_iter().enumerate() {
-        let (bench, mut world) = rig.copy();
-        let endured = endure(&bench, &mut world, &fault.how, &fault.case, number % 2 == 0);
-        check(&bench, &fault, &endured);
-        tally.note(endured.fired || fault.how.fired(&bench), fault.case.clone());
-        world.survives(&bench, fault.how.io, &fault.case);
-    }
+    let tally = each(&sample(faults, CASES), |number, fault, tally| {
+        let fired = persist(|| {
+            let (bench, mut world) = rig.copy();
+            let endured = endure(&bench, &mut world, &fault.how, &fault.case, number % 2 == 0);
+            check(&bench, fault, &endured);
+            let fired = endured.fired || fault.how.fired(&bench);
+            world.survives(&bench, fault.how.io, &fault.case);
+            fired
+        });
+        tally.note(fired, fault.case.clone());
+    });
     tally.check(12);
 }
 

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::points::{Tally, accesses, sample};
+use super::points::{accesses, each, persist, sample};
 use super::rig::{How, Rig, run, was_killed};
 use super::script::{self, Step};
 
 /// Cases of each test that are no soak.
 const CASES: usize = 24;
 /// Steps of the workload before the kill whose recovery is killed.
-const STEPS_BEFORE: usize = 61;
+const STEPS_BEFORE: usize = 31;
 
 /// Every access to every medium, counted.
 pub(crate) fn count(rig: &Rig, io: &'static str, steps: &[Step]) -> BTreeMap<(String, String), usize> {
@@ -50,19 +50,21 @@ fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
 fn kill_at(rig: &Rig, io: &'static str, steps: &[Step]) {
     let plans = kills(count(rig, io, steps));
     println!("{} points", plans.len());
-    let mut tally = Tally::default();
-    for plan in sample(plans, CASES) {
+    let tally = each(&sample(plans, CASES), |_, plan, tally| {
         let case = format!("{io}: {plan}");
-        let how = How { io, fault: Some(plan), ..How::default() };
-        let (bench, mut world) = rig.copy();
-        let (played, status) = run(&bench, &mut world, &how, steps);
-        assert!(played.refused.is_empty(), "{case}: {played:?}");
-        assert!(was_killed(status) || status.success(), "{case}: {status}");
-        let fired = std::fs::read_to_string(bench.path("log")).unwrap().contains("injected fault");
-        assert_eq!(fired, was_killed(status), "{case}");
-        tally.note(fired, case.clone());
-        world.survives(&bench, io, &case);
-    }
+        let how = How { io, fault: Some(plan.clone()), ..How::default() };
+        let fired = persist(|| {
+            let (bench, mut world) = rig.copy();
+            let (played, status) = run(&bench, &mut world, &how, steps);
+            assert!(played.refused.is_empty(), "{case}: {played:?}");
+            assert!(was_killed(status) || status.success(), "{case}: {status}");
+            let fired = std::fs::read_to_string(bench.path("log")).unwrap().contains("injected fault");
+            assert_eq!(fired, was_killed(status), "{case}");
+            world.survives(&bench, io, &case);
+            fired
+        });
+        tally.note(fired, case);
+    });
     tally.check(20);
 }
 

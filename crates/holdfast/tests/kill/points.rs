@@ -1,11 +1,16 @@
 //! Where something can be injected, and which of these places a run takes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{pick, soak};
 
 /// One in so many cases may miss its point: threads share the work differently each time.
 const MISSES: usize = 5;
+/// Attempts at a case that misses its point.
+const ATTEMPTS: usize = 3;
+/// Cases run at a time in a soak: each waits for its server now and then.
+const SOAK_THREADS: usize = 4;
 
 /// A system call, counted for each thread.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +68,36 @@ pub(crate) fn accesses(log: &str) -> BTreeMap<(String, String), usize> {
 pub(crate) fn sample<T>(points: Vec<T>, count: usize) -> Vec<T> {
     let step = if soak() { 1 } else { points.len().div_ceil(count).max(1) };
     points.into_iter().skip(pick() % step).step_by(step).collect()
+}
+
+/// Runs each case, several at a time in a soak; gives which came to their point. A case that panics is the last of its
+/// thread, and fails the test when all are done.
+pub(crate) fn each<T: Sync>(cases: &[T], run: impl Fn(usize, &T, &mut Tally) + Sync) -> Tally {
+    let threads = if soak() { SOAK_THREADS } else { 1 };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut tally = Tally::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(number) else { return tally };
+            run(number, case, &mut tally);
+        }
+    };
+    let mut sum = Tally::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            let tally = thread.join().expect("a case failed: it is told above");
+            sum.fired += tally.fired;
+            sum.missed.extend(tally.missed);
+        }
+    });
+    sum
+}
+
+/// Repeats a case that did not come to its point, on a fresh copy each time: `run` says whether it did.
+pub(crate) fn persist(mut run: impl FnMut() -> bool) -> bool {
+    (0..ATTEMPTS).any(|_| run())
 }
 
 /// Which cases came to their point.

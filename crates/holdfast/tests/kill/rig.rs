@@ -75,7 +75,10 @@ impl How {
             );
         }
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-        let mut command = bench.standalone(&wrapper, &["--io", self.io, "--log", self.log.unwrap_or("info")]);
+        let mut command = bench.standalone(
+            &wrapper,
+            &["--io", self.io, "--log", self.log.unwrap_or("info"), "--write-patience", "1"],
+        );
         command.env_remove("HOLDFAST_LOG").env_remove("HOLDFAST_FAULT");
         if let Some(plan) = &self.fault {
             command.env("HOLDFAST_FAULT", plan);

@@ -6,7 +6,7 @@ use super::model::{BLOCK, Change};
 
 /// Disk of the VM that is always there; its last block is not whole.
 pub(crate) const MAIN: &str = "web01/disk0";
-pub(crate) const MAIN_BYTES: u64 = (12 << 20) + 1536;
+pub(crate) const MAIN_BYTES: u64 = (6 << 20) + 1536;
 /// Made in the middle of the workload.
 pub(crate) const NEW: &str = "web02";
 pub(crate) const NEW_DISK: &str = "web02/disk0";
@@ -14,12 +14,12 @@ pub(crate) const NEW_BYTES: u64 = 1 << 20;
 /// Deleted in the middle of the workload.
 pub(crate) const OLD: &str = "old01";
 pub(crate) const OLD_DISK: &str = "old01/disk0";
-pub(crate) const OLD_BYTES: u64 = 2 << 20;
+pub(crate) const OLD_BYTES: u64 = 1 << 20;
 
-/// Containers of 256 KiB that the site has when the workload begins: some more, and a checkpoint is due.
-const CONTAINERS_BEFORE: u64 = 27;
-/// Changes of the workload: enough for ten containers and as many segments.
-const CHANGES: u64 = 90;
+/// Containers of 128 KiB that the site has when the workload begins: some more, and a checkpoint is due.
+const CONTAINERS_BEFORE: u64 = 13;
+/// Changes of the workload: enough for eight containers and as many segments.
+const CHANGES: u64 = 46;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
@@ -46,7 +46,7 @@ pub(crate) fn value(number: u64, length: usize) -> Vec<u8> {
 
 /// What the site holds before the workload.
 pub(crate) fn before() -> Vec<Step> {
-    let piece = 60 * BLOCK;
+    let piece = 29 * BLOCK;
     let write =
         |number: u64| Change::Write { offset: number * piece, data: value(number + 1, piece as usize) };
     let mut steps = vec![Step::Create("web01", MAIN_BYTES), Step::Create(OLD, OLD_BYTES)];
@@ -61,12 +61,12 @@ pub(crate) fn workload() -> Vec<Step> {
     let mut steps = Vec::new();
     for number in 0..CHANGES {
         match number {
-            20 => steps.push(Step::Create(NEW, NEW_BYTES)),
-            45 => steps.push(Step::Delete(OLD)),
+            12 => steps.push(Step::Create(NEW, NEW_BYTES)),
+            25 => steps.push(Step::Delete(OLD)),
             _ if number % 16 == 15 => steps.push(Step::Flush),
             _ => {}
         }
-        let to_new = number > 20 && number % 8 == 5;
+        let to_new = number > 12 && number % 8 == 5;
         let (export, size) = if to_new { (NEW_DISK, NEW_BYTES) } else { (MAIN, MAIN_BYTES) };
         steps.push(Step::Change(export, change(&mut random, number, size)));
     }
@@ -85,9 +85,9 @@ fn change(random: &mut Random, number: u64, size: u64) -> Change {
         7 if number.is_multiple_of(2) => write(size / BLOCK * BLOCK - 300, 300 + (size % BLOCK) as usize),
         1 | 7 => write(random.below(blocks) * BLOCK, BLOCK as usize),
         // Many blocks; the edges only partly.
-        2 | 6 => write(random.below(size - (64 << 13)), (64 << 10) + random.below(64 << 12) as usize),
+        2 | 6 => write(random.below(size - (40 << 12)), (32 << 10) + random.below(32 << 12) as usize),
         4 => {
-            let count = 8 + random.below(16);
+            let count = 4 + random.below(12);
             write(random.below(blocks - count) * BLOCK, (count * BLOCK) as usize)
         }
         3 => {

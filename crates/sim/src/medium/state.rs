@@ -60,6 +60,8 @@ pub(super) struct StoreState {
     pub(super) faults: Faults,
     pub(super) current: Image,
     pub(super) capacity_pages: Option<u64>,
+    /// Pages whose room is taken, written or not.
+    reserved: BTreeSet<u64>,
     pub(super) opening: u64,
     pub(super) held: bool,
     pub(super) gone: bool,
@@ -87,6 +89,7 @@ impl StoreState {
             durable: image.clone(),
             current: image,
             capacity_pages: None,
+            reserved: BTreeSet::new(),
             opening: 0,
             held: false,
             gone: false,
@@ -171,12 +174,36 @@ impl StoreState {
         if full { Err(FULL) } else { Ok(()) }
     }
 
+    /// Takes the room of `pages`; nothing when it is not all there.
+    pub(super) fn reserve(
+        &mut self,
+        pages: std::ops::Range<u64>,
+    ) -> std::result::Result<(), (MediaErrorKind, &'static str)> {
+        let new: Vec<u64> = pages.filter(|page| !self.has_room(*page)).collect();
+        let free = self.capacity_pages.map(|capacity| capacity.saturating_sub(self.pages_taken()));
+        if free.is_some_and(|free| free < new.len() as u64) {
+            return Err(FULL);
+        }
+        self.reserved.extend(new);
+        Ok(())
+    }
+
+    fn has_room(&self, page: u64) -> bool {
+        self.current.is_allocated(page) || self.reserved.contains(&page)
+    }
+
+    /// Pages written or reserved.
+    pub(super) fn pages_taken(&self) -> u64 {
+        let unwritten = self.reserved.iter().filter(|page| !self.current.is_allocated(**page));
+        self.current.allocated() + unwritten.count() as u64
+    }
+
     /// How many pieces, from the front, find room.
     fn fitting(&self, pieces: &[Piece]) -> usize {
         let Some(capacity) = self.capacity_pages else { return pieces.len() };
-        let mut room = capacity.saturating_sub(self.current.allocated());
+        let mut room = capacity.saturating_sub(self.pages_taken());
         let fits = |piece: &&Piece| {
-            if piece.bytes.is_none() || self.current.is_allocated(piece.page) {
+            if piece.bytes.is_none() || self.has_room(piece.page) {
                 return true;
             }
             let found = room > 0;

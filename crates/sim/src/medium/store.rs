@@ -218,7 +218,7 @@ impl SimStore {
     pub(super) fn room(&self) -> u64 {
         let mut state = self.lock();
         state.settle();
-        let allocated = state.current.allocated();
+        let allocated = state.pages_taken();
         state.capacity_pages.map_or(u64::MAX, |pages| pages.saturating_sub(allocated) * PAGE_U64)
     }
 
@@ -295,6 +295,13 @@ impl SimStore {
             .collect();
         let (wait, outcome) = state.submit(Work::Write { pieces, durable: false }, None);
         Ok(Ticket { wait, what, outcome })
+    }
+
+    pub(super) fn reserve(&self, opening: u64, offset: u64, length: u64) -> Result<()> {
+        let what = What("reserve", offset, length);
+        let mut state = self.begin(opening, what)?;
+        let pages = offset / PAGE_U64..(offset + length) / PAGE_U64;
+        state.reserve(pages).map_err(|refusal| self.error(what, refusal))
     }
 
     pub(super) fn submit_sync(&self, opening: u64) -> Result<Ticket> {

@@ -339,6 +339,13 @@ fn a_full_disk_takes_rewrites_only() {
                 given_back = medium.room();
             }
             medium.write(at(40), page(3)).await.expect("a discard gives room back");
+            let room = medium.room() / PAGE as u64;
+            assert_eq!(medium.reserve(at(50), at(room + 1)).await.unwrap_err().kind, MediaErrorKind::NoSpace);
+            b.store.set_capacity(Some(10 * PAGE as u64));
+            medium.reserve(at(50), at(2)).await.unwrap();
+            b.store.set_capacity(Some(0));
+            medium.write(at(51), page(3)).await.expect("its room is taken");
+            assert!(medium.write(at(52), page(3)).await.is_err());
         })
         .unwrap();
 }

@@ -93,12 +93,18 @@ impl World {
     pub(super) async fn open(&self, when: &str) -> Option<(Life, Engine)> {
         let mut life = self.site.boot();
         match life.opened().await {
-            Some(Ok(engine)) => Some((life, engine)),
+            Some(Ok(engine)) => {
+                if !engine.is_writable() && self.plan.family == Family::Within && !self.plan.can_starve() {
+                    self.wrong(format_args!(
+                        "{when}: enough media are there, and the site serves reads only"
+                    ));
+                }
+                Some((life, engine))
+            }
             Some(Err(error)) => {
                 self.note(format_args!("{when}: the site does not open: {:?}: {error}", error.kind));
                 let excused = match error.kind {
                     EngineErrorKind::TooFewMedia => self.plan.can_starve(),
-                    EngineErrorKind::NoSpace => self.lock().host_full,
                     _ => false,
                 };
                 let beyond = self.plan.family == Family::Beyond && names_something(&error);

@@ -159,7 +159,7 @@ impl Nemesis {
     /// All media are on one file system, which another program fills.
     async fn fill_host(&mut self) {
         self.world.note(format_args!("the file system below is full"));
-        self.world.lock().host_full = true;
+        self.world.set_host_full(true);
         for store in self.world.site.stores() {
             store.set_capacity(Some(0));
         }
@@ -167,6 +167,7 @@ impl Nemesis {
         for store in self.world.site.stores() {
             store.set_capacity(None);
         }
+        self.world.set_host_full(false);
         self.world.note(format_args!("the file system below has room again"));
     }
 

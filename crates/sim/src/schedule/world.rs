@@ -63,8 +63,8 @@ pub(super) struct Shared {
     pub(super) serving: Option<Serving>,
     /// The engine is being closed.
     pub(super) closing: bool,
-    /// No room below, or there was none a moment ago.
-    pub(super) host_full: bool,
+    /// Until when requests may find no room below.
+    pub(super) host_full_until: Duration,
     /// Guests are to stop.
     pub(super) over: bool,
     /// Requests answered.
@@ -72,6 +72,9 @@ pub(super) struct Shared {
     wrong: Option<String>,
     holds: u64,
 }
+
+/// Room that is there again is found so soon.
+const ROOM_FOUND: Duration = Duration::from_secs(5);
 
 /// What all parts of a schedule share.
 pub(super) struct World {
@@ -101,7 +104,7 @@ impl World {
             disks: BTreeMap::new(),
             serving: None,
             closing: false,
-            host_full: false,
+            host_full_until: Duration::ZERO,
             over: false,
             answered: 0,
             wrong: None,
@@ -207,11 +210,17 @@ impl World {
             EngineErrorKind::NotFound => found.is_none_or(|disk| disk.leaving),
             EngineErrorKind::Invalid => found
                 .is_some_and(|disk| disk.bytes < end || disk.shrinking_to.is_some_and(|bytes| bytes < end)),
-            // Without room below there may be no place for a journal segment either.
-            EngineErrorKind::NoSpace => shared.host_full || writes && self.plan.small,
+            // Without room below the journal is not emptied, and full at last.
+            EngineErrorKind::NoSpace => self.now() < shared.host_full_until || writes && self.plan.small,
             EngineErrorKind::TooFewMedia => self.plan.can_starve(),
             _ => false,
         }
+    }
+
+    /// From now on there is no room below, or there is again.
+    pub(super) fn set_host_full(&self, full: bool) {
+        let until = if full { Duration::MAX } else { self.now() + ROOM_FOUND };
+        self.lock().host_full_until = until;
     }
 
     /// Takes blocks for a write; `None` when another is in the way.
