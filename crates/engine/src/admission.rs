@@ -15,6 +15,8 @@ const GRANT_BLOCK_BYTES: u64 = BLOCK_U64 + 32 + 80;
 const GRANT_CHANGE_BYTES: u64 = 3584;
 /// Containers no write is granted: for checkpoints, trims and deletions, which need no grant, and for the cleaner.
 const RESERVE_CONTAINERS: u64 = 3;
+/// Room in containers for a checkpoint that nothing demands: pages and body, each begun in one of its own.
+const SPARE_CONTAINERS: u64 = 2;
 /// One container in so many is reserved too.
 const RESERVE_SHARE: u64 = 64;
 
@@ -164,12 +166,19 @@ impl Shared {
 
 impl Shared {
     fn fits(&self, state: &State, blocks: u64) -> bool {
-        if blocks == 0 {
-            return true;
-        }
+        blocks == 0 || blocks * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES) <= self.left(state)
+    }
+
+    /// Container bytes that are neither granted nor reserved.
+    fn left(&self, state: &State) -> u64 {
         let space = self.pool.space();
         let reserve = RESERVE_CONTAINERS + space.containers / RESERVE_SHARE;
         let usable = space.containers.saturating_sub(reserve) * space.container_bytes;
-        state.granted() + blocks * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES) <= usable
+        usable.saturating_sub(state.granted())
+    }
+
+    /// Whether a checkpoint that could wait leaves room enough for all that is granted.
+    pub(crate) fn has_spare_room(&self, state: &State) -> bool {
+        self.left(state) >= SPARE_CONTAINERS * self.pool.space().container_bytes
     }
 }

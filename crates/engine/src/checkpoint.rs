@@ -52,12 +52,21 @@ impl Engine {
             || state.meta_bytes() >= times * config.meta_bytes_max
     }
 
-    /// Merges what changed into the trees and writes roots and metadata to the log.
+    /// Merges what changed into the trees and writes roots and metadata to the log. Does nothing when nothing changed,
+    /// nor while the pool has room only for what is granted: one that the limits demand comes all the same.
     ///
     /// # Errors
     /// When something cannot be read or written; the maps stay as they are and the next checkpoint goes on from
     /// the same boundary.
     pub async fn checkpoint(&self) -> Result<(), EngineError> {
+        let worth = {
+            let state = self.shared.lock();
+            state.changed_since_checkpoint() && self.shared.has_spare_room(&state)
+        };
+        if worth { self.take_checkpoint().await } else { Ok(()) }
+    }
+
+    pub(crate) async fn take_checkpoint(&self) -> Result<(), EngineError> {
         let _turn = self.shared.checkpointing.lock().await;
         let cut = self.cut();
         let merged = self.merge_all().await?;

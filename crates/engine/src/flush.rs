@@ -75,7 +75,7 @@ impl Engine {
         }
         let engine = self.clone();
         let task = async move {
-            if let Err(error) = engine.checkpoint().await {
+            if let Err(error) = engine.take_checkpoint().await {
                 tracing::warn!(%error, "checkpoint failed, it will be tried again");
                 engine.pause().await;
             }

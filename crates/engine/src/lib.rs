@@ -36,6 +36,7 @@ mod open;
 mod pages;
 mod ranges;
 mod read;
+mod scrub;
 mod sink;
 mod state;
 mod status;
@@ -45,6 +46,7 @@ mod write;
 pub use config::{Config, Deps};
 pub use engine::Engine;
 pub use error::{EngineError, EngineErrorKind};
+pub use scrub::ScrubTotals;
 pub use status::{EngineStatus, Extent};
 pub use witness::{Witness, WitnessState};
 

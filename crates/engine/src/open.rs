@@ -116,7 +116,7 @@ impl Engine {
         self.begin(opening).await
     }
 
-    fn up(&self) -> Vec<MediumId> {
+    pub(crate) fn up(&self) -> Vec<MediumId> {
         let health = self.shared.pool.health();
         health.iter().filter(|health| health.up).map(|health| health.medium).collect()
     }

@@ -171,6 +171,14 @@ impl State {
         self.checkpoint = Some(pointer);
     }
 
+    /// Whether a checkpoint would hold anything that the last one does not.
+    pub(crate) fn changed_since_checkpoint(&self) -> bool {
+        let Some(pointer) = &self.checkpoint else { return true };
+        self.cut.is_some()
+            || self.meta.iter().any(|(seq, ..)| *seq > pointer.meta_before)
+            || self.disks.values().any(|disk| !disk.overlay.is_empty() || disk.merging.is_some())
+    }
+
     pub(crate) fn meta_bytes(&self) -> usize {
         self.meta.iter().map(|(_, _, unit)| unit.len() + 32).sum()
     }

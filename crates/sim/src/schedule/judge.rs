@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Engine, EngineError, EngineErrorKind};
+use engine::{Engine, EngineError, EngineErrorKind, ScrubTotals};
 use seam::Runtime;
 use units::{BLOCK_U64, DiskId, Lba};
 
@@ -35,6 +35,17 @@ async fn read_all(world: &World, life: &Life, engine: &Engine) -> Contents {
         found.insert(disk, read);
     }
     found
+}
+
+/// Runs work as a task of the process; `None` when the process died.
+async fn in_life<T: Send + 'static>(
+    life: &Life,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    let task = async move { drop(sender.send(work.await)) };
+    life.runtime().spawn("last look", Box::pin(task));
+    answer.await.ok()
 }
 
 async fn read_disk(engine: &Engine, disk: DiskId) -> Result<Vec<u8>, String> {
@@ -161,12 +172,52 @@ impl World {
         if self.verdict().is_some() {
             return self.site.end(life, false);
         }
+        let Some((life, engine)) = self.scrubbed(life, engine).await else { return };
+        let third = read_all(self, &life, &engine).await;
+        self.judge_contents("full read after a scrub", &third, true);
         let power_cut = rng.coin();
         self.end_life(life, power_cut);
         let image = self.site.image();
         for _ in 0..self.plan.subsets {
             self.compare_subset(rng, &image).await;
         }
+    }
+
+    /// Restarts the site and scrubs it: what no read touches is mended too, every committed container is there, and the
+    /// media hold the fragments of these and nothing else, to the byte.
+    async fn scrubbed(&self, life: Life, engine: Engine) -> Option<(Life, Engine)> {
+        let closing = engine.clone();
+        let closed = in_life(&life, async move { closing.close().await }).await?;
+        if let Err(error) = closed
+            && !self.plan.small
+        {
+            self.wrong(format_args!("a sound site does not close: {error}"));
+        }
+        self.end_life(life, false);
+        let (life, engine) = self.open("for the scrub").await?;
+        self.rt.sleep(SETTLE).await;
+        let work = engine.clone();
+        let mended = in_life(&life, async move { work.scrub().await }).await?;
+        let work = engine.clone();
+        let sound = in_life(&life, async move { work.scrub().await }).await?;
+        match (mended, sound) {
+            (Ok(mended), Ok(sound)) => {
+                let clean = ScrubTotals { repaired: 0, sound: sound.sound, ..ScrubTotals::default() };
+                let clean = ScrubTotals { containers: sound.containers, ..clean };
+                if sound != clean || mended.containers != sound.containers {
+                    self.wrong(format_args!("scrub: {mended:?}, then {sound:?}"));
+                }
+            }
+            found => self.wrong(format_args!("the site cannot be scrubbed: {found:?}")),
+        }
+        let used = engine.pool().refresh_space().await.raw_used;
+        let committed = engine.committed_raw_bytes();
+        if engine.is_settled() && used != committed {
+            self.wrong(format_args!(
+                "{used} bytes are in use, and the committed containers have {committed}"
+            ));
+        }
+        Some((life, engine))
     }
 
     /// Recovery from a part of the media must give the same contents [I4].

@@ -73,8 +73,8 @@ pub(super) struct Shared {
     holds: u64,
 }
 
-/// Room that is there again is found so soon.
-const ROOM_FOUND: Duration = Duration::from_secs(5);
+/// Room that is there again is found so soon: a write under way may wait for three answers that never come.
+const ROOM_FOUND: Duration = Duration::from_secs(30);
 
 /// What all parts of a schedule share.
 pub(super) struct World {
