@@ -4,7 +4,8 @@
 //!  slot A at 0, slot B at 4096, each:  | "HFWS" | version u32 | generation u64 | state 40 | CRC-32C u32 | zeros
 //! ```
 //! A store writes the slot that does not hold the newest state, so a torn write leaves the older one. The file is
-//! written in full when the site is made; later stores allocate nothing.
+//! written in full when the site is made; later stores allocate nothing. A file of which a write or sync failed is never
+//! written again: another takes its place.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -58,18 +59,18 @@ pub(crate) fn make(path: &Path) -> Result<()> {
 pub(crate) struct FileWitness {
     rt: Rt,
     path: PathBuf,
-    file: Arc<File>,
     last: Arc<Mutex<Last>>,
 }
 
 /// What the file holds.
 struct Last {
+    file: File,
     generation: u64,
     state: WitnessState,
     /// Slot of the newest state.
     slot: u64,
     /// A failed sync is never forgotten: what a later one would say of this file is worth nothing.
-    failed: Option<String>,
+    spoiled: bool,
 }
 
 impl FileWitness {
@@ -94,39 +95,70 @@ impl FileWitness {
         }
         let newest = slots.into_iter().max_by_key(|(generation, ..)| *generation);
         let (generation, slot, state) = newest.ok_or_else(|| lost("both slots are damaged".to_owned()))?;
-        let last = Arc::new(Mutex::new(Last { generation, state, slot, failed: None }));
-        Ok(Self { rt, path: path.to_owned(), file: Arc::new(file), last })
+        let last = Arc::new(Mutex::new(Last { file, generation, state, slot, spoiled: false }));
+        Ok(Self { rt, path: path.to_owned(), last })
     }
 
     /// The write runs to its end even when nobody waits for it any more: the next one must find the slot settled.
     async fn write(&self, state: WitnessState) -> std::result::Result<(), String> {
         let mut last = self.last.clone().lock_owned().await;
-        if let Some(reason) = &last.failed {
-            return Err(format!("{}: an earlier sync failed: {reason}", self.path.display()));
-        }
-        let file = self.file.clone();
+        let path = self.path.clone();
         let (done, outcome) = tokio::sync::oneshot::channel();
         let work = move || {
-            let stored = last.store(&file, state);
+            let stored = last.store(&path, state);
             drop(last);
             // The waiter may be gone.
             let _ = done.send(stored);
         };
         self.rt.spawn_blocking("witness", Box::new(work));
         match outcome.await {
-            Ok(stored) => stored.map_err(|error| format!("{}: {error}", self.path.display())),
+            Ok(stored) => stored.map_err(|reason| format!("{}: {reason}", self.path.display())),
             Err(_) => Err(format!("{}: the server is going down", self.path.display())),
         }
     }
 }
 
 impl Last {
-    fn store(&mut self, file: &File, state: WitnessState) -> std::io::Result<()> {
+    fn store(&mut self, path: &Path, state: WitnessState) -> std::result::Result<(), String> {
+        if !self.spoiled {
+            match self.overwrite(state) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the witness could not be written: making it anew");
+                    self.spoiled = true;
+                }
+            }
+        }
+        self.renew(path, state).map_err(|error| error.to_string())
+    }
+
+    fn overwrite(&mut self, state: WitnessState) -> std::io::Result<()> {
         let (generation, slot) = (self.generation + 1, 1 - self.slot);
-        file.write_all_at(&encode(generation, &state), slot * SLOT_BYTES as u64)?;
-        file.sync_data().inspect_err(|error| self.failed = Some(error.to_string()))?;
-        *self = Self { generation, state, slot, failed: None };
+        self.file.write_all_at(&encode(generation, &state), slot * SLOT_BYTES as u64)?;
+        self.file.sync_data()?;
+        (self.generation, self.state, self.slot) = (generation, state, slot);
         Ok(())
+    }
+
+    /// Puts a new file in the place of this one. A crash leaves either.
+    fn renew(&mut self, path: &Path, state: WitnessState) -> Result<()> {
+        // The failed write may have left the generation behind this one.
+        let generation = self.generation + 2;
+        let bytes = [encode(generation - 1, &self.state), encode(generation, &state)].concat();
+        directory::replace(path, &bytes)?;
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(|error| SiteError::file(path, &error))?;
+        *self = Self { file, generation, state, slot: 1, spoiled: false };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl FileWitness {
+    /// Lets the next store fail, by a handle that takes no writes.
+    pub(crate) fn spoil(&self) {
+        let file = File::open(&self.path).expect("the file is there");
+        self.last.try_lock().expect("no store is under way").file = file;
     }
 }
 

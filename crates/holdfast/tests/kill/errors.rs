@@ -125,7 +125,7 @@ fn an_error_of_a_system_call_is_borne() {
     bear(&rig, of_calls(&rig));
 }
 
-/// The file that remembers where the journal was is no medium: without it no write is taken. None is lost either.
+/// The file that remembers where the journal was is no medium: one that fails is made anew, and clients do not notice.
 #[test]
 fn an_error_of_the_witness_loses_nothing() {
     let rig = Rig::new("6x16M");
@@ -141,6 +141,7 @@ fn an_error_of_the_witness_loses_nothing() {
             if server.wait_serving().is_ok() {
                 let played = world.play(&bench, &script::workload());
                 assert!(!played.gone, "{case}: it died:\n{}", server.log());
+                assert!(played.refused.is_empty(), "{case}: {played:?}\n{}", server.log());
                 if let Err(wrong) = world.judge(&bench, false) {
                     panic!("{case}: {wrong}\n{}", server.log());
                 }

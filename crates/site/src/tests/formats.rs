@@ -1,6 +1,7 @@
 //! Names, sizes, `site.json`, the witness, records, the judgement.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -142,6 +143,29 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
     assert_eq!(load(), Err("witness_lost"));
     std::fs::remove_file(&path).unwrap();
     assert_eq!(load(), Err("witness_lost"));
+}
+
+#[test]
+fn a_witness_that_cannot_be_written_is_made_anew() {
+    let bench = Bench::new();
+    let path = bench.path("witness");
+    make(&path).unwrap();
+    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    let store = |epoch| bench.runtime.block_on(witness.store(state(epoch)));
+    store(1).unwrap();
+    witness.spoil();
+    let before = std::fs::metadata(&path).unwrap().ino();
+    // No room for another file: the state is not stored, and the old one stays.
+    std::fs::create_dir(path.with_extension("part")).unwrap();
+    assert!(store(2).unwrap_err().contains("witness"));
+    let load = || bench.runtime.block_on(FileWitness::open(bench.rt(), &path).unwrap().load()).unwrap();
+    assert_eq!(load(), state(1));
+    std::fs::remove_dir(path.with_extension("part")).unwrap();
+    for epoch in 3..6 {
+        store(epoch).unwrap();
+        assert_eq!(load(), state(epoch));
+    }
+    assert_ne!(std::fs::metadata(&path).unwrap().ino(), before, "the file that failed is not written again");
 }
 
 #[test]
