@@ -1,4 +1,5 @@
-use proptest::prelude::*;
+mod fuzz;
+
 use seal::{KeyRing, Kind, Sealer};
 use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, MediumId, PAGE, PageBuf, Seq};
 
@@ -112,15 +113,4 @@ fn golden_bytes() {
     let digest = |bytes: &[u8]| format!("{:08x}", units::crc32c(bytes));
     assert_eq!(digest(built(2).bytes.as_ref()), "cf1b3396");
     assert_eq!(digest(&fragment_header().encode()), "58b487f8");
-}
-
-proptest! {
-    #[test]
-    fn hostile_bytes_never_panic(input in proptest::collection::vec(any::<u8>(), 0..600), magic in 0..3usize) {
-        let mut input = input;
-        if let (Some(start), true) = (input.get_mut(..6), magic > 0) {
-            start.copy_from_slice(if magic == 1 { b"HFCO\x01\x00" } else { b"HFFR\x01\x00" });
-        }
-        fuzz::fuzz_body(&input);
-    }
 }

@@ -10,4 +10,3 @@ mod journal_on_media;
 mod medium;
 mod slots;
 mod table;
-mod tiny;

@@ -24,7 +24,7 @@ const VERSION: u16 = 1;
 pub(crate) const MEMBERS_MAX: usize = 4;
 /// Bytes of a batch's header.
 pub const BATCH_HEADER_BYTES: usize = 96;
-const SEGMENT_FIXED: usize = 244;
+pub(crate) const SEGMENT_FIXED: usize = 244;
 
 /// The bytes are not what the format says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -46,14 +46,16 @@ pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind,
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a segment header, a batch and a list of records.
+    /// Decodes `input` as a segment header, with and without its key, a batch, a list of records and a first batch's tail.
     pub fn fuzz_body(input: &[u8]) {
         let key = [1; 32];
+        let _ = crate::SegmentPlace::decode(input);
         let _ = crate::SegmentHeader::decode(input, &key);
         if let Ok(header) = crate::BatchHeader::peek(input) {
             let _ = header.verify(input, &key);
         }
         let _ = crate::decode_records(units::Seq(1), u32::MAX, input);
+        let _ = crate::Tail::of_start(input);
     }
 }
 

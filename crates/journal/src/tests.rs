@@ -7,4 +7,3 @@ mod format;
 mod full;
 mod fuzz;
 mod restart;
-mod tiny;

@@ -26,10 +26,10 @@ pub use read::{Extent, Pages, extents, lookup};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a page, cut in two at its first byte's value.
+    /// Decodes `input` as a page, cut in two as its first two bytes say.
     pub fn fuzz_body(input: &[u8]) {
-        let Some((cut, rest)) = input.split_first() else { return };
-        let (fps, addresses) = rest.split_at(rest.len().min(usize::from(*cut) * 8));
+        let Some((cut, rest)) = input.split_first_chunk() else { return };
+        let (fps, addresses) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*cut))));
         let container =
             units::ContainerId { incarnation: units::Incarnation(1), number: 0, class: 0, row: 0 };
         let _ = crate::decode_page(fps, addresses, container, 1);

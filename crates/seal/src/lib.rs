@@ -25,12 +25,14 @@ pub use unit::{HEADER_BYTES, Header, Kind, OVERHEAD_BYTES, SealError, SealErrorK
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a unit header, a sealed unit and a wrapped key blob.
+    /// Decodes `input` as a unit header, a sealed unit behind its name, wrapped keys and a recovery key.
     pub fn fuzz_body(input: &[u8]) {
         let sealer = crate::Sealer::new(&crate::KeyRing::for_tests(1));
         let _ = crate::Header::decode(input);
-        let mut plain = Vec::new();
-        let _ = sealer.open(crate::Kind::Data, units::Fingerprint([0; 16]), input, &mut plain);
+        if let Some((name, unit)) = input.split_first_chunk() {
+            let _ = crate::Header::decode(unit);
+            let _ = sealer.open(crate::Kind::Data, units::Fingerprint(*name), unit, &mut Vec::new());
+        }
         if let Some(wrapped) = crate::WrappedKeys::decode(input) {
             let _ = wrapped.unwrap_with(&crate::Kek::from_bytes([1; 32]));
         }

@@ -1,4 +1,5 @@
-use proptest::prelude::*;
+mod fuzz;
+
 use units::Fingerprint;
 
 use super::*;
@@ -122,11 +123,4 @@ fn zero_blocks_are_seen() {
         assert!(!is_zero(&block), "byte {at}");
     }
     assert!(is_zero(&[]));
-}
-
-proptest! {
-    #[test]
-    fn hostile_bytes_never_panic(input in proptest::collection::vec(any::<u8>(), 0..300)) {
-        fuzz::fuzz_body(&input);
-    }
 }

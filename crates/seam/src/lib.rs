@@ -7,6 +7,8 @@
 //! What it does not do: it knows no disk, no socket, no product concept.
 
 mod real;
+#[cfg(any(test, feature = "test-tools"))]
+pub mod testing;
 
 use std::future::Future;
 use std::pin::Pin;

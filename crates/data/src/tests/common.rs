@@ -8,8 +8,8 @@ use seal::{Kek, KeyRing, RecoveryKey, WrappedKeys};
 use units::{ContainerId, Epoch, Incarnation, MediumId, PAGE, PageBuf, PageSlice, SiteId};
 
 use super::medium::{Image, Log, TestMedium};
-pub(super) use super::tiny::run;
 use crate::{MediumNode, Params, Superblock, format, open};
+pub(super) use seam::testing::run;
 
 pub(super) const SEGMENT: u32 = 64 * 1024;
 pub(super) const PARAMS: Params = Params {

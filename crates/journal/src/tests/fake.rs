@@ -12,7 +12,7 @@ use crate::{
     Append, Commit, Ensembles, Entry, Journal, JournalConfig, JournalError, Record, Recovered, Sink, Start,
 };
 
-pub(super) use super::tiny::run;
+pub(super) use seam::testing::run;
 
 pub(super) const KEY: [u8; 32] = [7; 32];
 pub(super) const SEGMENT: u32 = 64 * 1024;

@@ -1,11 +1,12 @@
-//! A runtime for tests: one thread, virtual time, the next task drawn by a seed.
+//! A runtime on one thread, with virtual time, the next task drawn by a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use seam::{BoxFuture, Rt, Runtime};
+use super::{roll, scatter};
+use crate::{BoxFuture, Rt, Runtime};
 
 /// Polls after which a run is taken to spin.
 const POLLS_MAX: u64 = 20_000_000;
@@ -20,7 +21,7 @@ struct State {
 }
 
 #[derive(Default)]
-pub(super) struct Tiny {
+struct Seeded {
     state: Mutex<State>,
     /// Tasks to be polled; 0 is the test itself.
     ready: Arc<Mutex<BTreeSet<u64>>>,
@@ -30,33 +31,29 @@ struct Task(u64, Arc<Mutex<BTreeSet<u64>>>);
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        self.1.lock().unwrap().insert(self.0);
+        lock(&self.1).insert(self.0);
     }
 }
 
-impl Tiny {
+impl Seeded {
     fn roll(&self) -> u64 {
-        let mut state = self.state.lock().unwrap();
-        state.dice ^= state.dice << 13;
-        state.dice ^= state.dice >> 7;
-        state.dice ^= state.dice << 17;
-        state.dice
+        roll(&mut lock(&self.state).dice)
     }
 
     /// The next task to poll; moves time when there is none.
     fn pick(&self) -> Option<u64> {
         loop {
             {
-                let count = self.ready.lock().unwrap().len() as u64;
+                let count = lock(&self.ready).len() as u64;
                 if count > 0 {
                     let at = (self.roll() % count) as usize;
-                    let mut ready = self.ready.lock().unwrap();
+                    let mut ready = lock(&self.ready);
                     let id = ready.iter().nth(at).copied()?;
                     ready.remove(&id);
                     return Some(id);
                 }
             }
-            let mut state = self.state.lock().unwrap();
+            let mut state = lock(&self.state);
             let ((due, _), waker) = state.timers.pop_first()?;
             state.now = due;
             drop(state);
@@ -65,36 +62,43 @@ impl Tiny {
     }
 }
 
-/// Runs `work` to its end.
-pub(super) fn run<T>(seed: u64, work: impl AsyncFnOnce(Rt) -> T) -> T {
-    let tiny = Arc::new(Tiny::default());
-    tiny.state.lock().unwrap().dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut main = std::pin::pin!(work(tiny.clone()));
-    tiny.ready.lock().unwrap().insert(0);
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("all run on one thread, and a panic ends the test")
+}
+
+/// Runs `work` to its end; the same seed gives the same run.
+///
+/// # Panics
+/// When nothing can go on, or the run spins.
+pub fn run<T>(seed: u64, work: impl AsyncFnOnce(Rt) -> T) -> T {
+    let seeded = Arc::new(Seeded::default());
+    lock(&seeded.state).dice = scatter(seed);
+    let mut main = std::pin::pin!(work(seeded.clone()));
+    lock(&seeded.ready).insert(0);
     for _ in 0..POLLS_MAX {
-        let id = tiny.pick().unwrap_or_else(|| panic!("seed {seed}: nothing can go on"));
-        let waker = Waker::from(Arc::new(Task(id, tiny.ready.clone())));
+        let id = seeded.pick().unwrap_or_else(|| panic!("seed {seed}: nothing can go on"));
+        let waker = Waker::from(Arc::new(Task(id, seeded.ready.clone())));
         let mut context = Context::from_waker(&waker);
         if id == 0 {
             if let Poll::Ready(output) = main.as_mut().poll(&mut context) {
-                let tasks = std::mem::take(&mut tiny.state.lock().unwrap().tasks);
+                let tasks = std::mem::take(&mut lock(&seeded.state).tasks);
                 drop(tasks);
                 return output;
             }
             continue;
         }
-        let task = tiny.state.lock().unwrap().tasks.remove(&id);
+        let task = lock(&seeded.state).tasks.remove(&id);
         let Some(mut task) = task else { continue };
         if task.as_mut().poll(&mut context).is_pending() {
-            tiny.state.lock().unwrap().tasks.insert(id, task);
+            lock(&seeded.state).tasks.insert(id, task);
         }
     }
     panic!("seed {seed}: the run spins");
 }
 
-impl Runtime for Tiny {
+impl Runtime for Seeded {
     fn now(&self) -> Duration {
-        self.state.lock().unwrap().now
+        lock(&self.state).now
     }
 
     fn wall_ms(&self) -> u64 {
@@ -107,17 +111,17 @@ impl Runtime for Tiny {
         struct Timer(Arc<Mutex<(bool, Option<Waker>)>>);
         impl Wake for Timer {
             fn wake(self: Arc<Self>) {
-                let mut timer = self.0.lock().unwrap();
+                let mut timer = lock(&self.0);
                 timer.0 = true;
                 timer.1.take().into_iter().for_each(Waker::wake);
             }
         }
-        let mut state = self.state.lock().unwrap();
+        let mut state = lock(&self.state);
         state.next += 1;
         let key = (state.now + duration, state.next);
         state.timers.insert(key, Waker::from(Arc::new(Timer(fired.clone()))));
         Box::pin(std::future::poll_fn(move |cx| {
-            let mut timer = fired.lock().unwrap();
+            let mut timer = lock(&fired);
             if timer.0 {
                 return Poll::Ready(());
             }
@@ -127,11 +131,11 @@ impl Runtime for Tiny {
     }
 
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = lock(&self.state);
         state.next += 1;
         let id = state.next;
         state.tasks.insert(id, task);
-        self.ready.lock().unwrap().insert(id);
+        lock(&self.ready).insert(id);
     }
 
     fn spawn_blocking(&self, _name: &'static str, work: Box<dyn FnOnce() + Send + 'static>) {
