@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, MEDIA, Random, TINY, program, tool};
+use crate::harness::{Bench, MEDIA, Random, Server, TINY, program, tool};
 use crate::nbd_client::NbdError;
 
 /// Code of the error in JSON, with the shape every error has.
@@ -219,6 +219,25 @@ fn keys_go_where_they_belong_and_nowhere_else() {
     std::fs::write(bench.dir().join("key"), [1; 32]).unwrap();
     let denied = bench.refused(&["-o", "json"]);
     assert_eq!((denied.code, code(&log_tail(&denied.stderr))), (5, "key_wrong"));
+}
+
+/// Paths as people type them: relative ones.
+#[test]
+fn relative_paths_do() {
+    let bench = Bench::new();
+    for name in ["medium0", "medium1"] {
+        std::fs::File::create(bench.path(name)).unwrap().set_len(16 << 20).unwrap();
+    }
+    let start = |extra: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", program(), "standalone", "--dir", "d"]);
+        command.args(extra).current_dir(bench.path("."));
+        Server::spawn(&bench, command).serving()
+    };
+    let first = "--media medium0 --media ./medium1 --layout tiny --recovery-key-file key";
+    start(&first.split(' ').collect::<Vec<_>>()).kill();
+    assert!(bench.path("key").exists());
+    start(&[]).kill();
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
     match path.parent() {
+        Some(parent) if parent == Path::new("") => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
