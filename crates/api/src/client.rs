@@ -170,7 +170,8 @@ impl Client {
     }
 }
 
-fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
+/// Reads an answer.
+pub(crate) fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
     if status.is_success() {
         let body = if body.is_empty() { b"null" } else { body };
         return serde_json::from_slice(body)
@@ -186,7 +187,7 @@ fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T> {
 }
 
 /// The path of a VM. What no name can hold is escaped, so that the server refuses the name, not the path.
-fn vm_path(name: &str) -> String {
+pub(crate) fn vm_path(name: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),

@@ -36,5 +36,28 @@ pub use server::{REQUEST_TIME, Server};
 /// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Entry point for fuzzing: decoders must answer any input with a value or an error.
+pub mod fuzz {
+    use axum::http::StatusCode;
+
+    use crate::client::decode;
+    use crate::types::{CreateVm, List, Status, Vm, VmSummary};
+
+    /// Decodes `input` as the body of a request, as the body of each answer, sound or refused, and as a VM's name that
+    /// goes into a path.
+    pub fn fuzz_body(input: &[u8]) {
+        let _ = serde_json::from_slice::<CreateVm>(input);
+        let _ = decode::<Status>(StatusCode::OK, input);
+        let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
+        let _ = decode::<Vm>(StatusCode::CREATED, input);
+        let _ = decode::<()>(StatusCode::NO_CONTENT, input);
+        let _ = decode::<Vm>(StatusCode::CONFLICT, input);
+        if let Ok(name) = std::str::from_utf8(input) {
+            let path = crate::client::vm_path(name);
+            assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "a path is plain ASCII: {path:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Goal: the interface answers every request, sound or not, as its types say.
 //! Model: a backend in RAM behind the real server, asked by the real client and by raw bytes on the socket.
 
+mod fuzz;
 mod raw;
 mod typed;
 

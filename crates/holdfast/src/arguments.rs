@@ -182,3 +182,6 @@ fn wants_json(given: &[OsString]) -> bool {
     let pairs = given.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json");
     pairs || given.iter().any(|argument| matches!(&**argument, "-ojson" | "-o=json" | "--output=json"))
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -42,8 +42,7 @@ impl Vms {
             let reason = format!("no export is named {name:?}; exports are named VM/DISK, as web01/disk0");
             OpenError { kind: OpenErrorKind::Unknown, reason }
         };
-        let (vm, disk) = name.split_once('/').ok_or_else(unknown)?;
-        let vm = VmName::parse(vm).map_err(|_| unknown())?;
+        let (vm, disk) = parts(name).ok_or_else(unknown)?;
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
         let id = record.disks.iter().find(|record| record.name == disk).ok_or_else(unknown)?.id();
         let being_deleted =
@@ -53,6 +52,12 @@ impl Vms {
         let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
         Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, _in_use: in_use })
     }
+}
+
+/// The VM and the name of its disk that an export's name stands for; `None` when it is no `VM/DISK`.
+pub(crate) fn parts(name: &str) -> Option<(VmName, &str)> {
+    let (vm, disk) = name.split_once('/')?;
+    Some((VmName::parse(vm).ok()?, disk))
 }
 
 fn refusal(error: &SiteError) -> OpenError {

@@ -45,10 +45,7 @@ impl Unlock {
             SiteError::invalid("passphrase_missing", format!("{}: no such file", path.display()))
                 .hint("name a file that holds the passphrase on one line")
         };
-        let mut phrase = directory::read(path)?.ok_or_else(missing)?;
-        while phrase.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            phrase.pop();
-        }
+        let phrase = phrase_of(directory::read(path)?.ok_or_else(missing)?);
         if phrase.is_empty() {
             let reason = format!("{}: holds no passphrase", path.display());
             return Err(SiteError::invalid("passphrase_missing", reason)
@@ -90,6 +87,24 @@ impl Unlock {
     }
 }
 
+/// The passphrase in a file's bytes: all but the ends of lines behind it.
+pub(crate) fn phrase_of(mut bytes: Vec<u8>) -> Vec<u8> {
+    while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    bytes
+}
+
+/// The key in a key file's bytes; `None` when they are more or fewer than a key.
+pub(crate) fn key_of(bytes: &[u8]) -> Option<Kek> {
+    Some(Kek::from_bytes(<[u8; KEY_BYTES]>::try_from(bytes).ok()?))
+}
+
+/// The recovery key in a file's bytes; `None` when they are none.
+pub(crate) fn recovery_of(bytes: &[u8]) -> Option<RecoveryKey> {
+    RecoveryKey::parse(std::str::from_utf8(bytes).ok()?).ok()
+}
+
 fn denied(error: &KeyError) -> SiteError {
     SiteError::new(ErrorKind::Denied, "key_wrong", error.to_string())
         .hint("check the key file or --passphrase-file; a different site's does not open this one")
@@ -104,11 +119,11 @@ fn key_file(directory: &Directory) -> Result<Option<Kek>> {
     if open_to_others {
         tracing::warn!(path = %path.display(), "others than its owner may read the key file: chmod 600 it");
     }
-    let key: [u8; KEY_BYTES] = bytes.as_slice().try_into().map_err(|_| {
+    let wrong = || {
         let reason = format!("{}: a key has {KEY_BYTES} bytes, not {}", path.display(), bytes.len());
         SiteError::new(ErrorKind::Denied, "key_wrong", reason).hint("put the right key file back")
-    })?;
-    Ok(Some(Kek::from_bytes(key)))
+    };
+    key_of(&bytes).map(Some).ok_or_else(wrong)
 }
 
 /// What opens a new site; makes its key file when there is no passphrase and none yet.
@@ -160,7 +175,7 @@ pub(crate) fn write_recovery_file(path: &Path, recovery: &RecoveryKey) -> Result
 /// The recovery key an interrupted first start left in its file; a torn file is removed.
 pub(crate) fn read_recovery_file(path: &Path) -> Result<Option<RecoveryKey>> {
     let Some(bytes) = directory::read(path)? else { return Ok(None) };
-    let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| RecoveryKey::parse(text).ok());
+    let parsed = recovery_of(&bytes);
     if parsed.is_none() {
         directory::remove(path)?;
     }

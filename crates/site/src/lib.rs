@@ -56,14 +56,20 @@ pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmSummary};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a name and a size.
+    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a key file, a passphrase, a recovery key,
+    /// an export's name, a name and a size.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::witness::decode(input);
         let _ = crate::manifest::Manifest::decode(input);
         let _ = crate::vms::Record::decode(input);
+        let _ = (crate::keys::key_of(input), crate::keys::recovery_of(input));
+        let _ = crate::keys::phrase_of(input.to_vec());
         if let Ok(text) = std::str::from_utf8(input) {
+            let _ = crate::exports::parts(text);
             let _ = crate::VmName::parse(text);
-            let _ = crate::parse_size(text);
+            if let Ok(bytes) = crate::parse_size(text) {
+                let _ = (crate::names::check_disk_bytes(bytes), crate::format_size(bytes));
+            }
         }
     }
 }

@@ -1,0 +1,72 @@
+//! Goal: any body is answered or refused, and the server outlives any bytes on its socket: sound ones, mutated by seed.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use seam::testing::replay;
+
+use super::raw::request;
+use super::{Bench, problem};
+use crate::fuzz::fuzz_body;
+use crate::types::{CreateVm, Disk, List, NewDisk, Vm, VmSummary};
+
+const MUTATIONS: u64 = 10_000;
+/// Each is a connection: about a tenth of a millisecond.
+const SENT_MUTATIONS: u64 = 1000;
+
+#[test]
+fn damaged_bodies() {
+    let disk = Disk {
+        name: "disk0".to_owned(),
+        export: "a/disk0".to_owned(),
+        bytes: 1 << 40,
+        used_bytes: 0,
+        clients: 1,
+    };
+    let vm = Vm { name: "a".to_owned(), created_ms: 5, disks: vec![disk.clone(), disk] };
+    let summary = VmSummary { name: "a".to_owned(), created_ms: 5, disks: 2, bytes: 1 << 41 };
+    let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };
+    let bench = Bench::new();
+    let status = bench.runtime.block_on(crate::Backend::status(&*bench.fake)).unwrap();
+    let corpus = [
+        serde_json::to_vec(&new).unwrap(),
+        serde_json::to_vec(&vm).unwrap(),
+        serde_json::to_vec(&List { items: vec![summary] }).unwrap(),
+        serde_json::to_vec(&status).unwrap(),
+        serde_json::to_vec(&problem(StatusCode::CONFLICT, "vm_exists")).unwrap(),
+        "a/ä ?#%2f".as_bytes().to_vec(),
+        b"null".to_vec(),
+    ];
+    replay(&corpus, MUTATIONS, fuzz_body);
+}
+
+#[test]
+fn damaged_requests() {
+    let bench = Bench::new();
+    let corpus = [
+        request("POST", "/api/v1/vms", "application/json", r#"{"name":"a","disks":[{"bytes":1}]}"#),
+        request("GET", "/api/v1/vms/a%2fb", "text/plain", ""),
+        b"DELETE /api/v1/vms/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),
+    ];
+    let answered = Cell::new(0);
+    replay(&corpus, SENT_MUTATIONS, |input| {
+        let mut stream = UnixStream::connect(bench.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // The server may close before it read all.
+        let _ = stream.write_all(input);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the server hangs");
+        }
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
+        answered.set(answered.get() + usize::from(!answer.is_empty()));
+        assert!(!answer.starts_with(b"HTTP/1.1 5"), "{}", answer.escape_ascii());
+    });
+    assert!(answered.get() > 1000, "only {} answers", answered.get());
+    bench.runtime.block_on(bench.client(Duration::from_secs(20)).status()).unwrap();
+}
