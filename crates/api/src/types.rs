@@ -81,7 +81,7 @@ pub struct Status {
     pub raw_bytes: u64,
     /// Room of the media that are up.
     pub raw_capacity_bytes: u64,
-    /// What can still be stored, before parity.
+    /// What guests can write now, duplicates and compression not counted on; 0 when writes are refused.
     pub usable_bytes: u64,
     /// Acknowledged and in the journal, not yet in a container.
     pub buffered_bytes: u64,

@@ -1,6 +1,7 @@
 //! Who may write: back-pressure in bytes, and grants of space [I10].
 
 use journal::Journal;
+use pool::Space;
 use units::{BLOCK_U64, DiskId};
 
 use crate::engine::{Engine, Shared};
@@ -57,7 +58,7 @@ impl State {
     }
 
     /// Container bytes the worst case of all that is granted needs.
-    fn granted(&self) -> u64 {
+    pub(crate) fn granted(&self) -> u64 {
         let buffered: u64 = self.frozen.iter().map(|g| g.blocks).sum::<u64>() + self.active.blocks;
         let merging: usize = self.disks.values().filter_map(|d| d.merging.as_ref()).map(|o| o.len()).sum();
         let changes = (self.overlay_entries() + merging) as u64;
@@ -165,20 +166,34 @@ impl Shared {
 }
 
 impl Shared {
+    /// Zero blocks, of a trim, fit always.
     fn fits(&self, state: &State, blocks: u64) -> bool {
-        blocks == 0 || blocks * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES) <= self.left(state)
+        blocks <= self.writable_blocks(state)
+    }
+
+    /// Blocks that would be granted now, in the room the pool had when last asked.
+    pub(crate) fn writable_blocks(&self, state: &State) -> u64 {
+        blocks_in(self.left(state))
     }
 
     /// Container bytes that are neither granted nor reserved.
     fn left(&self, state: &State) -> u64 {
-        let space = self.pool.space();
-        let reserve = RESERVE_CONTAINERS + space.containers / RESERVE_SHARE;
-        let usable = space.containers.saturating_sub(reserve) * space.container_bytes;
-        usable.saturating_sub(state.granted())
+        unreserved(&self.pool.space()).saturating_sub(state.granted())
     }
 
     /// Whether a checkpoint that could wait leaves room enough for all that is granted.
     pub(crate) fn has_spare_room(&self, state: &State) -> bool {
         self.left(state) >= SPARE_CONTAINERS * self.pool.space().container_bytes
     }
+}
+
+/// Container bytes that may be granted in all.
+pub(crate) fn unreserved(space: &Space) -> u64 {
+    let reserve = RESERVE_CONTAINERS + space.containers / RESERVE_SHARE;
+    space.containers.saturating_sub(reserve) * space.container_bytes
+}
+
+/// Blocks whose worst case fits `bytes` of containers.
+pub(crate) fn blocks_in(bytes: u64) -> u64 {
+    bytes / (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES)
 }

@@ -31,7 +31,8 @@ pub struct EngineStatus {
     pub stored_bytes: u64,
     /// Bytes of fragments on the media: with parity.
     pub raw_bytes: u64,
-    /// Bytes that can still be written in the worst case.
+    /// Bytes of whole blocks that guests can write now: their worst case fits what is neither granted nor reserved. It
+    /// grows again when a flush or a checkpoint needs less than the worst case. 0: writes are refused.
     pub usable_bytes: u64,
     /// Bytes of the data areas of the media that are up.
     pub raw_capacity: u64,
@@ -74,7 +75,7 @@ impl Engine {
             unique_bytes: (state.totals.blocks + buffered_blocks) * BLOCK_U64,
             stored_bytes: state.totals.container_bytes + buffered as u64,
             raw_bytes: state.totals.raw_bytes,
-            usable_bytes: space.usable(),
+            usable_bytes: self.shared.writable_blocks(&state) * BLOCK_U64,
             raw_capacity: space.raw_capacity,
             buffered_bytes: state.buffered_bytes,
             journal_used_percent,

@@ -1,6 +1,7 @@
 use proto::SegmentId;
-use units::{ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, Seq};
+use units::{BLOCK_U64, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, Seq};
 
+use crate::admission::{blocks_in, unreserved};
 use crate::generation::{BLOCK_DIRECTORY_BYTES, Buffered, Generation};
 use crate::ranges::Ranges;
 use crate::state::State;
@@ -82,6 +83,26 @@ fn a_partial_write_has_its_block_alone() {
     assert!(now(alone.as_mut()), "the guards of a polled future fell with it");
     let mut behind = Box::pin(ranges.hold(disk, 0, 10, false));
     assert!(now(behind.as_mut()));
+}
+
+#[test]
+fn what_status_says_is_writable_is_what_is_granted() {
+    let space = |containers| pool::Space { containers, container_bytes: 1 << 20, ..pool::Space::default() };
+    assert_eq!((0..=3).map(|n| unreserved(&space(n))).max(), Some(0), "the reserve is no room");
+    assert_eq!(unreserved(&space(4)), 1 << 20);
+    assert_eq!(unreserved(&space(640)), (640 - 3 - 10) << 20, "a share of a large pool is reserved");
+    // Granting block by block, each lowers what is writable by one, to nothing.
+    let mut state = State::default();
+    let room = unreserved(&space(4));
+    let writable = |state: &State| blocks_in(room.saturating_sub(state.granted()));
+    let first = writable(&state);
+    assert!(first > 100 && first * BLOCK_U64 < room, "{first}");
+    for granted in 1..=first {
+        state.under_way_blocks = granted;
+        assert_eq!(writable(&state), first - granted);
+    }
+    state.under_way_blocks += 1;
+    assert_eq!(writable(&state), 0);
 }
 
 mod fuzz {

@@ -7,9 +7,13 @@ use engine::{EngineError, EngineStatus};
 use units::{MediumId, SiteId};
 
 use crate::running::Away;
+use crate::size::format_size;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;
+/// Writable part of the capacity without parity below which the site counts as degraded, percent: time to act before
+/// guests see errors.
+const USABLE_PERCENT_MIN: u128 = 5;
 
 /// The judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +73,7 @@ pub struct Status {
     pub raw_bytes: u64,
     /// Room of the media that are up.
     pub raw_capacity_bytes: u64,
-    /// What can still be stored, before parity.
+    /// What guests can write now, duplicates and compression not counted on; 0 when writes are refused.
     pub usable_bytes: u64,
     /// Acknowledged, in the journal, not yet in a container.
     pub buffered_bytes: u64,
@@ -169,15 +173,26 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
     reasons.extend(stuck.map(|error| format!("the journal cannot be emptied: {error}")));
-    status.health = if reasons.is_empty() { Health::Ok } else { Health::Degraded };
-    if status.usable_bytes == 0 {
-        reasons.push("there is no room for new data".to_owned());
-        status.health = Health::Degraded;
+    // Where no container can be written, room says nothing of being full.
+    if let Some((data, parity)) = status.geometry {
+        reasons.extend(fullness(status.usable_bytes, status.raw_capacity_bytes, data, parity));
     }
+    status.health = if reasons.is_empty() { Health::Ok } else { Health::Degraded };
     if status.geometry.is_none() || !status.writable {
         reasons.push("reads only: writes cannot be taken safely now".to_owned());
         status.health = Health::Failed;
     }
+}
+
+/// What is wrong with the room that is left.
+fn fullness(usable: u64, raw_capacity: u64, data: usize, parity: usize) -> Option<String> {
+    let next = "make room on the file systems that hold media, or move VMs to a larger site";
+    if usable == 0 {
+        return Some(format!("the pool is full: writes are refused; {next}"));
+    }
+    let share = u128::from(raw_capacity) * data as u128 / (data + parity) as u128;
+    let low = u128::from(usable) * 100 < share * USABLE_PERCENT_MIN;
+    low.then(|| format!("the pool is nearly full: {} can be written; {next}", format_size(usable)))
 }
 
 fn find_notices(status: &mut Status, recovering_index: bool, shared_devices: &[Vec<PathBuf>]) {

@@ -272,10 +272,26 @@ fn health_has_its_reasons() {
     up[4] = false;
     let two_down = judged(engine_status(&up));
     assert!(two_down.reasons.iter().any(|reason| reason.contains("one more")), "{two_down:?}");
-    let none = judged(engine_status(&[false; 6]));
+    let none = judged(EngineStatus { usable_bytes: 0, ..engine_status(&[false; 6]) });
     assert_eq!(none.health, Health::Failed);
-    let full = judged(EngineStatus { usable_bytes: 0, ..engine_status(&[true; 6]) });
-    assert_eq!(full.health, Health::Degraded);
+    assert!(!none.reasons.iter().any(|reason| reason.contains("full")), "{none:?}");
     let single = judged(engine_status(&[true]));
     assert_eq!((single.health, single.can_lose_now, single.notices.len()), (Health::Ok, 0, 1));
+}
+
+#[test]
+fn a_pool_that_fills_says_so_before_it_is_full() {
+    // 6000 bytes on six media, 4+2: 4000 without parity, 5 % of it 200.
+    for (usable_bytes, health, says) in [
+        (0, Health::Degraded, "the pool is full: writes are refused; make room"),
+        (1, Health::Degraded, "the pool is nearly full: 1 B can be written; make room"),
+        (199, Health::Degraded, "the pool is nearly full: 199 B can be written; make room"),
+        (200, Health::Ok, ""),
+    ] {
+        let status = EngineStatus { usable_bytes, raw_capacity: 6000, ..engine_status(&[true; 6]) };
+        let judged = judged(status);
+        assert_eq!(judged.health, health, "{usable_bytes}: {judged:?}");
+        assert_eq!(judged.reasons.len(), usize::from(!says.is_empty()), "{usable_bytes}: {judged:?}");
+        assert!(judged.reasons.iter().all(|reason| reason.starts_with(says)), "{usable_bytes}: {judged:?}");
+    }
 }

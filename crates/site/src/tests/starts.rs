@@ -330,3 +330,33 @@ fn of_racing_creates_one_wins() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     bench.stop(&site);
 }
+
+#[test]
+fn writes_are_refused_when_status_says_full_and_not_before() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 1)).unwrap().site;
+    let name = VmName::parse("one").unwrap();
+    let work = async {
+        site.create_vm(&name, &[64 << 20]).await.unwrap();
+        let device = site.exports().open("one/disk0").await.unwrap();
+        assert_eq!(site.status().await.unwrap().health, Health::Ok);
+        let mut block = vec![0; 4096];
+        let mut warned = false;
+        for number in 0.. {
+            let status = site.status().await.unwrap();
+            site.runtime().fill_random(&mut block);
+            let written = device.write(number * 4096, bytes::Bytes::copy_from_slice(&block)).await;
+            if written.is_err() {
+                let status = site.status().await.unwrap();
+                assert_eq!((status.health, status.usable_bytes), (Health::Degraded, 0), "{status:?}");
+                assert!(status.reasons.iter().any(|reason| reason.contains("pool is full")), "{status:?}");
+                break;
+            }
+            warned |= status.reasons.iter().any(|reason| reason.contains("nearly full"));
+        }
+        assert!(warned);
+        device.trim(0, 4096).await.unwrap();
+    };
+    bench.runtime.block_on(work);
+    bench.stop(&site);
+}
