@@ -1,0 +1,230 @@
+//! What a store with damage must do.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::{Engine, EngineError, EngineErrorKind, ScrubTotals};
+use seam::Runtime;
+use sim::{Life, Limits, Simulation, Site, SiteImage};
+use units::{BLOCK, BLOCK_U64};
+
+use super::make::{Contents, STEPS, Store};
+use super::survey::{What, fixed_places_are_sound};
+
+/// Long enough for repairs in the background.
+const REST: Duration = Duration::from_millis(300);
+/// What became of the damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// Nobody met it in a fragment: it lay in the journal, the tables or nowhere, or it cost nothing.
+    Harmless,
+    /// Reads met it and had the fragment written again.
+    MendedByReads,
+    /// Only the scrub met it.
+    MendedByScrub,
+    /// The newest batch of the journal was dropped.
+    Dropped,
+    /// Some reads failed, and said what is lost.
+    LostBlocks,
+    /// The site did not open, and said what is lost.
+    LostSite,
+}
+
+/// A verdict: what became of the damage, or what is wrong.
+pub(super) type Verdict = Result<Fate, String>;
+
+/// Runs work as a task of the process.
+async fn in_life<T: Send + 'static>(life: &Life, work: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    let task = async move { drop(sender.send(work.await)) };
+    life.runtime().spawn("last look", Box::pin(task));
+    answer.await.expect("nobody kills it")
+}
+
+async fn scrub(life: &Life, engine: &Engine) -> Result<ScrubTotals, String> {
+    let engine = engine.clone();
+    in_life(life, async move { engine.scrub().await }).await.map_err(|error| format!("no scrub: {error}"))
+}
+
+/// Whole disks, as they must be.
+async fn read_right(engine: &Engine, contents: &Contents) -> Result<(), String> {
+    for (disk, bytes) in contents {
+        match engine.read(*disk, 0, bytes.len()).await {
+            Ok(read) if read == *bytes => {}
+            Ok(_) => return Err(format!("disk {} reads wrong", disk.0)),
+            Err(error) => return Err(format!("disk {} does not read: {error}", disk.0)),
+        }
+    }
+    Ok(())
+}
+
+fn simulate(work: impl AsyncFnOnce(&sim::Control) -> Verdict) -> Verdict {
+    let sim = Simulation::new(2, Limits { steps: STEPS, ..Limits::default() });
+    let control = (*sim).clone();
+    sim.run_until(work(&control)).unwrap_or_else(|stuck| Err(stuck.to_string()))
+}
+
+/// Damage within what the redundancy makes good: right bytes, all of it mended, and found sound after a restart. What
+/// cannot have touched a fragment is not scrubbed unless `thorough`, and what nothing needs is not started again.
+pub(super) fn within(
+    store: &Store,
+    image: SiteImage,
+    what: What,
+    power_cut: bool,
+    thorough: bool,
+) -> Verdict {
+    let journal = matches!(what, What::Segment(_) | What::Batch(..) | What::LastBatch(_));
+    let scrubs = thorough || what != What::Dead && !journal;
+    let restarts = thorough || what != What::Dead;
+    simulate(async |control| {
+        let site = Site::of(control, store.spec.clone(), image);
+        let mut life = site.boot();
+        let engine = life.opened().await.expect("nobody kills it");
+        let engine = engine.map_err(|error| format!("it does not open: {error}"))?;
+        all_up(&engine)?;
+        read_right(&engine, &store.now).await?;
+        life.runtime().sleep(REST).await;
+        let repaired = || engine.pool().stats().repaired.load(Ordering::Relaxed);
+        let by_reads = repaired();
+        if scrubs {
+            scrub_mends(&life, &engine).await?;
+        }
+        let by_scrub = repaired() - by_reads;
+        let lost_changes = what == What::TableLog;
+        let expected = u64::from(matches!(what, What::Fragment(..)));
+        if by_reads + by_scrub != expected && !lost_changes {
+            return Err(format!("reads repaired {by_reads} fragments, the scrub {by_scrub}"));
+        }
+        site.end(life, power_cut);
+        if !fixed_places_are_sound(store, &site.image()) {
+            return Err("a superblock or table is still damaged".to_owned());
+        }
+        if restarts {
+            let mut life = site.boot();
+            let engine = life.opened().await.expect("nobody kills it");
+            let engine = engine.map_err(|error| format!("it does not open again: {error}"))?;
+            all_up(&engine)?;
+            read_right(&engine, &store.now).await.map_err(|wrong| format!("after a restart {wrong}"))?;
+        }
+        Ok(match (by_reads, by_scrub) {
+            (0, 0) => Fate::Harmless,
+            (_, 0) => Fate::MendedByReads,
+            _ => Fate::MendedByScrub,
+        })
+    })
+}
+
+/// A scrub mends all there is to mend: what it repaired, the next one finds sound.
+async fn scrub_mends(life: &Life, engine: &Engine) -> Result<(), String> {
+    let first = scrub(life, engine).await?;
+    is_clean(&first, first.repaired)?;
+    if first.repaired > 0 {
+        let second = scrub(life, engine).await?;
+        is_clean(&second, 0)?;
+        if first.containers != second.containers || first.sound + first.repaired != second.sound {
+            return Err(format!("the scrubs differ: {first:?}, then {second:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// One flipped bit costs no medium, and the journal is taken over.
+fn all_up(engine: &Engine) -> Result<(), String> {
+    let down = engine.pool().health().iter().filter(|health| !health.up).count();
+    match (down, engine.is_writable()) {
+        (0, true) => Ok(()),
+        (down, writable) => Err(format!("{down} media are down, writable: {writable}")),
+    }
+}
+
+fn is_clean(found: &ScrubTotals, repaired: u64) -> Result<(), String> {
+    let ScrubTotals { containers, sound, .. } = *found;
+    if *found == (ScrubTotals { containers, sound, repaired, ..ScrubTotals::default() }) && containers > 0 {
+        Ok(())
+    } else {
+        Err(format!("the scrub found {found:?}"))
+    }
+}
+
+/// Damage beyond the redundancy, `what` in all copies: right bytes, or an error that names what is lost. Only the newest
+/// batch of the journal goes silently, whole, and it always goes; `without_last` is what the disks hold then.
+pub(super) fn beyond(store: &Store, image: SiteImage, what: What, without_last: &Contents) -> Verdict {
+    simulate(async |control| {
+        let site = Site::of(control, store.spec.clone(), image);
+        let dropped = matches!(what, What::LastBatch(_));
+        let contents = if dropped { without_last } else { &store.now };
+        let mut fate = if dropped { Fate::Dropped } else { Fate::Harmless };
+        for start in 0..2 {
+            let mut life = site.boot();
+            let engine = match life.opened().await.expect("nobody kills it") {
+                Ok(engine) => engine,
+                Err(error) => {
+                    excused(&error, what).map_err(|wrong| format!("start {start}: {wrong}"))?;
+                    fate = Fate::LostSite;
+                    site.end(life, false);
+                    continue;
+                }
+            };
+            if fate == Fate::LostSite {
+                return Err("what was lost is back after a restart".to_owned());
+            }
+            all_up(&engine)?;
+            if !read_or_lost(&engine, contents, what)
+                .await
+                .map_err(|wrong| format!("start {start}: {wrong}"))?
+            {
+                fate = Fate::LostBlocks;
+            }
+            scrub_tells(&scrub(&life, &engine).await?, what)?;
+            site.end(life, false);
+        }
+        Ok(fate)
+    })
+}
+
+/// Every block and every disk, right or lost; says whether all were right.
+async fn read_or_lost(engine: &Engine, contents: &Contents, what: What) -> Result<bool, String> {
+    let mut right = true;
+    for (disk, bytes) in contents {
+        let single = (0..bytes.len() as u64).step_by(BLOCK).map(|start| (start, BLOCK));
+        for (start, length) in single.chain([(0, bytes.len())]) {
+            match engine.read(*disk, start, length).await {
+                Ok(read) if read == bytes[start as usize..][..length] => {}
+                Ok(_) => return Err(format!("disk {} reads wrong at block {}", disk.0, start / BLOCK_U64)),
+                Err(error) => {
+                    excused(&error, what)?;
+                    right = false;
+                }
+            }
+        }
+    }
+    Ok(right)
+}
+
+/// An error is excused where something needed is damaged, when it names that.
+fn excused(error: &EngineError, what: What) -> Result<(), String> {
+    let named = match what {
+        What::Segment(id) | What::Batch(id, _) => error.reason.contains(&format!("segment {}", id.number)),
+        What::Fragment(container, _) => error.reason.contains(&format!("container {container}")),
+        What::TableLog => error.reason.contains("container "),
+        What::Superblock(_) | What::Table(_) | What::LastBatch(_) | What::Dead => false,
+    };
+    if named && error.kind == EngineErrorKind::Lost {
+        Ok(())
+    } else {
+        Err(format!("{:?}: {error}", error.kind))
+    }
+}
+
+/// A scrub tells of the container that is damaged and of no other.
+fn scrub_tells(found: &ScrubTotals, what: What) -> Result<(), String> {
+    match (what, &found.failed[..]) {
+        (What::Fragment(container, _), [(failed, reason)]) if *failed == container && !reason.is_empty() => {
+            is_clean(&ScrubTotals { failed: Vec::new(), ..found.clone() }, 0)
+        }
+        // Its changes are lost: a container may be missing.
+        (What::TableLog, []) => is_clean(&ScrubTotals { missing: Vec::new(), ..found.clone() }, 0),
+        (What::Fragment(..), _) => Err(format!("the scrub does not tell: {found:?}")),
+        _ => is_clean(found, 0),
+    }
+}
