@@ -44,7 +44,7 @@ pub(crate) async fn create(
     let wrapped = unlock.wrap(&**rt, &ring, &recovery)?;
     for entry in &plan.media {
         let medium = first.medium(entry)?;
-        first.format(&*medium, plan.site(), entry, &wrapped).await?;
+        first.format(&*medium, &plan, entry, &wrapped).await?;
     }
     witness::make(&directory.witness())?;
 
@@ -214,16 +214,18 @@ impl First<'_> {
     async fn format(
         &self,
         medium: &dyn Medium,
-        site: SiteId,
+        plan: &Manifest,
         entry: &Entry,
         keys: &WrappedKeys,
     ) -> Result<()> {
         let superblock = Superblock {
             generation: 1,
-            site,
+            site: plan.site(),
             medium: entry.id(),
             medium_bytes: entry.bytes,
             params: self.params(entry.bytes),
+            // At most MEDIA_MAX.
+            media: plan.media.len() as u16,
             keys: keys.clone(),
         };
         data::format(medium, &superblock).await.map_err(|error| match error.kind {

@@ -10,7 +10,7 @@ use units::DiskId;
 
 use crate::error::{ErrorKind, SiteError};
 use crate::names::VmName;
-use crate::uses::InUse;
+use crate::uses::{InUse, Passing};
 use crate::vms::Vms;
 
 impl Exports for Vms {
@@ -22,6 +22,7 @@ impl Exports for Vms {
             });
             let names = records
                 .iter()
+                .filter(|(_, record)| record.import.is_none())
                 .flat_map(|(vm, record)| record.disks.iter().map(move |disk| format!("{vm}/{}", disk.name)));
             names.map(|name| ExportInfo { name, description: String::new() }).collect()
         })
@@ -45,12 +46,21 @@ impl Vms {
         let (vm, disk) = parts(name).ok_or_else(unknown)?;
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
         let id = record.disks.iter().find(|record| record.name == disk).ok_or_else(unknown)?.id();
-        let being_deleted =
-            || OpenError { kind: OpenErrorKind::Refused, reason: format!("{name} is being deleted") };
-        let in_use = self.uses.open(id).ok_or_else(being_deleted)?;
-        // Looked at behind the guard: from here on the disk cannot go.
+        let being_changed = || OpenError {
+            kind: OpenErrorKind::Refused,
+            reason: format!("{name} is being changed or deleted"),
+        };
+        let in_use = self.uses.open(id).ok_or_else(being_changed)?;
+        // Looked at behind the guard: from here on the disk keeps its place and its name.
+        let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
+        if !record.disks.iter().any(|record| record.name == disk && record.id() == id) {
+            return Err(unknown());
+        }
+        if record.import.is_some_and(|task| !self.running.holds(task)) {
+            return Err(being_changed());
+        }
         let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
-        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, _in_use: in_use })
+        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, in_use })
     }
 }
 
@@ -75,7 +85,17 @@ struct ExportedDisk {
     id: DiskId,
     /// Bytes when it was opened.
     bytes: u64,
-    _in_use: InUse,
+    in_use: InUse,
+}
+
+impl ExportedDisk {
+    /// Begins a request.
+    fn pass(&self) -> Result<Passing<'_>, DeviceError> {
+        self.in_use.pass().ok_or_else(|| DeviceError {
+            kind: DeviceErrorKind::Io,
+            reason: "the disk was taken away: its import has ended".to_owned(),
+        })
+    }
 }
 
 pub(crate) fn device_error(error: EngineError) -> DeviceError {
@@ -104,21 +124,31 @@ impl Device for ExportedDisk {
 
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, DeviceError>> {
         Box::pin(async move {
+            let _passing = self.pass()?;
             let read = self.engine.read(self.id, offset, length).await;
             read.map(Bytes::from).map_err(device_error)
         })
     }
 
     fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), DeviceError>> {
-        Box::pin(async move { self.engine.write(self.id, offset, &data).await.map_err(device_error) })
+        Box::pin(async move {
+            let _passing = self.pass()?;
+            self.engine.write(self.id, offset, &data).await.map_err(device_error)
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DeviceError>> {
-        Box::pin(async move { self.engine.flush(self.id).await.map_err(device_error) })
+        Box::pin(async move {
+            let _passing = self.pass()?;
+            self.engine.flush(self.id).await.map_err(device_error)
+        })
     }
 
     fn trim(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<(), DeviceError>> {
-        Box::pin(async move { self.engine.punch(self.id, offset, length, false).await.map_err(device_error) })
+        Box::pin(async move {
+            let _passing = self.pass()?;
+            self.engine.punch(self.id, offset, length, false).await.map_err(device_error)
+        })
     }
 
     /// Room is never reserved, whether or not holes are welcome: zeros take none.
@@ -128,7 +158,10 @@ impl Device for ExportedDisk {
         length: u64,
         _may_punch: bool,
     ) -> BoxFuture<'_, Result<(), DeviceError>> {
-        Box::pin(async move { self.engine.punch(self.id, offset, length, true).await.map_err(device_error) })
+        Box::pin(async move {
+            let _passing = self.pass()?;
+            self.engine.punch(self.id, offset, length, true).await.map_err(device_error)
+        })
     }
 
     fn extents(
@@ -138,6 +171,7 @@ impl Device for ExportedDisk {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Extent>, DeviceError>> {
         Box::pin(async move {
+            let _passing = self.pass()?;
             let extents = self.engine.extents(self.id, offset, length, limit).await.map_err(device_error)?;
             let shown = |extent: engine::Extent| Extent {
                 length: extent.length,

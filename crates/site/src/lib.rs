@@ -16,18 +16,22 @@
 //!
 //! Invariants: one server per directory. Nothing is written to a medium that holds anything but zeros or this site.
 //! Media are told apart by their superblocks, never by their paths. What a disk's size is, the engine says; the record
-//! of a VM does not repeat it. A disk in use by a client is never deleted. Keys and passphrases are in no message.
+//! of a VM does not repeat it. A disk in use by a client is never deleted, cut or renamed. A change of a VM is one transaction,
+//! but for a shrink. Keys and passphrases are in no message.
 //!
 //! Crash rules: the first start checks everything, writes `first-start.json`, makes media, keys and witness, and
 //! renames `site.json` into place last. A start that finds `first-start.json` alone does it all again under the same
 //! site id, so that media it had formatted are known for its own. A new recovery key goes to its file before any
 //! superblock; superblocks carry a generation, the newest keys win at the next start.
 //!
-//! What it does not do: it does not rebuild a lost directory from its media, it renames no VM, it resizes no disk.
+//! What it does not do: it does not rebuild a lost directory from its media, it runs no guests.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod create;
+mod definition;
 mod directory;
+mod disks;
 mod error;
 mod exports;
 mod keys;
@@ -36,32 +40,42 @@ mod manifest;
 mod media_set;
 mod names;
 mod probe;
+mod record;
+mod recover;
 mod running;
 mod size;
 mod start;
 mod status;
+mod tasks;
 mod uses;
 mod vms;
 mod witness;
 
+pub use attach::AttachInfo;
+pub use definition::DEFINITION_BYTES_MAX;
 pub use directory::Directory;
 pub use error::{ErrorKind, Result, SiteError};
 pub use manifest::MEDIA_MAX;
 pub use names::{DISK_BYTES_MAX, DISK_BYTES_MIN, VmName};
+pub use recover::{RecoverOptions, RecoveredSite};
 pub use running::Site;
 pub use size::{format_size, parse_size};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{Health, MediumState, MediumStatus, Status};
-pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmSummary};
+pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
+pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmState, VmSummary};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a key file, a passphrase, a recovery key,
+    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a task's, a key file, a passphrase, a recovery key,
     /// an export's name, a name and a size.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::witness::decode(input);
         let _ = crate::manifest::Manifest::decode(input);
-        let _ = crate::vms::Record::decode(input);
+        let _ = crate::record::Record::decode(input);
+        if let Ok(record) = crate::tasks::Record::decode(input) {
+            let _ = record.ended_task(1, "cut off");
+        }
         let _ = (crate::keys::key_of(input), crate::keys::recovery_of(input));
         let _ = crate::keys::phrase_of(input.to_vec());
         if let Ok(text) = std::str::from_utf8(input) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use data::{LocalTransport, Superblock};
@@ -11,6 +11,8 @@ use seam::Rt;
 use tokio::sync::watch;
 use units::MediumId;
 
+use crate::attach::AttachInfo;
+use crate::definition;
 use crate::directory::Directory;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::lock::Lock;
@@ -19,7 +21,7 @@ use crate::media_set::Opener;
 use crate::names::VmName;
 use crate::probe;
 use crate::status::{Status, judge};
-use crate::uses::Uses;
+use crate::tasks::{Task, TaskKind, Tasks};
 use crate::vms::{Vm, VmSummary, Vms};
 
 /// How long clients have to take their replies when the site stops.
@@ -40,6 +42,8 @@ pub(crate) struct Parts {
     /// The superblock whose keys every medium must carry.
     pub(crate) keys_from: Superblock,
     pub(crate) shared_devices: Vec<Vec<PathBuf>>,
+    /// How long clients of tasks may be silent; else as tasks have it.
+    pub(crate) task_patience: Option<Duration>,
     /// Held as long as the site runs.
     pub(crate) _lock: Lock,
 }
@@ -56,6 +60,7 @@ pub(crate) struct Away {
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) vms: Vms,
+    pub(crate) tasks: Tasks,
     away: Mutex<BTreeMap<MediumId, Away>>,
     server: tokio::sync::Mutex<Option<nbd::Server>>,
     pub(crate) stopping: watch::Sender<bool>,
@@ -87,16 +92,25 @@ impl std::fmt::Debug for Site {
 
 impl Site {
     pub(crate) fn new(parts: Parts) -> Self {
-        let vms = Vms { engine: parts.engine.clone(), uses: Arc::new(Uses::default()) };
+        let vms = Vms {
+            engine: parts.engine.clone(),
+            uses: Arc::default(),
+            running: Arc::default(),
+            definitions: Arc::default(),
+        };
+        let tasks = Tasks::new(parts.rt.clone(), vms.clone(), parts.task_patience);
         let away = parts.absent.iter().cloned().map(|(id, reason)| (id, Away { reason, barred: false }));
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
         let rt = parts.rt.clone();
-        let shared = Arc::new(Shared { parts, vms, away, server: tokio::sync::Mutex::default(), stopping });
+        let shared =
+            Arc::new(Shared { parts, vms, tasks, away, server: tokio::sync::Mutex::default(), stopping });
         rt.spawn(
             "media probe",
             Box::pin(probe::run(Arc::downgrade(&shared), shared.stopping.subscribe(), rt.clone())),
         );
+        let watch = watch_tasks(Arc::downgrade(&shared), shared.stopping.subscribe());
+        rt.spawn("task watch", Box::pin(watch));
         Self { shared }
     }
 
@@ -172,7 +186,7 @@ impl Site {
     /// How the site is.
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
-        let vms = self.shared.vms.records().await?.len();
+        let vms = self.shared.vms.summaries().await?.len();
         let parts = &self.shared.parts;
         let path = |entry: &crate::manifest::Entry| parts.directory.resolve(&entry.path);
         let media = parts.manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
@@ -208,9 +222,159 @@ impl Site {
     /// Deletes a VM with its disks.
     ///
     /// # Errors
-    /// `vm_not_found`; `vm_in_use` while a client has a disk open; `vm_changed` when another was faster.
+    /// `vm_not_found`; `vm_in_use` while a client has a disk open; `vm_importing`; `vm_changed` when another was
+    /// faster. So for every change of a VM.
     pub async fn delete_vm(&self, name: &VmName) -> Result<()> {
         self.shared.vms.delete(name).await
+    }
+
+    /// Gives a VM another name.
+    ///
+    /// # Errors
+    /// `vm_in_use`: a client that lost its connection would not find its disk again. `vm_exists`.
+    pub async fn rename_vm(&self, name: &VmName, new: &VmName) -> Result<Vm> {
+        self.shared.vms.rename(name, new).await
+    }
+
+    /// Adds an empty disk of `bytes`.
+    ///
+    /// # Errors
+    /// `invalid_size`, `disk_count`.
+    pub async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
+        self.shared.vms.add_disk(name, bytes).await
+    }
+
+    /// Removes a disk with its data.
+    ///
+    /// # Errors
+    /// `disk_not_found`; `vm_in_use` while a client has this disk open; `disk_count` for the last one.
+    pub async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
+        self.shared.vms.remove_disk(name, disk).await
+    }
+
+    /// Changes the size of a disk. Clients that have it open see a larger one when they open it again. After a kill in
+    /// the middle of a shrink the size may still be the old one, and the end of the disk zeros.
+    ///
+    /// # Errors
+    /// `would_shrink` without `shrink`; `vm_in_use` when it would shrink beneath a client; `disk_not_found`;
+    /// `invalid_size`.
+    pub async fn resize_disk(&self, name: &VmName, disk: &str, bytes: u64, shrink: bool) -> Result<Vm> {
+        self.shared.vms.resize_disk(name, disk, bytes, shrink).await
+    }
+
+    /// Stores a text with a VM; an empty one removes it.
+    ///
+    /// # Errors
+    /// `definition_too_large`.
+    pub async fn set_definition(&self, name: &VmName, text: &str) -> Result<()> {
+        let bytes_max = definition::bytes_max(self.shared.parts.keys_from.params.segment_bytes);
+        self.shared.vms.set_definition(name, text, bytes_max).await
+    }
+
+    /// The text stored with a VM.
+    ///
+    /// # Errors
+    /// `no_definition`.
+    pub async fn definition(&self, name: &VmName) -> Result<String> {
+        self.shared.vms.definition(name).await
+    }
+
+    /// Makes a VM that is being imported: its disks are there for NBD clients as long as the task runs, and the VM is in
+    /// no list. `source` says where from, for people.
+    ///
+    /// # Errors
+    /// As for a new VM; `too_many_tasks`.
+    pub async fn begin_import(&self, name: &VmName, disks: &[u64], source: &str) -> Result<(Task, Vm)> {
+        self.shared.tasks.begin_import(name, disks, source).await
+    }
+
+    /// Makes a task for reading the disks of a VM, or one of them; the VM is given with these only.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `disk_not_found`, `vm_importing`, `too_many_tasks`.
+    pub async fn begin_export(&self, name: &VmName, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
+        self.shared.tasks.begin_export(name, disk, to).await
+    }
+
+    /// The client of a task is alive and this far; a task that does not run any more says so in its state.
+    ///
+    /// # Errors
+    /// `task_not_found`, also for a task of another kind. So for every change of a task.
+    pub async fn task_progress(&self, id: u64, kind: TaskKind, done: u64, total: u64) -> Result<Task> {
+        self.shared.tasks.progress(id, kind, done, total).await
+    }
+
+    /// Ends a task well; an imported VM is in lists from here on.
+    ///
+    /// # Errors
+    /// `task_ended` when it does not run any more.
+    pub async fn finish_task(&self, id: u64, kind: TaskKind) -> Result<Task> {
+        self.shared.tasks.finish(id, kind).await
+    }
+
+    /// Ends a task that its client could not do; the VM of an import is deleted.
+    ///
+    /// # Errors
+    /// `task_ended` when it does not run any more.
+    pub async fn fail_task(&self, id: u64, kind: TaskKind, reason: &str) -> Result<Task> {
+        self.shared.tasks.fail(id, kind, reason).await
+    }
+
+    /// Ends a task that is not wanted any more; the VM of an import is deleted.
+    ///
+    /// # Errors
+    /// `task_ended` when it does not run any more.
+    pub async fn cancel_task(&self, id: u64) -> Result<Task> {
+        self.shared.tasks.cancel(id).await
+    }
+
+    /// A task by its number.
+    ///
+    /// # Errors
+    /// `task_not_found`.
+    pub async fn task(&self, id: u64) -> Result<Task> {
+        self.shared.tasks.task(id).await
+    }
+
+    /// Running tasks and those of the past that are remembered, the newest first.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn tasks(&self) -> Result<Vec<Task>> {
+        self.shared.tasks.tasks().await
+    }
+
+    /// How a guest gets a disk.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `disk_not_found`, `vm_importing`.
+    pub async fn attach_info(&self, name: &VmName, disk: &str) -> Result<AttachInfo> {
+        let position = self.shared.vms.disk_position(name, disk).await?;
+        Ok(AttachInfo::new(&format!("{name}/{disk}"), position, &self.directory().nbd_socket()))
+    }
+}
+
+/// Looks after tasks until the site stops or is gone.
+async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut said = false;
+    loop {
+        let Some(shared) = site.upgrade() else { return };
+        match shared.tasks.round().await {
+            Ok(_) => said = false,
+            // Said once: the next round tries again.
+            Err(error) if !said => {
+                tracing::warn!(%error, "tasks cannot be looked after");
+                said = true;
+            }
+            Err(_) => {}
+        }
+        // Nothing of the site may be held while nothing is done: it goes when its owner drops it.
+        let pause = shared.tasks.pause();
+        drop(shared);
+        tokio::select! {
+            () = pause => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
     }
 }
 
@@ -219,6 +383,11 @@ impl Site {
     /// One round of the probe, now.
     pub(crate) async fn probe(&self) {
         probe::round(&self.shared, &mut BTreeMap::new()).await;
+    }
+
+    /// Clears away what tasks left behind; false when something is left.
+    pub(crate) async fn clear_tasks(&self) -> bool {
+        self.shared.tasks.round().await.expect("the store takes it")
     }
 
     pub(crate) fn exports(&self) -> Vms {

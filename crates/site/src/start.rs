@@ -59,6 +59,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// How long writes wait while nothing can be flushed before they are refused; else as the engine has it.
     pub write_patience: Option<Duration>,
+    /// How long clients of tasks may be silent before their tasks have failed; else as tasks have it.
+    pub task_patience: Option<Duration>,
 }
 
 impl Options {
@@ -71,6 +73,7 @@ impl Options {
             passphrase_file: None,
             recovery_key_file: None,
             write_patience: None,
+            task_patience: None,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
         }
@@ -220,6 +223,7 @@ impl Opening<'_> {
             absent: media.absent,
             keys_from: newest,
             shared_devices,
+            task_patience: self.options.task_patience,
             _lock: lock,
         }))
     }

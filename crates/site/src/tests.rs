@@ -1,9 +1,11 @@
 //! Goal: names, records and the witness keep to their formats, and no start destroys what is not the site's.
 //! Model: real files of 16 MiB in a temporary directory, the smallest sizes, system calls as the back end.
 
+mod changes;
 mod formats;
 mod fuzz;
 mod starts;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

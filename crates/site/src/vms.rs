@@ -1,63 +1,31 @@
-//! VMs: a name with disks, one record each in the metadata store under `vm/NAME`.
-//!
-//! ```text
-//!  {"version": 1, "created_ms": <Unix ms>, "disks": [{"name": "disk0", "id": <number>}, ...]}
-//! ```
-//! The record does not say how large a disk is: the engine does.
+//! VMs: a name with disks, one record each.
+
+use std::sync::Arc;
 
 use engine::Engine;
-use meta::{Compare, KeyValue, Op, Table, Txn};
+use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use seam::Runtime;
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::{VmName, check_disk_bytes};
-use crate::uses::Uses;
+use crate::record::Record;
+use crate::tasks::Running;
+use crate::uses::{Closed, Uses};
 
-const VERSION: u32 = 1;
 const VMS: Table = Table::new("vm");
 /// Most disks of a VM: what a SCSI bus or a few dozen PCI slots take.
 pub const DISKS_MAX: usize = 32;
 /// Most VMs of a site: all fit one answer and one NBD listing.
 pub const VMS_MAX: usize = 10_000;
 
-/// The record of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    version: u32,
-    created_ms: u64,
-    pub(crate) disks: Vec<DiskRecord>,
-}
-
-/// A disk in the record of its VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DiskRecord {
-    pub(crate) name: String,
-    id: u64,
-}
-
-impl DiskRecord {
-    pub(crate) fn id(&self) -> DiskId {
-        DiskId(self.id)
-    }
-}
-
-impl Record {
-    fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
-    }
-
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
-    }
+/// Whether a VM is there for guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmState {
+    /// It is.
+    Ready,
+    /// Its disks are being filled; lists leave it out.
+    Importing,
 }
 
 /// A disk of a VM.
@@ -80,8 +48,12 @@ pub struct Disk {
 pub struct Vm {
     /// Its name.
     pub name: String,
+    /// Whether it is there for guests.
+    pub state: VmState,
     /// When it was made, milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// Whether a definition is stored with it.
+    pub has_definition: bool,
     /// Its disks, in order.
     pub disks: Vec<Disk>,
 }
@@ -104,39 +76,50 @@ pub struct VmSummary {
 pub(crate) struct Vms {
     pub(crate) engine: Engine,
     pub(crate) uses: Arc<Uses>,
+    /// Tasks that run: a VM being imported is there for its client as long as its task runs.
+    pub(crate) running: Arc<Running>,
+    /// Held while a definition is stored.
+    pub(crate) definitions: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Vms {
     /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes.
     pub(crate) async fn create(&self, rt: &dyn Runtime, name: &VmName, disks: &[u64]) -> Result<Vm> {
-        if disks.is_empty() || disks.len() > DISKS_MAX {
-            let reason = format!("a VM has 1 to {DISKS_MAX} disks, not {}", disks.len());
-            return Err(SiteError::invalid("disk_count", reason));
+        let create = self.new_disks(disks).await?;
+        let record = Record::new(rt.wall_ms(), create.iter().map(|(id, _)| *id));
+        self.put_new(name, &record, Txn::new(), &create).await?;
+        tracing::info!(vm = %name, disks = create.len(), "VM made");
+        self.describe(name.as_str(), &record).await
+    }
+
+    /// Numbers for the disks of a new VM, with their sizes checked.
+    pub(crate) async fn new_disks(&self, sizes: &[u64]) -> Result<Vec<(DiskId, u64)>> {
+        if sizes.is_empty() || sizes.len() > DISKS_MAX {
+            return Err(disk_count(sizes.len()));
         }
-        let sizes: Vec<u64> = disks.iter().map(|bytes| check_disk_bytes(*bytes)).collect::<Result<_>>()?;
+        let sizes: Vec<u64> = sizes.iter().map(|bytes| check_disk_bytes(*bytes)).collect::<Result<_>>()?;
         if self.records().await?.len() >= VMS_MAX {
             let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
             return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason).hint("delete one first"));
         }
-        let mut create = Vec::new();
+        let mut disks = Vec::new();
         for bytes in sizes {
-            create.push((self.engine.new_disk_id().await?, bytes));
+            disks.push((self.engine.new_disk_id().await?, bytes));
         }
-        let disks = create.iter().enumerate();
-        let disks = disks.map(|(number, (id, _))| DiskRecord { name: format!("disk{number}"), id: id.0 });
-        let record = Record { version: VERSION, created_ms: rt.wall_ms(), disks: disks.collect() };
-        let key = VMS.key().text(name.as_str()).end()?;
-        let txn = Txn::new().when(Compare::absent(key.clone())).then(Op::put(key, record.encode()?));
-        if !self.engine.apply(txn, &create, &[]).await? {
-            return Err(SiteError::new(
-                ErrorKind::Conflict,
-                "vm_exists",
-                format!("there is a VM {name} already"),
-            )
-            .hint("choose another name"));
-        }
-        tracing::info!(vm = %name, disks = create.len(), "VM made");
-        self.describe(name.as_str(), &record).await
+        Ok(disks)
+    }
+
+    /// Puts the record of a new VM, together with what `txn` does.
+    pub(crate) async fn put_new(
+        &self,
+        name: &VmName,
+        record: &Record,
+        txn: Txn,
+        disks: &[(DiskId, u64)],
+    ) -> Result<()> {
+        let key = key(name)?;
+        let txn = txn.when(Compare::absent(key.clone())).then(Op::put(key, record.encode()?));
+        if self.engine.apply(txn, disks, &[]).await? { Ok(()) } else { Err(vm_exists(name)) }
     }
 
     /// A VM by name.
@@ -145,40 +128,83 @@ impl Vms {
         self.describe(name.as_str(), &record).await
     }
 
-    /// Every VM, by name.
+    /// Every VM that is ready, by name.
     pub(crate) async fn summaries(&self) -> Result<Vec<VmSummary>> {
         let summary = |(name, record): (String, Record)| {
             let sizes = record.disks.iter().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
             VmSummary { name, created_ms: record.created_ms, disks: record.disks.len(), bytes: sizes.sum() }
         };
-        Ok(self.records().await?.into_iter().map(summary).collect())
+        let ready = self.records().await?.into_iter().filter(|(_, record)| record.import.is_none());
+        Ok(ready.map(summary).collect())
     }
 
-    /// Deletes a VM with its disks.
+    /// Deletes a VM with its disks and its definition.
     pub(crate) async fn delete(&self, name: &VmName) -> Result<()> {
-        let (kv, record) = self.find(name).await?;
-        let disks: Vec<DiskId> = record.disks.iter().map(DiskRecord::id).collect();
-        let _deleting = self.uses.delete(&disks).ok_or_else(|| {
-            SiteError::new(ErrorKind::Busy, "vm_in_use", format!("a client has a disk of VM {name} open"))
-                .hint("stop the guest, or end the NBD client, first")
-        })?;
-        // The very record that was read: a VM made anew under the name, or changed meanwhile, is not meant.
-        let unchanged = Compare::unchanged(kv.key.clone(), kv.mod_revision);
-        let txn = Txn::new().when(unchanged).then(Op::delete(&kv.key));
-        if !self.engine.apply(txn, &[], &disks).await? {
-            let reason = format!("VM {name} was changed meanwhile");
-            return Err(
-                SiteError::new(ErrorKind::Conflict, "vm_changed", reason).hint("look at it and try again")
-            );
-        }
+        let (kv, record) = self.find_ready(name).await?;
+        let _closed = self.close(name, &record.ids())?;
+        self.remove(name, &kv, &record, Txn::new()).await?;
         tracing::info!(vm = %name, "VM deleted");
         Ok(())
     }
 
+    /// Deletes the very VM that was read, together with what `txn` does. Its disks are closed.
+    pub(crate) async fn remove(&self, name: &VmName, kv: &KeyValue, record: &Record, txn: Txn) -> Result<()> {
+        let mut txn = txn.when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
+        if let Some(definition) = record.definition {
+            txn = txn.then(Op::delete(&crate::definition::key(definition)?));
+        }
+        if self.engine.apply(txn, &[], &record.ids()).await? { Ok(()) } else { Err(vm_changed(name)) }
+    }
+
+    /// Gives a VM another name.
+    pub(crate) async fn rename(&self, name: &VmName, new: &VmName) -> Result<Vm> {
+        let (kv, record) = self.find_ready(name).await?;
+        if name == new {
+            return self.describe(name.as_str(), &record).await;
+        }
+        // A client that lost its connection would not find its disk again under the old name.
+        let _closed = self.close(name, &record.ids())?;
+        let new_key = key(new)?;
+        let txn = Txn::new()
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .when(Compare::absent(new_key.clone()))
+            .then(Op::delete(&kv.key))
+            .then(Op::put(new_key.clone(), record.encode()?));
+        if !self.engine.apply(txn, &[], &[]).await? {
+            let taken = self.engine.meta().get(&new_key).await?.kv.is_some();
+            return Err(if taken { vm_exists(new) } else { vm_changed(name) });
+        }
+        tracing::info!(vm = %name, %new, "VM renamed");
+        self.describe(new.as_str(), &record).await
+    }
+
+    /// Puts a changed record in the place of the one that was read, together with what `txn` does.
+    pub(crate) async fn replace(
+        &self,
+        name: &VmName,
+        kv: &KeyValue,
+        record: &Record,
+        txn: Txn,
+        create: &[(DiskId, u64)],
+        remove: &[DiskId],
+    ) -> Result<()> {
+        let txn = txn
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .then(Op::put(kv.key.clone(), record.encode()?));
+        if self.engine.apply(txn, create, remove).await? { Ok(()) } else { Err(vm_changed(name)) }
+    }
+
+    /// Keeps clients from disks of a VM.
+    pub(crate) fn close(&self, name: &VmName, disks: &[DiskId]) -> Result<Closed> {
+        self.uses.close(disks).ok_or_else(|| {
+            SiteError::new(ErrorKind::Busy, "vm_in_use", format!("a client has a disk of VM {name} open"))
+                .hint("stop the guest, or end the NBD client, first")
+        })
+    }
+
     /// The record of a VM.
     pub(crate) async fn find(&self, name: &VmName) -> Result<(KeyValue, Record)> {
-        let key = VMS.key().text(name.as_str()).end()?;
-        let kv = self.engine.meta().get(&key).await?.kv.ok_or_else(|| {
+        let kv = self.engine.meta().get(&key(name)?).await?.kv.ok_or_else(|| {
             SiteError::new(ErrorKind::NotFound, "vm_not_found", format!("there is no VM {name}"))
                 .hint("`vm list` shows those there are")
         })?;
@@ -186,7 +212,20 @@ impl Vms {
         Ok((kv, record))
     }
 
-    /// Every record, by name.
+    /// The record of a VM that may be changed.
+    pub(crate) async fn find_ready(&self, name: &VmName) -> Result<(KeyValue, Record)> {
+        let (kv, record) = self.find(name).await?;
+        match record.import {
+            None => Ok((kv, record)),
+            Some(task) => {
+                let reason = format!("VM {name} is being imported by task {task}");
+                Err(SiteError::new(ErrorKind::Conflict, "vm_importing", reason)
+                    .hint(format!("wait for the import, or end it: `task cancel {task}`")))
+            }
+        }
+    }
+
+    /// Every record, by name, those of VMs being imported too.
     pub(crate) async fn records(&self) -> Result<Vec<(String, Record)>> {
         let store = self.engine.meta();
         let (kvs, _) = meta::list(&*store, VMS.all(), 2 * VMS_MAX).await?;
@@ -199,7 +238,7 @@ impl Vms {
         kvs.iter().map(named).collect()
     }
 
-    async fn describe(&self, name: &str, record: &Record) -> Result<Vm> {
+    pub(crate) async fn describe(&self, name: &str, record: &Record) -> Result<Vm> {
         let mut disks = Vec::new();
         for disk in &record.disks {
             disks.push(Disk {
@@ -210,8 +249,18 @@ impl Vms {
                 clients: self.uses.count(disk.id()),
             });
         }
-        Ok(Vm { name: name.to_owned(), created_ms: record.created_ms, disks })
+        Ok(Vm {
+            name: name.to_owned(),
+            state: if record.import.is_some() { VmState::Importing } else { VmState::Ready },
+            created_ms: record.created_ms,
+            has_definition: record.definition.is_some(),
+            disks,
+        })
     }
+}
+
+fn key(name: &VmName) -> Result<Key> {
+    Ok(VMS.key().text(name.as_str()).end()?)
 }
 
 fn decode(name: &str, kv: &KeyValue) -> Result<Record> {
@@ -220,4 +269,18 @@ fn decode(name: &str, kv: &KeyValue) -> Result<Record> {
 
 fn damaged(name: &str, reason: &str) -> SiteError {
     SiteError::new(ErrorKind::Failed, "record_damaged", format!("the record of VM {name}: {reason}"))
+}
+
+fn vm_exists(name: &VmName) -> SiteError {
+    SiteError::new(ErrorKind::Conflict, "vm_exists", format!("there is a VM {name} already"))
+        .hint("choose another name")
+}
+
+fn vm_changed(name: &VmName) -> SiteError {
+    SiteError::new(ErrorKind::Conflict, "vm_changed", format!("VM {name} was changed meanwhile"))
+        .hint("look at it and try again")
+}
+
+pub(crate) fn disk_count(count: usize) -> SiteError {
+    SiteError::invalid("disk_count", format!("a VM has 1 to {DISKS_MAX} disks, not {count}"))
 }

@@ -10,9 +10,9 @@ use units::{DiskId, Epoch, MediumId, SiteId};
 
 use super::Bench;
 use crate::manifest::{Entry, Manifest};
+use crate::record::Record;
 use crate::status::{Health, MediumState, can_lose, judge};
 use crate::uses::Uses;
-use crate::vms::Record;
 use crate::witness::{FileWitness, SLOT_BYTES, make};
 use crate::{VmName, format_size, parse_size};
 
@@ -197,13 +197,13 @@ fn a_disk_in_use_is_not_deleted_and_one_being_deleted_not_opened() {
     let first = uses.open(one).unwrap();
     let second = uses.open(one).unwrap();
     assert_eq!(uses.count(one), 2);
-    assert!(uses.delete(&[two, one]).is_none());
+    assert!(uses.close(&[two, one]).is_none());
     drop(first);
-    assert!(uses.delete(&[two, one]).is_none());
+    assert!(uses.close(&[two, one]).is_none());
     drop(second);
-    let deleting = uses.delete(&[two, one]).unwrap();
+    let deleting = uses.close(&[two, one]).unwrap();
     assert!(uses.open(one).is_none() && uses.open(two).is_none());
-    assert!(uses.delete(&[two]).is_none());
+    assert!(uses.close(&[two]).is_none());
     drop(deleting);
     assert_eq!((uses.count(one), uses.count(two)), (0, 0));
     assert!(uses.open(one).is_some());

@@ -29,10 +29,13 @@ fn damaged_input() {
         {"id":"02020202020202020202020202020202","path":"/dev/x","bytes":4096,"made":false}],
         "recovery_key_file":"/r"}"#;
     let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3},{"name":"disk1","id":4}]}"#;
+    let task = br#"{"version":1,"kind":"import","target":"web01","state":"done","started_ms":5,"ended_ms":9,
+        "done_bytes":4096,"total_bytes":18446744073709551615,"message":"from a","error":"why"}"#;
+    assert!(crate::tasks::Record::decode(task).is_ok());
     let recovery = RecoveryKey::from_bytes([0x5a; 32]).to_text();
     assert!(crate::witness::decode(&slot).is_some());
     assert!(
-        crate::manifest::Manifest::decode(manifest).is_ok() && crate::vms::Record::decode(record).is_ok()
+        crate::manifest::Manifest::decode(manifest).is_ok() && crate::record::Record::decode(record).is_ok()
     );
     assert!(
         crate::keys::recovery_of(recovery.as_bytes()).is_some() && crate::keys::key_of(&[7; 32]).is_some()
@@ -42,6 +45,7 @@ fn damaged_input() {
         slot,
         manifest.to_vec(),
         record.to_vec(),
+        task.to_vec(),
         recovery.into_bytes(),
         vec![7; 32],
         b"correct horse\r\n\n".to_vec(),

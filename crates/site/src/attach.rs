@@ -1,0 +1,90 @@
+//! How a guest gets a disk: the lines that QEMU and libvirt take.
+
+use std::path::Path;
+
+/// Seconds that a guest's requests wait while the server is away: a restart of the machine's services takes less.
+const RECONNECT_SECONDS: u32 = 300;
+
+/// What a guest's configuration says of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachInfo {
+    /// What an NBD client opens: `VM/DISK`.
+    pub export: String,
+    /// The NBD socket.
+    pub socket: String,
+    /// Both as an NBD URI.
+    pub uri: String,
+    /// Arguments of QEMU, each quoted for a shell.
+    pub qemu: Vec<String>,
+    /// The `<disk>` element of libvirt.
+    pub libvirt: String,
+}
+
+impl AttachInfo {
+    /// The disk that is the `position`th of its VM, from 0.
+    pub(crate) fn new(export: &str, position: usize, socket: &Path) -> Self {
+        let (_, disk) = export.split_once('/').unwrap_or(("", export));
+        let socket = socket.display().to_string();
+        let blockdev = serde_json::json!({
+            "node-name": disk,
+            "driver": "nbd",
+            "server": {"type": "unix", "path": &socket},
+            "export": export,
+            "reconnect-delay": RECONNECT_SECONDS,
+            "cache": {"direct": true, "no-flush": false},
+            "discard": "unmap",
+            "detect-zeroes": "unmap",
+        });
+        let device = format!("virtio-blk-pci,drive={disk},id={disk}-device,serial={disk}");
+        let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
+        Self {
+            uri: format!("nbd+unix:///{export}?socket={}", escaped_in_uri(&socket)),
+            qemu: qemu.to_vec(),
+            libvirt: libvirt(export, &socket, &target(position)),
+            export: export.to_owned(),
+            socket,
+        }
+    }
+}
+
+fn libvirt(export: &str, socket: &str, target: &str) -> String {
+    let socket = escaped_in_xml(socket);
+    format!(
+        "<disk type='network' device='disk'>\n  \
+           <driver name='qemu' type='raw' cache='none' discard='unmap' detect_zeroes='unmap'/>\n  \
+           <source protocol='nbd' name='{export}'>\n    \
+             <host transport='unix' socket='{socket}'/>\n    \
+             <reconnect delay='{RECONNECT_SECONDS}'/>\n  \
+           </source>\n  \
+           <target dev='{target}' bus='virtio'/>\n\
+         </disk>"
+    )
+}
+
+/// `vda` for the first disk, `vdaa` for the 27th.
+fn target(position: usize) -> String {
+    let letter = |number: usize| char::from(b'a' + (number % 26) as u8);
+    match position / 26 {
+        0 => format!("vd{}", letter(position)),
+        more => format!("vd{}{}", letter(more - 1), letter(position)),
+    }
+}
+
+/// One word for a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn escaped_in_xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;")
+}
+
+fn escaped_in_uri(text: &str) -> String {
+    let escaped = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escaped).collect()
+}

@@ -1,0 +1,77 @@
+//! A text stored with a VM, most likely its libvirt XML: whoever starts the VM elsewhere finds it there.
+
+use meta::{Key, Op, Table, Txn};
+
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::names::VmName;
+use crate::vms::Vms;
+
+/// The text, by the number in the VM's record: a rename does not touch it.
+const DEFINITIONS: Table = Table::new("definition");
+/// Longest definition, bytes. A libvirt XML has some 10 KiB; a metadata record must fit a sealed unit of 1 MiB.
+pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
+/// Share of a journal segment that a definition may take: a segment's start record carries all metadata since the last
+/// checkpoint and has half a segment.
+const SEGMENT_SHARE: u32 = 16;
+
+const _: () = assert!(DEFINITION_BYTES_MAX + meta::KEY_BYTES_MAX < meta::VALUE_BYTES_MAX);
+
+/// Key of a definition.
+pub(crate) fn key(number: u64) -> Result<Key> {
+    Ok(DEFINITIONS.key().number(number).end()?)
+}
+
+/// Longest definition in a site with journal segments of this size, bytes.
+pub(crate) fn bytes_max(segment_bytes: u32) -> usize {
+    DEFINITION_BYTES_MAX.min((segment_bytes / SEGMENT_SHARE) as usize)
+}
+
+impl Vms {
+    /// Stores a text of at most `bytes_max` bytes with a VM; an empty one removes what was stored.
+    pub(crate) async fn set_definition(&self, name: &VmName, text: &str, bytes_max: usize) -> Result<()> {
+        if text.len() > bytes_max {
+            let reason = format!("a definition of {} bytes; this site takes {bytes_max}", text.len());
+            return Err(SiteError::invalid("definition_too_large", reason));
+        }
+        // One at a time, and none before the last is in a checkpoint: see SEGMENT_SHARE.
+        let _turn = self.definitions.lock().await;
+        let (kv, mut record) = self.find_ready(name).await?;
+        let txn = match (record.definition, text.is_empty()) {
+            (None, true) => return Ok(()),
+            (Some(number), true) => {
+                record.definition = None;
+                Txn::new().then(Op::delete(&key(number)?))
+            }
+            (known, false) => {
+                let number = match known {
+                    Some(number) => number,
+                    // A number that was never used, whatever for.
+                    None => self.engine.new_disk_id().await?.0,
+                };
+                record.definition = Some(number);
+                Txn::new().then(Op::put(key(number)?, text.as_bytes()))
+            }
+        };
+        self.replace(name, &kv, &record, txn, &[], &[]).await?;
+        tracing::info!(vm = %name, bytes = text.len(), "definition stored");
+        if let Err(error) = self.engine.checkpoint().await {
+            tracing::warn!(%error, "no checkpoint behind a definition");
+        }
+        Ok(())
+    }
+
+    /// The text stored with a VM.
+    pub(crate) async fn definition(&self, name: &VmName) -> Result<String> {
+        let (_, record) = self.find(name).await?;
+        let none = || {
+            SiteError::new(ErrorKind::NotFound, "no_definition", format!("VM {name} has no definition"))
+                .hint("`vm set-definition` stores one")
+        };
+        let number = record.definition.ok_or_else(none)?;
+        let kv = self.engine.meta().get(&key(number)?).await?.kv.ok_or_else(none)?;
+        String::from_utf8(kv.value.to_vec()).map_err(|_| {
+            let reason = format!("the definition of VM {name} is no text");
+            SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Disks of a VM that is there: more, fewer, larger, smaller.
+
+use meta::Txn;
+
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::names::{VmName, check_disk_bytes};
+use crate::record::{DiskRecord, Record};
+use crate::vms::{DISKS_MAX, Vm, Vms, disk_count};
+
+impl Vms {
+    /// Adds an empty disk; its name is one number above the highest of the VM's disks.
+    pub(crate) async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
+        check_disk_bytes(bytes)?;
+        let (kv, mut record) = self.find_ready(name).await?;
+        if record.disks.len() >= DISKS_MAX {
+            return Err(disk_count(record.disks.len() + 1));
+        }
+        let id = self.engine.new_disk_id().await?;
+        let disk = DiskRecord::new(record.next_disk(), id);
+        tracing::info!(vm = %name, disk = disk.name, bytes, "disk added");
+        record.disks.push(disk);
+        self.replace(name, &kv, &record, Txn::new(), &[(id, bytes)], &[]).await?;
+        self.describe(name.as_str(), &record).await
+    }
+
+    /// Removes a disk with its data.
+    pub(crate) async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
+        let (kv, mut record) = self.find_ready(name).await?;
+        let at = position(name, &record, disk)?;
+        if record.disks.len() == 1 {
+            return Err(disk_count(0).hint("`vm delete` deletes the VM with its last disk"));
+        }
+        let id = record.disks.remove(at).id();
+        let _closed = self.close(name, &[id])?;
+        self.replace(name, &kv, &record, Txn::new(), &[], &[id]).await?;
+        tracing::info!(vm = %name, disk, "disk removed");
+        Ok(())
+    }
+
+    /// Changes the size of a disk; a smaller one cuts off what lies behind, and `shrink` says that this is meant.
+    pub(crate) async fn resize_disk(
+        &self,
+        name: &VmName,
+        disk: &str,
+        bytes: u64,
+        shrink: bool,
+    ) -> Result<Vm> {
+        check_disk_bytes(bytes)?;
+        let (_, record) = self.find_ready(name).await?;
+        let id = record.disks[position(name, &record, disk)?].id();
+        let old = self.engine.disk_bytes(id).unwrap_or(0);
+        if bytes < old && !shrink {
+            let reason = format!("disk {name}/{disk} has {old} bytes: {bytes} would cut off its end");
+            return Err(SiteError::invalid("would_shrink", reason)
+                .hint("make the file systems on it smaller first, then say --shrink"));
+        }
+        if bytes < old {
+            let _closed = self.close(name, &[id])?;
+            self.engine.resize(id, bytes).await?;
+        } else if bytes > old {
+            self.engine.resize(id, bytes).await?;
+        }
+        tracing::info!(vm = %name, disk, from = old, to = bytes, "disk resized");
+        self.describe(name.as_str(), &record).await
+    }
+
+    /// Where a disk stands among those of its VM.
+    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<usize> {
+        let (_, record) = self.find_ready(name).await?;
+        position(name, &record, disk)
+    }
+}
+
+fn position(name: &VmName, record: &Record, disk: &str) -> Result<usize> {
+    record.disks.iter().position(|found| found.name == disk).ok_or_else(|| {
+        let shown: String = disk.chars().take(64).collect();
+        SiteError::new(ErrorKind::NotFound, "disk_not_found", format!("VM {name} has no disk {shown:?}"))
+            .hint("`vm show` lists its disks")
+    })
+}

@@ -1,0 +1,79 @@
+//! The record of a VM in the metadata store, under `vm/NAME`.
+//!
+//! ```text
+//!  {"version": 1, "created_ms": <Unix ms>, "disks": [{"name": "disk0", "id": <number>}, ...],
+//!   "definition": <number>, "import": <task>}
+//! ```
+//! The record does not say how large a disk is: the engine does. `definition` is there when the VM has one: its key is
+//! `definition/NUMBER`. `import` is there while the VM is being imported.
+
+use serde::{Deserialize, Serialize};
+use units::DiskId;
+
+use crate::error::{ErrorKind, Result, SiteError};
+
+const VERSION: u32 = 1;
+
+/// The record of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) created_ms: u64,
+    pub(crate) disks: Vec<DiskRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) definition: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) import: Option<u64>,
+}
+
+/// A disk in the record of its VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskRecord {
+    pub(crate) name: String,
+    id: u64,
+}
+
+impl DiskRecord {
+    pub(crate) fn new(name: String, id: DiskId) -> Self {
+        Self { name, id: id.0 }
+    }
+
+    pub(crate) fn id(&self) -> DiskId {
+        DiskId(self.id)
+    }
+}
+
+impl Record {
+    /// A VM made now, with disks `disk0`, `disk1`, ...
+    pub(crate) fn new(created_ms: u64, disks: impl IntoIterator<Item = DiskId>) -> Self {
+        let disks = disks.into_iter().enumerate();
+        let disks = disks.map(|(number, id)| DiskRecord::new(format!("disk{number}"), id)).collect();
+        Self { version: VERSION, created_ms, disks, definition: None, import: None }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
+    }
+
+    /// Reads a record; the error says what is wrong.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {}, and this program knows {VERSION}", record.version));
+        }
+        Ok(record)
+    }
+
+    /// The ids of all its disks.
+    pub(crate) fn ids(&self) -> Vec<DiskId> {
+        self.disks.iter().map(DiskRecord::id).collect()
+    }
+
+    /// Name of the next disk: one number above the highest there is.
+    pub(crate) fn next_disk(&self) -> String {
+        let number = |disk: &DiskRecord| disk.name.strip_prefix("disk")?.parse::<u64>().ok();
+        let highest = self.disks.iter().filter_map(number).max();
+        format!("disk{}", highest.map_or(0, |highest| highest.saturating_add(1)))
+    }
+}

@@ -1,0 +1,171 @@
+//! A task, and its record in the metadata store.
+//!
+//! ```text
+//!  {"version": 1, "kind": "import", "target": "web01", "state": "done", "started_ms": <Unix ms>, "ended_ms": <Unix ms>,
+//!   "done_bytes": <number>, "total_bytes": <number>, "message": "<text>", "error": "<text>"}
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, Result, SiteError};
+
+const VERSION: u32 = 1;
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// Fills a new VM.
+    Import,
+    /// Reads disks of a VM.
+    Export,
+}
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Under way.
+    Running,
+    /// Ended as it should.
+    Done,
+    /// Ended for a reason in `error`.
+    Failed,
+    /// Ended because somebody asked for it.
+    Cancelled,
+}
+
+impl TaskState {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its number; a later task has a higher one.
+    pub id: u64,
+    /// What it does.
+    pub kind: TaskKind,
+    /// To what: a VM, or `VM/DISK`.
+    pub target: String,
+    /// Where it is.
+    pub state: TaskState,
+    /// When it began, milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// Bytes done, as its client counts them.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes a second: lately while it runs, in all when it has ended.
+    pub rate: u64,
+    /// Seconds that are left at this rate, while it runs and the rate is known.
+    pub seconds_left: Option<u64>,
+    /// Where from, where to.
+    pub message: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// The record of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) kind: TaskKind,
+    pub(crate) target: String,
+    pub(crate) state: TaskState,
+    pub(crate) started_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_ms: Option<u64>,
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl Record {
+    pub(crate) fn new(
+        kind: TaskKind,
+        target: &str,
+        started_ms: u64,
+        total_bytes: u64,
+        message: String,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            kind,
+            target: target.to_owned(),
+            state: TaskState::Running,
+            started_ms,
+            ended_ms: None,
+            done_bytes: 0,
+            total_bytes,
+            message,
+            error: None,
+        }
+    }
+
+    pub(crate) fn end(&mut self, state: TaskState, now_ms: u64, error: Option<String>) {
+        self.state = state;
+        self.ended_ms = Some(now_ms);
+        self.error = error;
+        if state == TaskState::Done {
+            self.done_bytes = self.total_bytes;
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
+    }
+
+    /// Reads a record; the error says what is wrong.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {}, and this program knows {VERSION}", record.version));
+        }
+        Ok(record)
+    }
+
+    /// The task at a rate.
+    pub(crate) fn task(&self, id: u64, rate: u64) -> Task {
+        let left = self.total_bytes.saturating_sub(self.done_bytes);
+        let runs = self.state == TaskState::Running;
+        Task {
+            id,
+            kind: self.kind,
+            target: self.target.clone(),
+            state: self.state,
+            started_ms: self.started_ms,
+            ended_ms: self.ended_ms,
+            done_bytes: self.done_bytes,
+            total_bytes: self.total_bytes,
+            rate,
+            seconds_left: left.checked_div(rate).filter(|_| runs),
+            message: self.message.clone(),
+            error: self.error.clone(),
+        }
+    }
+
+    /// The task when it does not run; one that says it runs was `cut_off`.
+    pub(crate) fn ended_task(mut self, id: u64, cut_off: &str) -> Task {
+        if self.state == TaskState::Running {
+            self.state = TaskState::Failed;
+            self.error = Some(cut_off.to_owned());
+        }
+        let took_ms = self.ended_ms.map_or(0, |ended| ended.saturating_sub(self.started_ms));
+        let rate = u128::from(self.done_bytes) * 1000 / u128::from(took_ms.max(1));
+        self.task(id, if took_ms == 0 { 0 } else { u64::try_from(rate).unwrap_or(u64::MAX) })
+    }
+}
