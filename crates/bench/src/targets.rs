@@ -1,0 +1,199 @@
+//! What is measured: servers that export one disk each, started in a folder of their own.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Server, bound, on_path, run};
+use crate::serve::{self, Behind};
+use crate::{Failure, images};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server that can be measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    /// What it is, with the options that matter.
+    pub(crate) about: &'static str,
+    /// Part of a run that does not name its targets.
+    pub(crate) usual: bool,
+    /// What is written is there to be read.
+    pub(crate) keeps_data: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// `holdfast standalone`, with its media.
+    Holdfast(&'static str),
+    /// qemu-storage-daemon, with the image's format.
+    Qemu(&'static str),
+    Own(Behind),
+}
+
+/// The target that others are compared with.
+pub(crate) const BASE: &str = "qsd-raw";
+/// The target that shows what the front end can do at most.
+pub(crate) const CEILING: &str = "null";
+
+/// Every target.
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "holdfast-6",
+        about: "holdfast standalone --file-media 6x16G: 4+2, journal on 3 media",
+        usual: true,
+        keeps_data: true,
+        kind: Kind::Holdfast("6x16G"),
+    },
+    Target {
+        name: "holdfast-1",
+        about: "holdfast standalone --file-media 1x32G: one medium",
+        usual: true,
+        keeps_data: true,
+        kind: Kind::Holdfast("1x32G"),
+    },
+    Target {
+        name: BASE,
+        about: "qemu-storage-daemon, raw file, cache.direct=on",
+        usual: true,
+        keeps_data: true,
+        kind: Kind::Qemu("raw"),
+    },
+    Target {
+        name: "qsd-qcow2",
+        about: "qemu-storage-daemon, qcow2 file, cache.direct=on",
+        usual: true,
+        keeps_data: true,
+        kind: Kind::Qemu("qcow2"),
+    },
+    Target {
+        name: CEILING,
+        about: "Holdfast's NBD server over a device that answers at once and keeps nothing",
+        usual: true,
+        keeps_data: false,
+        kind: Kind::Own(Behind::Null),
+    },
+    Target {
+        name: "ram",
+        about: "Holdfast's NBD server over memory",
+        usual: false,
+        keeps_data: true,
+        kind: Kind::Own(Behind::Ram),
+    },
+];
+
+/// A target that serves. Dropping it ends its server and removes its files.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) server: Server,
+    pub(crate) socket: PathBuf,
+    pub(crate) export: String,
+    /// What was found out at its start: how it reads and writes.
+    pub(crate) note: String,
+    // After the server: files go when nobody uses them.
+    _home: images::Folder,
+}
+
+impl Target {
+    /// Starts it in the new folder `home` with a disk of `size` bytes.
+    pub(crate) fn start(&self, home: &Path, size: u64, holdfast: &Path) -> Result<Running, Failure> {
+        let folder = images::Folder::new(home)?;
+        match self.kind {
+            Kind::Holdfast(media) => start_holdfast(folder, holdfast, media, size),
+            Kind::Qemu(format) => start_qemu(folder, format, size),
+            Kind::Own(behind) => start_own(folder, behind, size),
+        }
+    }
+}
+
+/// A running site without VMs.
+pub(crate) fn start_site(home: &Path, holdfast: &Path, media: &str) -> Result<Server, Failure> {
+    let site = home.join("site");
+    let mut command = bound(holdfast);
+    command.arg("standalone").arg("--dir").arg(&site).args(["--file-media", media, "--log", "warn"]);
+    command.arg("--recovery-key-file").arg(home.join("recovery-key"));
+    let mut server = Server::start(command, &home.join("server.log"))?;
+    server.wait_until(START_LIMIT, || UnixStream::connect(site.join("api.sock")).is_ok())?;
+    Ok(server)
+}
+
+/// Makes a VM with one disk of `size` bytes; its export is `NAME/disk0`.
+pub(crate) fn create_vm(home: &Path, holdfast: &Path, name: &str, size: u64) -> Result<(), Failure> {
+    let mut command = bound(holdfast);
+    command.arg("--site").arg(home.join("site")).args(["vm", "create", name, "--disk", &size.to_string()]);
+    run(command, &home.join("create.log"), COMMAND_LIMIT)?;
+    Ok(())
+}
+
+fn start_holdfast(
+    folder: images::Folder,
+    holdfast: &Path,
+    media: &str,
+    size: u64,
+) -> Result<Running, Failure> {
+    let server = start_site(folder.path(), holdfast, media)?;
+    create_vm(folder.path(), holdfast, "bench", size)?;
+    Ok(Running {
+        server,
+        socket: folder.path().join("site/nbd.sock"),
+        export: "bench/disk0".to_owned(),
+        note: String::new(),
+        _home: folder,
+    })
+}
+
+fn start_qemu(folder: images::Folder, format: &str, size: u64) -> Result<Running, Failure> {
+    for program in ["qemu-storage-daemon", "qemu-img"] {
+        if !on_path(program) {
+            return Err(Failure::failed(format!("{program} is not installed")));
+        }
+    }
+    let home = folder.path();
+    let image = home.join("image");
+    let mut create = bound("qemu-img");
+    create.args(["create", "-q", "-f", format]).arg(&image).arg(size.to_string());
+    run(create, &home.join("create.log"), COMMAND_LIMIT)?;
+    let socket = home.join("nbd.sock");
+    let mut refused = None;
+    for aio in ["io_uring", "native", "threads"] {
+        let log = home.join("server.log");
+        let mut server = Server::start(qemu(format, aio, &image, &socket), &log)?;
+        match server.wait_until(START_LIMIT, || UnixStream::connect(&socket).is_ok()) {
+            Ok(()) => {
+                let export = serve::EXPORT.to_owned();
+                return Ok(Running { server, socket, export, note: format!("aio={aio}"), _home: folder });
+            }
+            Err(Failure::Stopped) => return Err(Failure::Stopped),
+            Err(why) => refused = Some(why),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Failure::failed("qemu-storage-daemon did not start")))
+}
+
+fn qemu(format: &str, aio: &str, image: &Path, socket: &Path) -> Command {
+    let mut command = bound("qemu-storage-daemon");
+    let (image, socket) = (image.display(), socket.display());
+    command.arg("--blockdev");
+    command.arg(format!("driver=file,node-name=file,filename={image},aio={aio},cache.direct=on"));
+    command.args(["--blockdev", &format!("driver={format},node-name=disk,file=file,cache.direct=on")]);
+    command.args(["--nbd-server", &format!("addr.type=unix,addr.path={socket}")]);
+    let name = serve::EXPORT;
+    command.args(["--export", &format!("type=nbd,id=export,node-name=disk,name={name},writable=on")]);
+    command
+}
+
+fn start_own(folder: images::Folder, behind: Behind, size: u64) -> Result<Running, Failure> {
+    let socket = folder.path().join("nbd.sock");
+    let mut command = bound(std::env::current_exe()?);
+    let kind = match behind {
+        Behind::Null => "null",
+        Behind::Ram => "ram",
+    };
+    command.args(["serve", kind, "--size", &size.to_string(), "--socket"]).arg(&socket);
+    let mut server = Server::start(command, &folder.path().join("server.log"))?;
+    server.wait_until(START_LIMIT, || UnixStream::connect(&socket).is_ok())?;
+    Ok(Running { server, socket, export: serve::EXPORT.to_owned(), note: String::new(), _home: folder })
+}
