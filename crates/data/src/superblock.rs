@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  "HFSB" | version u16 | zero u16 | generation u64 | site 16 | medium 16 | medium bytes u64
-//!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | zero 4
+//!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | media u16 | zero u16
 //!  | wrapped keys 172 | CRC-32C u32 | zeros to a page
 //! ```
 //! Two copies, the first at 0, the second at 64 KiB; they are written one after the other with a sync between, so a
@@ -37,7 +37,8 @@ struct Raw {
     segments_max: U32,
     log_pages: U32,
     fragments_max: U32,
-    spare: [u8; 4],
+    media: U16,
+    spare: U16,
     keys: [u8; WRAPPED_BYTES],
     crc: U32,
 }
@@ -57,6 +58,8 @@ pub struct Superblock {
     pub medium_bytes: u64,
     /// Sizes of the site.
     pub params: Params,
+    /// How many media the site has.
+    pub media: u16,
     /// The site's keys.
     pub keys: WrappedKeys,
 }
@@ -77,7 +80,8 @@ impl Superblock {
             segments_max: U32::new(self.params.segments_max),
             log_pages: U32::new(self.params.log_pages),
             fragments_max: U32::new(self.params.fragments_max),
-            spare: [0; 4],
+            media: U16::new(self.media),
+            spare: U16::new(0),
             keys: self.keys.encode(),
             crc: U32::new(0),
         };
@@ -106,6 +110,7 @@ impl Superblock {
             medium: MediumId(raw.medium),
             medium_bytes: raw.medium_bytes.get(),
             params,
+            media: raw.media.get(),
             keys,
         })
     }

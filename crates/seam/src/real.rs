@@ -47,6 +47,6 @@ impl Runtime for TokioRuntime {
 
     fn fill_random(&self, out: &mut [u8]) {
         // The system source fails only where no key could be made at all; going on would be worse than stopping.
-        aws_lc_rs::rand::fill(out).expect("the operating system's random source works");
+        getrandom::fill(out).expect("the operating system's random source works");
     }
 }

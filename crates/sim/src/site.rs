@@ -114,6 +114,7 @@ impl Site {
             medium,
             medium_bytes: self.spec.medium_bytes,
             params: self.spec.params,
+            media: self.spec.media as u16,
             keys: WrappedKeys::by_key_file(&KeyRing::for_tests(1), &kek, &recovery, &[4; 40]),
         }
     }

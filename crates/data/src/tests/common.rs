@@ -40,6 +40,7 @@ pub(super) fn superblock(n: usize) -> Superblock {
         medium: medium_id(n),
         medium_bytes: MEDIUM_BYTES,
         params: PARAMS,
+        media: 3,
         keys,
     }
 }

@@ -65,23 +65,25 @@ fn check(bench: &Bench, fault: &Fault, endured: &Endured) {
     }
 }
 
+/// What happens at the `nth` point, and whether it goes on from there (`+`): each in turn.
+fn turn(effects: &[&'static str], nth: usize) -> (&'static str, &'static str) {
+    (effects[nth % effects.len()], ["", "+"][nth / effects.len() % 2])
+}
+
 /// The faults that the fault layer can make at each access: EIO, and a sync that finds no room, which is no better.
 fn of_layer(rig: &Rig, io: &'static str) -> Vec<Fault> {
     let mut faults = Vec::new();
     for ((access, medium), count) in count(rig, io, &script::workload()) {
-        let (kind, effects): (_, &[&str]) = match access.as_str() {
+        let (kind, effects): (_, &[&'static str]) = match access.as_str() {
             "Read" => (Kind::Read, &["eio"]),
             "Write" => (Kind::Write, &["eio", "torn=3"]),
             _ => (Kind::Sync, &["eio", "enospc"]),
         };
         for nth in 1..=count {
-            for effect in effects {
-                for still in ["", "+"] {
-                    let plan = format!("{}:{nth}{still}:{effect}@{medium}", access.to_lowercase());
-                    let how = How { io, fault: Some(plan.clone()), ..How::default() };
-                    faults.push(Fault { how, victim: medium.clone(), kind, case: format!("{io}: {plan}") });
-                }
-            }
+            let (effect, still) = turn(effects, nth);
+            let plan = format!("{}:{nth}{still}:{effect}@{medium}", access.to_lowercase());
+            let how = How { io, fault: Some(plan.clone()), ..How::default() };
+            faults.push(Fault { how, victim: medium.clone(), kind, case: format!("{io}: {plan}") });
         }
     }
     faults
@@ -92,23 +94,15 @@ fn of_calls(rig: &Rig) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (call, nth) in points(rig, "sync", "pwrite64,fdatasync,pread64") {
         let Some(victim) = call.file.as_ref().and_then(|file| file.strip_prefix("media/")) else { continue };
-        let (kind, errors): (_, &[&str]) = match call.name.as_str() {
+        let (kind, errors): (_, &[&'static str]) = match call.name.as_str() {
             "pread64" => (Kind::Read, &["EIO"]),
             "pwrite64" => (Kind::Write, &["EIO"]),
             _ => (Kind::Sync, &["EIO", "ENOSPC"]),
         };
-        for error in errors {
-            for still in ["", "+"] {
-                let what = format!("error={error}:when={nth}{still}");
-                let case = format!("{call:?} {what}");
-                faults.push(Fault {
-                    how: inject("sync", &call, &what),
-                    victim: victim.to_owned(),
-                    kind,
-                    case,
-                });
-            }
-        }
+        let (error, still) = turn(errors, nth);
+        let what = format!("error={error}:when={nth}{still}");
+        let case = format!("{call:?} {what}");
+        faults.push(Fault { how: inject("sync", &call, &what), victim: victim.to_owned(), kind, case });
     }
     faults
 }

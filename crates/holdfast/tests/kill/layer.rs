@@ -22,26 +22,19 @@ pub(crate) fn count(rig: &Rig, io: &'static str, steps: &[Step]) -> BTreeMap<(St
     accesses(&std::fs::read_to_string(bench.path("log")).unwrap())
 }
 
-/// Plans that kill at each access, in turns.
+/// A plan that kills for each access: the ways to do it in turns.
 fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
     let mut plans = Vec::new();
-    for ((access, medium), count) in counts {
+    for (turn, ((access, medium), count)) in counts.into_iter().enumerate() {
         for nth in 1..=count {
-            let mut plan =
-                |access: &str, effect: &str| plans.push(format!("{access}:{nth}:{effect}@{medium}"));
-            match access.as_str() {
-                "Write" => {
-                    plan("write", "kill");
-                    plan("write", "kill-after");
-                    plan("write", &format!("kill-torn={}", 1 + nth % 7));
-                }
-                "Sync" => {
-                    plan("sync", "kill");
-                    plan("sync", "kill-after");
-                }
+            let effect = match (access.as_str(), (nth + turn) % 3) {
                 // Nothing has changed since the write or sync before.
-                _ => {}
-            }
+                ("Read", _) => continue,
+                (_, 0) => "kill".to_owned(),
+                ("Write", 1) => format!("kill-torn={}", 1 + nth % 7),
+                _ => "kill-after".to_owned(),
+            };
+            plans.push(format!("{}:{nth}:{effect}@{medium}", access.to_lowercase()));
         }
     }
     plans
