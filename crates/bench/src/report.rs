@@ -14,6 +14,8 @@ use crate::targets::{BASE, CEILING, Target};
 
 /// A target whose ratio is above this part of the ceiling's is bound by the ceiling.
 const BOUND: f64 = 0.95;
+/// A load generator that uses this part of a core, or more, may be the bound itself.
+const GENERATOR_BUSY: f64 = 0.9;
 
 /// Everything a run found out.
 #[derive(Debug, Serialize)]
@@ -26,6 +28,16 @@ pub(crate) struct Results {
     pub(crate) targets: Vec<TargetResult>,
     /// None when no images were imported.
     pub(crate) imports: Option<Imports>,
+}
+
+impl Results {
+    /// What failed, by name.
+    pub(crate) fn failed(&self) -> Vec<&'static str> {
+        let targets = self.targets.iter().filter(|target| target.failure.is_some()).map(|target| target.name);
+        let programs = self.imports.iter().flat_map(|imports| &imports.programs);
+        let programs = programs.filter(|program| program.failure.is_some()).map(|program| program.name);
+        targets.chain(programs).collect()
+    }
 }
 
 /// What the run was asked for.
@@ -100,7 +112,7 @@ pub(crate) struct CaseResult {
     pub(crate) server_cpu_us: f64,
     /// CPU time of the load generator for an operation.
     pub(crate) client_cpu_us: f64,
-    /// Cores the load generator used: at its number of connections it is the bound.
+    /// Cores the load generator used; each connection is one thread.
     pub(crate) client_cores: f64,
     /// How long the server went on working after the last reply.
     pub(crate) settle_s: f64,
@@ -121,18 +133,24 @@ pub(crate) fn markdown(results: &Results) -> String {
 }
 
 fn cases(results: &Results, text: &mut String) {
-    table(results, text, "IOPS, mean / p99 / p99.9 us (MiB/s for seq)", |target, case| {
-        let figure = |figure: fn(&CaseResult) -> f64| target.median(case, figure);
-        let rate = if case.starts_with("seq") {
-            format!("**{}** MiB/s", number(figure(|result| result.mib_s)?))
-        } else {
-            format!("**{}**", number(figure(|result| result.iops)?))
-        };
-        let mean = number(figure(|result| result.latency.mean_us)?);
-        let p99 = number(figure(|result| result.latency.p99_us)?);
-        let p999 = number(figure(|result| result.latency.p999_us)?);
-        Some(format!("{rate}, {mean} / {p99} / {p999}"))
-    });
+    table(
+        results,
+        text,
+        "IOPS, mean / p99 / p99.9 us (MiB/s for seq); g = the load generator used 0.9 of a core or more",
+        |target, case| {
+            let figure = |figure: fn(&CaseResult) -> f64| target.median(case, figure);
+            let rate = if case.starts_with("seq") {
+                format!("**{}** MiB/s", number(figure(|result| result.mib_s)?))
+            } else {
+                format!("**{}**", number(figure(|result| result.iops)?))
+            };
+            let mean = number(figure(|result| result.latency.mean_us)?);
+            let p99 = number(figure(|result| result.latency.p99_us)?);
+            let p999 = number(figure(|result| result.latency.p999_us)?);
+            let is_busy = figure(|result| result.client_cores)? >= GENERATOR_BUSY;
+            Some(format!("{rate}, {mean} / {p99} / {p999}{}", if is_busy { " g" } else { "" }))
+        },
+    );
     let title = format!("ratio to {BASE} of the same round; * = bound by the ceiling ({CEILING})");
     table(results, text, &title, |target, case| {
         let ratio = ratio(results, target, case)?;
@@ -222,12 +240,13 @@ fn targets(results: &Results, text: &mut String) {
             let _ = writeln!(text, "\n{} FAILED: {failure}", target.name);
         }
     }
+    text.push('\n');
 }
 
 fn imports(imports: &Imports, text: &mut String) {
     let _ = writeln!(
         text,
-        "\nimport: {}, {} MiB of data in {} MiB\n\n| program | how | s | s more until at rest | CPU s | stored, MiB \
+        "import: {}, {} MiB of data in {} MiB\n\n| program | how | s | s more until at rest | CPU s | stored, MiB \
          |\n|---|---|---|---|---|---|",
         imports.images, imports.data_mib, imports.apparent_mib
     );

@@ -212,7 +212,10 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&results).map_err(|error| Failure::failed(error.to_string()))?;
     std::fs::write(&path, text).map_err(|error| Failure::at(&path, &error))?;
     eprintln!("results: {}", path.display());
-    Ok(())
+    match results.failed() {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(Failure::failed(format!("failed: {}", failed.join(", ")))),
+    }
 }
 
 /// Every case on every target, in turns.

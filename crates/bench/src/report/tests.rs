@@ -93,8 +93,9 @@ fn a_target_at_the_ceiling_is_marked() {
     let text = markdown(&results(vec![
         target("holdfast-6", vec![case("seqread", 0, 2900.0)]),
         target(BASE, vec![case("seqread", 0, 1000.0)]),
-        target(CEILING, vec![case("seqread", 0, 3000.0)]),
+        target(CEILING, vec![CaseResult { client_cores: 0.95, ..case("seqread", 0, 3000.0) }]),
     ]));
+    assert!(text.contains("| **12** MiB/s, 5.2 / 90 / 1000 g |"), "{text}");
     has(&text, "| seqread | 2.90 * | 1.00 | 3.00 |");
     assert!(text.contains("| seqread | **11** MiB/s, 5.2 / 90 / 1000 |"), "{text}");
     assert!(text.contains("| seqread | 30 + 2.5, busy 2.5 s more |"), "{text}");
@@ -105,7 +106,9 @@ fn a_failed_target_leaves_the_others_results() {
     let mut failed = target("holdfast-6", vec![case("randwrite-qd1", 0, 10.0)]);
     failed.failure = Some("Write of 4096 bytes at 0 refused: no space".to_owned());
     let cases = vec![case("randwrite-qd1", 0, 20.0), case("randread-qd1", 0, 30.0)];
-    let text = markdown(&results(vec![failed, target(BASE, cases)]));
+    let results = results(vec![failed, target(BASE, cases)]);
+    assert_eq!(results.failed(), ["holdfast-6"]);
+    let text = markdown(&results);
     has(&text, "| randread-qd1 | - | **30**, 5.2 / 90 / 1000 |");
     has(&text, "| randread-qd1 | - | 1.00 |");
     has(&text, "| holdfast-6 | a target | 10 / 200 | 300 | FAILED |");
