@@ -53,7 +53,8 @@ impl Server {
                 return Err(Failure::Failed(said));
             }
             if start.elapsed() > limit {
-                return Err(Failure::failed(format!("not there after {} s", limit.as_secs())));
+                let (limit, said) = (limit.as_secs(), tail(&self.log));
+                return Err(Failure::failed(format!("not there after {limit} s; it says: {said}")));
             }
             std::thread::sleep(POLL);
         }

@@ -189,12 +189,11 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let began = Instant::now();
     let cases = settings.cases();
     let targets = if cases.is_empty() { Vec::new() } else { loads(settings, &cases, home.path())? };
-    let imports = if settings.imports() {
-        let holdfast = std::path::absolute(&settings.holdfast)?;
-        let images = settings.images.as_deref();
-        Some(import::imports(home.path(), &holdfast, images, settings.quick, settings.seed)?)
-    } else {
-        None
+    let imported = if settings.imports() { imports(settings, home.path()).map(Some) } else { Ok(None) };
+    // A signal here does not cost what was measured before.
+    let (imports, outcome) = match imported {
+        Ok(imports) => (imports, Ok(())),
+        Err(why) => (None, Err(why)),
     };
     drop(home);
     machine.load_after = machine::load();
@@ -212,10 +211,16 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&results).map_err(|error| Failure::failed(error.to_string()))?;
     std::fs::write(&path, text).map_err(|error| Failure::at(&path, &error))?;
     eprintln!("results: {}", path.display());
+    outcome?;
     match results.failed() {
         failed if failed.is_empty() => Ok(()),
         failed => Err(Failure::failed(format!("failed: {}", failed.join(", ")))),
     }
+}
+
+fn imports(settings: &Settings, home: &Path) -> Result<import::Imports, Failure> {
+    let holdfast = std::path::absolute(&settings.holdfast)?;
+    import::imports(home, &holdfast, settings.images.as_deref(), settings.quick, settings.seed)
 }
 
 /// Every case on every target, in turns.
