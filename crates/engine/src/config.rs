@@ -49,6 +49,8 @@ pub struct Config {
     pub page_cache_bytes: u64,
     /// Fingerprint index, bytes.
     pub index_bytes: usize,
+    /// Bits of a fingerprint in an entry of the index; fewer make wrong guesses, which tests want.
+    pub index_tag_bits: u32,
     /// Map changes kept in RAM before a checkpoint: 1 M are about 100 MB and a second of recovery.
     pub overlay_entries_max: usize,
     /// Commits carried in start records before a checkpoint: about 70 bytes each.
@@ -72,6 +74,7 @@ impl Config {
             block_cache_bytes: container * 16,
             page_cache_bytes: container * 8,
             index_bytes: container as usize * 16,
+            index_tag_bits: 32,
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,

@@ -57,8 +57,9 @@ impl Default for Budget {
 }
 
 impl Dedup {
-    pub(crate) fn new(index_bytes: usize) -> Self {
-        Self { inner: Mutex::new(Inner { index: Index::new(index_bytes), recent: VecDeque::new() }) }
+    pub(crate) fn new(index_bytes: usize, tag_bits: u32) -> Self {
+        let index = Index::new(index_bytes).with_tag_bits(tag_bits);
+        Self { inner: Mutex::new(Inner { index, recent: VecDeque::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

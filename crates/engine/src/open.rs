@@ -297,7 +297,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         ranges: Ranges::default(),
         blocks: cache::block_cache(config.block_cache_bytes),
         pages: Cache::new(config.page_cache_bytes, PAGE_RAM_BYTES, |page| page.ram_bytes()),
-        dedup: Dedup::new(config.index_bytes),
+        dedup: Dedup::new(config.index_bytes, config.index_tag_bits),
         minted: AtomicU32::new(0),
         ordinal: Mutex::new(0),
         flush_wake: Notify::new(),

@@ -21,6 +21,7 @@ pub struct Index {
     len: usize,
     holders: Vec<Option<Holder>>,
     numbers: Map<ContainerId, u32>,
+    tag_mask: u32,
 }
 
 impl Index {
@@ -36,7 +37,15 @@ impl Index {
             len: 0,
             holders: Vec::new(),
             numbers: Map::default(),
+            tag_mask: u32::MAX,
         }
+    }
+
+    /// The same with tags of `tag_bits` bits, at most 32: the fewer, the more guesses are wrong. For tests of callers.
+    #[must_use]
+    pub fn with_tag_bits(mut self, tag_bits: u32) -> Self {
+        self.tag_mask = u32::MAX.checked_shr(32 - tag_bits.min(32)).unwrap_or(0);
+        self
     }
 
     /// Fingerprints it holds.
@@ -72,7 +81,7 @@ impl Index {
             (self.holders.len() - 1) as u32
         });
         for fp in fingerprints {
-            let tag = tag(&fp);
+            let tag = tag(&fp) & self.tag_mask;
             if is_hook(tag, self.level) {
                 self.make_room();
                 self.put(tag, number);
@@ -89,7 +98,7 @@ impl Index {
 
     /// Containers that may hold the block, newest guess first; at most eight.
     pub fn lookup(&self, fp: &Fingerprint) -> impl Iterator<Item = Holder> + '_ {
-        let tag = tag(fp);
+        let tag = tag(fp) & self.tag_mask;
         let bucket = if is_hook(tag, self.level) { Some(&self.buckets[self.place(tag)]) } else { None };
         let entries = bucket.into_iter().flatten().copied();
         entries

@@ -41,6 +41,8 @@ pub struct SiteSpec {
     pub overlay_entries_max: usize,
     /// Commits before a checkpoint.
     pub commits_max: usize,
+    /// Bits of a fingerprint in the index.
+    pub index_tag_bits: u32,
 }
 
 /// A site; outlives its processes.
@@ -196,6 +198,7 @@ impl Site {
             page_cache_bytes: self.spec.page_cache_bytes,
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
+            index_tag_bits: self.spec.index_tag_bits,
             ..Config::for_params(container_bytes, segment_bytes, segments_max)
         }
     }

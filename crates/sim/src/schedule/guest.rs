@@ -259,6 +259,7 @@ impl Guest {
         let data = self.bytes_of(&contents);
         let part = |half: Stretch| data[(half.start - start) as usize..(half.end - start) as usize].to_vec();
         // Each alone may be seen on the way; both together are what the block holds in the end.
+        let mut both = Vec::new();
         let ops: Option<Vec<OpId>> = {
             let whole = Stretch { start, end: start + length };
             let steps = [halves[0], halves[1], whole];
@@ -267,6 +268,7 @@ impl Guest {
                 steps.iter().map(|step| shared.model.partial(disk, step.start, &part(*step))).collect();
             partials.map(|partials| {
                 let now = self.world.now();
+                both.clone_from(&partials[2].1);
                 partials
                     .into_iter()
                     .map(|(lba, blocks)| shared.model.begin_write(disk, lba, &blocks, now))
@@ -289,7 +291,18 @@ impl Guest {
         }
         let failed = answers.into_iter().find_map(Result::err);
         let answer = if died { Err(Unanswered::Died) } else { failed.map_or(Ok(()), Err) };
-        self.settle(ops[2], &answer);
+        if answer.is_ok() {
+            // To the model a write that is begun when all others have ended: none of them comes over it any more.
+            self.settle(ops[2], &Err(Unanswered::GaveUp));
+            let now = self.world.now();
+            let mut shared = self.world.lock();
+            if shared.disks.contains_key(&disk) {
+                let op = shared.model.begin_write(disk, Lba(lba), &both, now);
+                shared.model.end_write(op, now);
+            }
+        } else {
+            self.settle(ops[2], &answer);
+        }
         if let Err(unanswered) = answer {
             self.judge_refusal("write of halves", &unanswered, halves[1], true);
         }

@@ -194,5 +194,7 @@ fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
         page_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
         overlay_entries_max: [32, 256, 100_000][rng.index(3)],
         commits_max: [16, 24, 64][rng.index(3)],
+        // Few bits: the index guesses wrong all the time.
+        index_tag_bits: [32, 3][rng.index(2)],
     }
 }

@@ -44,6 +44,7 @@ fn spec(media: usize) -> SiteSpec {
         page_cache_bytes: 1 << 20,
         overlay_entries_max: 1000,
         commits_max: 64,
+        index_tag_bits: 32,
     }
 }
 
