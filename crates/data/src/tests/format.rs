@@ -24,10 +24,10 @@ fn superblock_bytes() {
     assert_eq!(page.len(), PAGE);
     assert_eq!(
         hex(&page.as_ref()[..80]),
-        "48465342010000000100000000000000515151515151515151515151515151510101010101010101010101010101010100e0150000000000000001000000010004000000100000002800000000000000"
+        "48465342010000000100000000000000515151515151515151515151515151510101010101010101010101010101010100e0150000000000000001000000010004000000100000002800000003000000"
     );
     assert_eq!(page.as_ref()[80..252], superblock(0).keys.encode());
-    assert_eq!(hex(&page.as_ref()[252..260]), "1f408a8400000000");
+    assert_eq!(hex(&page.as_ref()[252..260]), "823d537400000000");
     assert_eq!(Superblock::decode(page.as_ref()), Some(superblock(0)));
     assert_eq!(Superblock::decode(&page.as_ref()[..255]), None);
     for bit in 0..256 * 8 {
