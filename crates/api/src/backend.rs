@@ -4,7 +4,10 @@ use seam::BoxFuture;
 use site::{Site, VmName};
 
 use crate::problem::Problem;
-use crate::types::{CreateVm, Disk, Geometry, Health, Medium, MediumState, Status, Vm, VmSummary};
+use crate::types::{
+    AttachInfo, Begun, ChangeDisk, CreateVm, Definition, Disk, Geometry, Health, Medium, MediumState,
+    NewExport, NewImport, Progress, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
+};
 
 /// Answer of a backend.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
@@ -21,11 +24,45 @@ pub trait Backend: Send + Sync + 'static {
     fn create_vm(&self, new: CreateVm) -> Answer<'_, Vm>;
     /// Deletes a VM with its disks.
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    /// Gives a VM another name.
+    fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm>;
+    /// Adds an empty disk.
+    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm>;
+    /// Removes a disk.
+    fn remove_disk<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, ()>;
+    /// Changes a disk.
+    fn change_disk<'a>(&'a self, name: &'a str, disk: &'a str, change: ChangeDisk) -> Answer<'a, Vm>;
+    /// How a guest gets a disk.
+    fn attach_info<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, AttachInfo>;
+    /// The text stored with a VM.
+    fn definition<'a>(&'a self, name: &'a str) -> Answer<'a, Definition>;
+    /// Stores a text with a VM.
+    fn set_definition<'a>(&'a self, name: &'a str, definition: Definition) -> Answer<'a, ()>;
+    /// Every task, the newest first.
+    fn tasks(&self) -> Answer<'_, Vec<Task>>;
+    /// A task by its number.
+    fn task(&self, id: u64) -> Answer<'_, Task>;
+    /// Ends a task that is not wanted any more.
+    fn cancel_task(&self, id: u64) -> Answer<'_, Task>;
+    /// Makes a VM that is being imported.
+    fn begin_import(&self, new: NewImport) -> Answer<'_, Begun>;
+    /// Makes a task for reading disks.
+    fn begin_export(&self, new: NewExport) -> Answer<'_, Begun>;
+    /// The client of a task lives, and is this far.
+    fn progress(&self, kind: TaskKind, id: u64, progress: Progress) -> Answer<'_, Task>;
+    /// Ends a task well.
+    fn finish(&self, kind: TaskKind, id: u64) -> Answer<'_, Task>;
+    /// Ends a task that its client could not do.
+    fn give_up(&self, kind: TaskKind, id: u64, reason: String) -> Answer<'_, Task>;
 }
 
 impl Backend for Site {
     fn status(&self) -> Answer<'_, Status> {
-        Box::pin(async move { Ok(Self::status(self).await?.into()) })
+        Box::pin(async move {
+            let running = |task: &site::Task| task.state == site::TaskState::Running;
+            let tasks = Self::tasks(self).await?.into_iter().filter(running).map(Task::from);
+            Ok(Status { tasks: tasks.collect(), ..Self::status(self).await?.into() })
+        })
     }
 
     fn vms(&self) -> Answer<'_, Vec<VmSummary>> {
@@ -46,6 +83,127 @@ impl Backend for Site {
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         Box::pin(async move { Ok(Self::delete_vm(self, &VmName::parse(name)?).await?) })
     }
+
+    fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm> {
+        Box::pin(async move {
+            Ok(Self::rename_vm(self, &VmName::parse(name)?, &VmName::parse(new)?).await?.into())
+        })
+    }
+
+    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm> {
+        Box::pin(async move { Ok(Self::add_disk(self, &VmName::parse(name)?, bytes).await?.into()) })
+    }
+
+    fn remove_disk<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(Self::remove_disk(self, &VmName::parse(name)?, disk).await?) })
+    }
+
+    fn change_disk<'a>(&'a self, name: &'a str, disk: &'a str, change: ChangeDisk) -> Answer<'a, Vm> {
+        Box::pin(async move {
+            let name = VmName::parse(name)?;
+            Ok(Self::resize_disk(self, &name, disk, change.bytes, change.shrink).await?.into())
+        })
+    }
+
+    fn attach_info<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, AttachInfo> {
+        Box::pin(async move {
+            let site::AttachInfo { export, socket, uri, qemu, libvirt } =
+                Self::attach_info(self, &VmName::parse(name)?, disk).await?;
+            Ok(AttachInfo { export, socket, uri, qemu, libvirt })
+        })
+    }
+
+    fn definition<'a>(&'a self, name: &'a str) -> Answer<'a, Definition> {
+        Box::pin(async move { Ok(Definition { text: Self::definition(self, &VmName::parse(name)?).await? }) })
+    }
+
+    fn set_definition<'a>(&'a self, name: &'a str, definition: Definition) -> Answer<'a, ()> {
+        Box::pin(
+            async move { Ok(Self::set_definition(self, &VmName::parse(name)?, &definition.text).await?) },
+        )
+    }
+
+    fn tasks(&self) -> Answer<'_, Vec<Task>> {
+        Box::pin(async move { Ok(Self::tasks(self).await?.into_iter().map(Task::from).collect()) })
+    }
+
+    fn task(&self, id: u64) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(Self::task(self, id).await?.into()) })
+    }
+
+    fn cancel_task(&self, id: u64) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(Self::cancel_task(self, id).await?.into()) })
+    }
+
+    fn begin_import(&self, new: NewImport) -> Answer<'_, Begun> {
+        Box::pin(async move {
+            let sizes: Vec<u64> = new.disks.iter().map(|disk| disk.bytes).collect();
+            let name = VmName::parse(&new.name)?;
+            Ok(begun(Self::begin_import(self, &name, &sizes, &new.source).await?))
+        })
+    }
+
+    fn begin_export(&self, new: NewExport) -> Answer<'_, Begun> {
+        Box::pin(async move {
+            let name = VmName::parse(&new.vm)?;
+            Ok(begun(Self::begin_export(self, &name, new.disk.as_deref(), &new.destination).await?))
+        })
+    }
+
+    fn progress(&self, kind: TaskKind, id: u64, progress: Progress) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let Progress { done_bytes, total_bytes } = progress;
+            Ok(Self::task_progress(self, id, kind.into(), done_bytes, total_bytes).await?.into())
+        })
+    }
+
+    fn finish(&self, kind: TaskKind, id: u64) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(Self::finish_task(self, id, kind.into()).await?.into()) })
+    }
+
+    fn give_up(&self, kind: TaskKind, id: u64, reason: String) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(Self::fail_task(self, id, kind.into(), &reason).await?.into()) })
+    }
+}
+
+fn begun((task, vm): (site::Task, site::Vm)) -> Begun {
+    Begun { task: task.into(), disks: vm.disks.into_iter().map(Disk::from).collect() }
+}
+
+impl From<TaskKind> for site::TaskKind {
+    fn from(kind: TaskKind) -> Self {
+        match kind {
+            TaskKind::Import => Self::Import,
+            TaskKind::Export => Self::Export,
+        }
+    }
+}
+
+impl From<site::Task> for Task {
+    fn from(task: site::Task) -> Self {
+        Self {
+            id: task.id,
+            kind: match task.kind {
+                site::TaskKind::Import => TaskKind::Import,
+                site::TaskKind::Export => TaskKind::Export,
+            },
+            target: task.target,
+            state: match task.state {
+                site::TaskState::Running => TaskState::Running,
+                site::TaskState::Done => TaskState::Done,
+                site::TaskState::Failed => TaskState::Failed,
+                site::TaskState::Cancelled => TaskState::Cancelled,
+            },
+            started_ms: task.started_ms,
+            ended_ms: task.ended_ms,
+            done_bytes: task.done_bytes,
+            total_bytes: task.total_bytes,
+            rate: task.rate,
+            seconds_left: task.seconds_left,
+            message: task.message,
+            error: task.error,
+        }
+    }
 }
 
 impl From<site::Status> for Status {
@@ -58,11 +216,13 @@ impl From<site::Status> for Status {
                 site::Health::Failed => Health::Failed,
             },
             reasons: status.reasons,
+            next: status.next,
             notices: status.notices,
             writable: status.writable,
             can_lose_now: status.can_lose_now,
             geometry: status.geometry.map(|(data, parity)| Geometry { data, parity }),
             vms: status.vms,
+            provisioned_bytes: status.provisioned_bytes,
             logical_bytes: status.logical_bytes,
             unique_bytes: status.unique_bytes,
             stored_bytes: status.stored_bytes,
@@ -73,6 +233,7 @@ impl From<site::Status> for Status {
             journal_used_percent: status.journal_used_percent,
             faults: status.faults,
             repaired: status.repaired,
+            tasks: Vec::new(),
             media: status.media.into_iter().map(Medium::from).collect(),
         }
     }
@@ -100,15 +261,29 @@ impl From<site::VmSummary> for VmSummary {
     }
 }
 
-impl From<site::Vm> for Vm {
-    fn from(vm: site::Vm) -> Self {
-        let disk = |disk: site::Disk| Disk {
+impl From<site::Disk> for Disk {
+    fn from(disk: site::Disk) -> Self {
+        Self {
             name: disk.name,
             export: disk.export,
             bytes: disk.bytes,
             used_bytes: disk.used_bytes,
             clients: disk.clients,
-        };
-        Self { name: vm.name, created_ms: vm.created_ms, disks: vm.disks.into_iter().map(disk).collect() }
+        }
+    }
+}
+
+impl From<site::Vm> for Vm {
+    fn from(vm: site::Vm) -> Self {
+        Self {
+            name: vm.name,
+            state: match vm.state {
+                site::VmState::Ready => VmState::Ready,
+                site::VmState::Importing => VmState::Importing,
+            },
+            created_ms: vm.created_ms,
+            has_definition: vm.has_definition,
+            disks: vm.disks.into_iter().map(Disk::from).collect(),
+        }
     }
 }

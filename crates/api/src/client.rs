@@ -14,7 +14,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::problem::Problem;
-use crate::types::{CreateVm, List, Status, Vm, VmSummary};
+use crate::types::{
+    AttachInfo, Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, Medium, NewDisk, NewExport,
+    NewImport, Progress, Status, Task, TaskKind, Vm, VmSummary,
+};
 
 /// Longest answer taken, bytes: ten thousand VMs are 2 MB.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -117,6 +120,135 @@ impl Client {
         self.call(Method::DELETE, &vm_path(name), None::<&()>).await
     }
 
+    /// Gives a VM another name.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn rename_vm(&self, name: &str, new: &str) -> Result<Vm> {
+        let change = ChangeVm { name: new.to_owned() };
+        self.call(Method::PATCH, &vm_path(name), Some(&change)).await
+    }
+
+    /// Adds an empty disk to a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn add_disk(&self, name: &str, new: &NewDisk) -> Result<Vm> {
+        self.call(Method::POST, &format!("{}/disks", vm_path(name)), Some(new)).await
+    }
+
+    /// Removes a disk with its data.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn remove_disk(&self, name: &str, disk: &str) -> Result<()> {
+        self.call(Method::DELETE, &disk_path(name, disk), None::<&()>).await
+    }
+
+    /// Changes the size of a disk.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn change_disk(&self, name: &str, disk: &str, change: &ChangeDisk) -> Result<Vm> {
+        self.call(Method::PATCH, &disk_path(name, disk), Some(change)).await
+    }
+
+    /// How a guest gets a disk.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn attach_info(&self, name: &str, disk: &str) -> Result<AttachInfo> {
+        self.call(Method::GET, &format!("{}/attach", disk_path(name, disk)), None::<&()>).await
+    }
+
+    /// The text stored with a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn definition(&self, name: &str) -> Result<Definition> {
+        self.call(Method::GET, &format!("{}/definition", vm_path(name)), None::<&()>).await
+    }
+
+    /// Stores a text with a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn set_definition(&self, name: &str, definition: &Definition) -> Result<()> {
+        self.call(Method::PUT, &format!("{}/definition", vm_path(name)), Some(definition)).await
+    }
+
+    /// The media, in the site's order.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn media(&self) -> Result<List<Medium>> {
+        self.call(Method::GET, "media", None::<&()>).await
+    }
+
+    /// Running tasks and those of the past that are remembered, the newest first.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn tasks(&self) -> Result<List<Task>> {
+        self.call(Method::GET, "tasks", None::<&()>).await
+    }
+
+    /// A task by its number.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn task(&self, id: u64) -> Result<Task> {
+        self.call(Method::GET, &format!("tasks/{id}"), None::<&()>).await
+    }
+
+    /// Ends a task that is not wanted any more.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn cancel_task(&self, id: u64) -> Result<Task> {
+        self.call(Method::DELETE, &format!("tasks/{id}"), None::<&()>).await
+    }
+
+    /// Makes a VM that is being imported.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn begin_import(&self, new: &NewImport) -> Result<Begun> {
+        self.call(Method::POST, "imports", Some(new)).await
+    }
+
+    /// Makes a task for reading disks of a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn begin_export(&self, new: &NewExport) -> Result<Begun> {
+        self.call(Method::POST, "exports", Some(new)).await
+    }
+
+    /// Says how far a task is, and that its client lives; the answer says whether it still runs.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn progress(&self, kind: TaskKind, id: u64, progress: &Progress) -> Result<Task> {
+        self.call(Method::PUT, &work_path(kind, id), Some(progress)).await
+    }
+
+    /// Ends a task well.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn finish(&self, kind: TaskKind, id: u64) -> Result<Task> {
+        self.call(Method::POST, &format!("{}/finish", work_path(kind, id)), None::<&()>).await
+    }
+
+    /// Ends a task that its client could not do.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn give_up(&self, kind: TaskKind, id: u64, why: &GiveUp) -> Result<Task> {
+        self.call(Method::POST, &format!("{}/fail", work_path(kind, id)), Some(why)).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -188,10 +320,24 @@ pub(crate) fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Re
 
 /// The path of a VM. What no name can hold is escaped, so that the server refuses the name, not the path.
 pub(crate) fn vm_path(name: &str) -> String {
+    format!("vms/{}", escaped(name))
+}
+
+fn disk_path(name: &str, disk: &str) -> String {
+    format!("{}/disks/{}", vm_path(name), escaped(disk))
+}
+
+fn work_path(kind: TaskKind, id: u64) -> String {
+    match kind {
+        TaskKind::Import => format!("imports/{id}"),
+        TaskKind::Export => format!("exports/{id}"),
+    }
+}
+
+fn escaped(name: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),
     };
-    let escaped: String = name.bytes().map(escape).collect();
-    format!("vms/{escaped}")
+    name.bytes().map(escape).collect()
 }

@@ -1,11 +1,13 @@
 //! The management interface: REST over a unix socket, its types, its server and its client.
 //!
 //! ```text
-//!  GET    /api/v1/status        how the site is
-//!  GET    /api/v1/vms           {"items": [...]}
-//!  POST   /api/v1/vms           {"name": "web01", "disks": [{"bytes": 21474836480}]}
-//!  GET    /api/v1/vms/{name}    a VM with its disks
-//!  DELETE /api/v1/vms/{name}    gone, with its disks
+//!  /api/v1/openapi.json                 all of it, described
+//!  /api/v1/status, media                how the site is
+//!  /api/v1/vms, vms/{name}              VMs: list, make, show, rename, delete
+//!  /api/v1/vms/{name}/definition        a text stored with a VM
+//!  /api/v1/vms/{name}/disks, {disk}     add, resize, remove; {disk}/attach: how a guest gets it
+//!  /api/v1/tasks, tasks/{id}            long work: list, show, cancel
+//!  /api/v1/imports, exports, {id}       work that a client does: begin, say how far it is, finish, fail, cancel
 //! ```
 //!
 //! Vocabulary: a **problem** is an error as RFC 9457 has it, with a stable `code`, the cause in `detail` and the next
@@ -18,11 +20,12 @@
 //! Crash rules: none of its own. The socket appears by a rename, so that whoever sees it is answered; one that a
 //! killed server left answers nobody.
 //!
-//! What it does not do: no users, no TLS, no TCP, no tasks.
+//! What it does not do: no users, no TLS, no TCP.
 #![forbid(unsafe_code)]
 
 mod backend;
 mod client;
+mod description;
 mod problem;
 mod routes;
 mod server;
@@ -35,18 +38,32 @@ pub use server::{REQUEST_TIME, Server};
 
 /// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
+/// Longest body with a definition, bytes: JSON takes two for each line's end and quote, and the text should be refused
+/// for its own length.
+pub(crate) const DEFINITION_BODY_BYTES_MAX: usize = 4 * site::DEFINITION_BYTES_MAX;
+
+/// The description of the interface: OpenAPI 3.1, as JSON.
+pub fn openapi() -> String {
+    description::text(routes::description())
+}
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
     use axum::http::StatusCode;
 
     use crate::client::decode;
-    use crate::types::{CreateVm, List, Status, Vm, VmSummary};
+    use crate::types::{
+        Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, NewExport, NewImport, Progress,
+        Status, Task, Vm, VmSummary,
+    };
 
     /// Decodes `input` as the body of a request, as the body of each answer, sound or refused, and as a VM's name that
     /// goes into a path.
     pub fn fuzz_body(input: &[u8]) {
         let _ = serde_json::from_slice::<CreateVm>(input);
+        let _ = serde_json::from_slice::<(ChangeVm, ChangeDisk, Definition)>(input);
+        let _ = serde_json::from_slice::<(NewImport, NewExport, Progress, GiveUp)>(input);
+        let _ = decode::<(Begun, List<Task>)>(StatusCode::OK, input);
         let _ = decode::<Status>(StatusCode::OK, input);
         let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
         let _ = decode::<Vm>(StatusCode::CREATED, input);

@@ -4,15 +4,16 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, SiteError};
+use site::{Code, SiteError};
+use utoipa::ToSchema;
 
 /// An error on the wire, with media type `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{detail}")]
 pub struct Problem {
     /// A URI for the kind of problem: `urn:holdfast:problem:CODE`.
     pub r#type: String,
-    /// The kind in words, the same for each problem of the code's status.
+    /// The code in words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
@@ -25,12 +26,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with this status and code.
-    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// A problem with this code; status and title are those of the table of codes.
+    pub fn new(code: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        let known = Code::find(code).filter(|known| known.status != 0);
+        debug_assert!(known.is_some(), "{code} is no code of the interface");
         Self {
             r#type: format!("urn:holdfast:problem:{code}"),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: status.as_u16(),
+            title: known.map_or("Error", |known| known.title).to_owned(),
+            status: known.map_or(500, |known| known.status),
             code: code.to_owned(),
             detail: detail.into(),
             hint: hint.into(),
@@ -40,16 +43,7 @@ impl Problem {
 
 impl From<SiteError> for Problem {
     fn from(error: SiteError) -> Self {
-        let status = match error.kind {
-            ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Denied => StatusCode::FORBIDDEN,
-            ErrorKind::Conflict | ErrorKind::Busy => StatusCode::CONFLICT,
-            ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, error.code, error.reason, error.hint)
+        Self::new(error.code, error.reason, error.hint)
     }
 }
 

@@ -1,21 +1,30 @@
-//! The routes.
+//! The routes, each with what the interface's description says of it.
+
+mod tasks;
+mod vms;
 
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use seam::{BoxFuture, Rt};
+use serde::de::DeserializeOwned;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::BODY_BYTES_MAX;
 use crate::backend::Backend;
+use crate::description::Description;
 use crate::problem::Problem;
 use crate::server::REQUEST_TIME;
-use crate::types::{CreateVm, List, Status, Vm, VmSummary};
+use crate::types::{List, Medium, Status};
+use crate::{BODY_BYTES_MAX, DEFINITION_BODY_BYTES_MAX};
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -27,22 +36,54 @@ struct App {
 /// The interface over a backend.
 pub(crate) fn router(rt: Rt, backend: Arc<dyn Backend>) -> Router {
     let app = App { rt: rt.clone(), backend };
-    Router::new()
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/vms", get(list_vms).post(create_vm))
-        .route("/api/v1/vms/{name}", get(show_vm).delete(delete_vm))
+    let (router, description) = described().split_for_parts();
+    let description = crate::description::text(description);
+    let answer = move || std::future::ready(([("content-type", "application/json")], description.clone()));
+    router
+        .route("/api/v1/openapi.json", get(answer))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(rt, in_time))
         .with_state(app)
+}
+
+/// The routes with their description.
+fn described() -> OpenApiRouter<App> {
+    let definition = OpenApiRouter::new()
+        .routes(routes!(vms::definition, vms::set_definition))
+        .layer(DefaultBodyLimit::max(DEFINITION_BODY_BYTES_MAX));
+    let small = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(status))
+        .routes(routes!(media))
+        .routes(routes!(vms::list, vms::create))
+        .routes(routes!(vms::show, vms::change, vms::delete))
+        .routes(routes!(vms::add_disk))
+        .routes(routes!(vms::change_disk, vms::remove_disk))
+        .routes(routes!(vms::attach))
+        .routes(routes!(tasks::list))
+        .routes(routes!(tasks::show, tasks::cancel))
+        .routes(routes!(tasks::begin_import))
+        .routes(routes!(tasks::import_progress, tasks::cancel_import))
+        .routes(routes!(tasks::finish_import))
+        .routes(routes!(tasks::fail_import))
+        .routes(routes!(tasks::begin_export))
+        .routes(routes!(tasks::export_progress, tasks::cancel_export))
+        .routes(routes!(tasks::finish_export))
+        .routes(routes!(tasks::fail_export))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    small.merge(definition)
+}
+
+/// The description of all routes.
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    described().into_openapi()
 }
 
 async fn in_time(State(rt): State<Rt>, request: Request, next: Next) -> Response {
     let answered = seam::timeout(&*rt, REQUEST_TIME, next.run(request)).await;
     answered.unwrap_or_else(|seam::Elapsed| {
         let detail = format!("not done within {} s; it may still be done", REQUEST_TIME.as_secs());
-        Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail, "look what became of it").into_response()
+        Problem::new("timeout", detail, "look what became of it").into_response()
     })
 }
 
@@ -59,76 +100,77 @@ impl App {
             let _ = done.send(work.await);
         };
         self.rt.spawn("api change", Box::pin(task));
-        let gone = |_| {
-            let detail = "the change ended without an answer";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail, "see the server's log")
-        };
+        let gone = |_| Problem::new("internal", "the change ended without an answer", "see the server's log");
         outcome.await.map_err(gone)?
     }
 }
 
+/// A request's body: one JSON value, or a problem.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Json(value) = Json::from_request(request, state)
+            .await
+            .map_err(|rejection: JsonRejection| bad_request(rejection.status(), &rejection.body_text()))?;
+        Ok(Self(value))
+    }
+}
+
+/// The variable parts of a request's path, or a problem.
+struct Names<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        let Path(names) =
+            path.map_err(|rejection: PathRejection| bad_request(rejection.status(), &rejection.body_text()))?;
+        Ok(Self(names))
+    }
+}
+
+/// How the site is.
+#[utoipa::path(
+    get, path = "/api/v1/status", tag = "site",
+    responses((status = 200, body = Status), (status = "default", response = crate::description::Refused)),
+)]
 async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
     Ok(Json(app.backend.status().await?))
 }
 
-async fn list_vms(State(app): State<App>) -> Result<Json<List<VmSummary>>, Problem> {
-    Ok(Json(List { items: app.backend.vms().await? }))
-}
-
-async fn show_vm(
-    State(app): State<App>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vm>, Problem> {
-    let Path(name) = name.map_err(|rejection| bad_request(rejection.status(), &rejection.body_text()))?;
-    Ok(Json(app.backend.vm(&name).await?))
-}
-
-async fn create_vm(
-    State(app): State<App>,
-    new: Result<Json<CreateVm>, JsonRejection>,
-) -> Result<Response, Problem> {
-    let Json(new) = new.map_err(|rejection| bad_request(rejection.status(), &rejection.body_text()))?;
-    let vm = app.change(|backend| Box::pin(async move { backend.create_vm(new).await })).await?;
-    let location = HeaderValue::from_str(&format!("/api/v1/vms/{}", vm.name));
-    let mut response = (StatusCode::CREATED, Json(vm)).into_response();
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
-}
-
-async fn delete_vm(
-    State(app): State<App>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<StatusCode, Problem> {
-    let Path(name) = name.map_err(|rejection| bad_request(rejection.status(), &rejection.body_text()))?;
-    app.change(|backend| Box::pin(async move { backend.delete_vm(&name).await })).await?;
-    Ok(StatusCode::NO_CONTENT)
+/// The media, in the site's order.
+#[utoipa::path(
+    get, path = "/api/v1/media", tag = "site",
+    responses((status = 200, body = List<Medium>), (status = "default", response = crate::description::Refused)),
+)]
+async fn media(State(app): State<App>) -> Result<Json<List<Medium>>, Problem> {
+    Ok(Json(List { items: app.backend.status().await?.media }))
 }
 
 async fn unknown(request: Request) -> Problem {
     let detail = format!("there is nothing at {}", request.uri().path());
-    Problem::new(StatusCode::NOT_FOUND, "not_found", detail, "see the list of paths under /api/v1")
+    Problem::new("not_found", detail, "see the list of paths: /api/v1/openapi.json")
 }
 
 async fn wrong_method(request: Request) -> Problem {
     let detail = format!("{} does not take {}", request.uri().path(), request.method());
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        detail,
-        "the Allow header lists what it takes",
-    )
+    Problem::new("method_not_allowed", detail, "the Allow header lists what it takes")
 }
 
 fn bad_request(status: StatusCode, detail: &str) -> Problem {
     let (code, hint) = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "a request has at most 64 KiB"),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ("body_too_large", "a request has at most 64 KiB, one with a definition 2 MiB")
+        }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "send application/json"),
         StatusCode::UNPROCESSABLE_ENTITY => {
-            ("invalid_request", "compare the body with the interface's types")
+            ("invalid_request", "compare the body with the interface's types: /api/v1/openapi.json")
         }
         _ => ("bad_request", "send one JSON value"),
     };
-    Problem::new(status, code, detail, hint)
+    Problem::new(code, detail, hint)
 }

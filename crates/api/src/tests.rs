@@ -10,17 +10,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::types::{CreateVm, Disk, Geometry, Health, Status, Vm, VmSummary};
+use crate::types::{
+    AttachInfo, Begun, ChangeDisk, CreateVm, Definition, Disk, Geometry, Health, NewExport, NewImport,
+    Progress, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
+};
 use crate::{Answer, Backend, Client, Problem, Server};
 
 /// VMs in RAM.
 #[derive(Default)]
 struct Fake {
     vms: Mutex<BTreeMap<String, Vm>>,
+    definitions: Mutex<BTreeMap<String, Definition>>,
     /// Set: answers to `status` and ends of changes wait.
     hangs: tokio::sync::watch::Sender<bool>,
 }
@@ -31,8 +34,30 @@ impl Fake {
     }
 }
 
-fn problem(status: StatusCode, code: &str) -> Problem {
-    Problem::new(status, code, "why", "what next")
+fn problem(code: &str) -> Problem {
+    Problem::new(code, "why", "what next")
+}
+
+fn task(id: u64, kind: TaskKind, state: TaskState) -> Task {
+    Task {
+        id,
+        kind,
+        target: "a".to_owned(),
+        state,
+        started_ms: 1,
+        ended_ms: None,
+        done_bytes: 2,
+        total_bytes: 3,
+        rate: 4,
+        seconds_left: Some(5),
+        message: "from there".to_owned(),
+        error: None,
+    }
+}
+
+/// An answer that is there at once.
+fn at_once<'a, T: Send + 'a>(answer: Result<T, Problem>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer))
 }
 
 impl Backend for Fake {
@@ -43,11 +68,13 @@ impl Backend for Fake {
                 site: "0".repeat(32),
                 health: Health::Degraded,
                 reasons: vec!["a reason".to_owned()],
+                next: Vec::new(),
                 notices: Vec::new(),
                 writable: true,
                 can_lose_now: 1,
                 geometry: Some(Geometry { data: 4, parity: 2 }),
                 vms: 0,
+                provisioned_bytes: 1,
                 logical_bytes: u64::MAX,
                 unique_bytes: 2,
                 stored_bytes: 3,
@@ -58,6 +85,7 @@ impl Backend for Fake {
                 journal_used_percent: 8,
                 faults: 9,
                 repaired: 10,
+                tasks: Vec::new(),
                 media: Vec::new(),
             })
         })
@@ -71,7 +99,7 @@ impl Backend for Fake {
 
     fn vm<'a>(&'a self, name: &'a str) -> Answer<'a, Vm> {
         let found = self.vms.lock().unwrap().get(name).cloned();
-        let answer = found.ok_or_else(|| problem(StatusCode::NOT_FOUND, "vm_not_found"));
+        let answer = found.ok_or_else(|| problem("vm_not_found"));
         Box::pin(std::future::ready(answer))
     }
 
@@ -80,7 +108,7 @@ impl Backend for Fake {
             self.wait().await;
             let mut vms = self.vms.lock().unwrap();
             if vms.contains_key(&new.name) {
-                return Err(problem(StatusCode::CONFLICT, "vm_exists"));
+                return Err(problem("vm_exists"));
             }
             let disk = Disk {
                 name: "disk0".to_owned(),
@@ -89,7 +117,13 @@ impl Backend for Fake {
                 used_bytes: 0,
                 clients: 0,
             };
-            let vm = Vm { name: new.name.clone(), created_ms: 1, disks: vec![disk] };
+            let vm = Vm {
+                name: new.name.clone(),
+                state: VmState::Ready,
+                created_ms: 1,
+                has_definition: false,
+                disks: vec![disk],
+            };
             vms.insert(new.name, vm.clone());
             Ok(vm)
         })
@@ -97,8 +131,107 @@ impl Backend for Fake {
 
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         let removed = self.vms.lock().unwrap().remove(name).map(drop);
-        let answer = removed.ok_or_else(|| problem(StatusCode::NOT_FOUND, "vm_not_found"));
+        let answer = removed.ok_or_else(|| problem("vm_not_found"));
         Box::pin(std::future::ready(answer))
+    }
+
+    fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm> {
+        let mut vms = self.vms.lock().unwrap();
+        let Some(mut vm) = vms.remove(name) else { return at_once(Err(problem("vm_not_found"))) };
+        vm.name = new.to_owned();
+        vms.insert(new.to_owned(), vm.clone());
+        at_once(Ok(vm))
+    }
+
+    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm> {
+        let mut vms = self.vms.lock().unwrap();
+        let Some(vm) = vms.get_mut(name) else { return at_once(Err(problem("vm_not_found"))) };
+        let disk = Disk { name: format!("disk{}", vm.disks.len()), bytes, ..vm.disks[0].clone() };
+        vm.disks.push(disk);
+        at_once(Ok(vm.clone()))
+    }
+
+    fn remove_disk<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, ()> {
+        let mut vms = self.vms.lock().unwrap();
+        let Some(vm) = vms.get_mut(name) else { return at_once(Err(problem("vm_not_found"))) };
+        vm.disks.retain(|found| found.name != disk);
+        at_once(Ok(()))
+    }
+
+    fn change_disk<'a>(&'a self, name: &'a str, disk: &'a str, change: ChangeDisk) -> Answer<'a, Vm> {
+        let mut vms = self.vms.lock().unwrap();
+        let Some(vm) = vms.get_mut(name) else { return at_once(Err(problem("vm_not_found"))) };
+        let Some(disk) = vm.disks.iter_mut().find(|found| found.name == disk) else {
+            return at_once(Err(problem("disk_not_found")));
+        };
+        if change.bytes < disk.bytes && !change.shrink {
+            return at_once(Err(problem("would_shrink")));
+        }
+        disk.bytes = change.bytes;
+        at_once(Ok(vm.clone()))
+    }
+
+    fn attach_info<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, AttachInfo> {
+        let text = |text: &str| text.to_owned();
+        at_once(Ok(AttachInfo {
+            export: format!("{name}/{disk}"),
+            socket: text("socket"),
+            uri: text("uri"),
+            qemu: vec![text("line")],
+            libvirt: text("<disk/>"),
+        }))
+    }
+
+    fn definition<'a>(&'a self, name: &'a str) -> Answer<'a, Definition> {
+        at_once(self.definitions.lock().unwrap().get(name).cloned().ok_or_else(|| problem("no_definition")))
+    }
+
+    fn set_definition<'a>(&'a self, name: &'a str, definition: Definition) -> Answer<'a, ()> {
+        self.definitions.lock().unwrap().insert(name.to_owned(), definition);
+        at_once(Ok(()))
+    }
+
+    fn tasks(&self) -> Answer<'_, Vec<Task>> {
+        at_once(Ok(vec![task(2, TaskKind::Import, TaskState::Done)]))
+    }
+
+    fn task(&self, id: u64) -> Answer<'_, Task> {
+        at_once(if id == 2 {
+            Ok(task(2, TaskKind::Import, TaskState::Done))
+        } else {
+            Err(problem("task_not_found"))
+        })
+    }
+
+    fn cancel_task(&self, id: u64) -> Answer<'_, Task> {
+        at_once(Ok(task(id, TaskKind::Import, TaskState::Cancelled)))
+    }
+
+    fn begin_import(&self, new: NewImport) -> Answer<'_, Begun> {
+        Box::pin(async move {
+            let vm = self.create_vm(CreateVm { name: new.name, disks: new.disks }).await?;
+            Ok(Begun { task: task(7, TaskKind::Import, TaskState::Running), disks: vm.disks })
+        })
+    }
+
+    fn begin_export(&self, new: NewExport) -> Answer<'_, Begun> {
+        Box::pin(async move {
+            let vm = self.vm(&new.vm).await?;
+            Ok(Begun { task: task(8, TaskKind::Export, TaskState::Running), disks: vm.disks })
+        })
+    }
+
+    fn progress(&self, kind: TaskKind, id: u64, progress: Progress) -> Answer<'_, Task> {
+        let Progress { done_bytes, total_bytes } = progress;
+        at_once(Ok(Task { done_bytes, total_bytes, ..task(id, kind, TaskState::Running) }))
+    }
+
+    fn finish(&self, kind: TaskKind, id: u64) -> Answer<'_, Task> {
+        at_once(Ok(task(id, kind, TaskState::Done)))
+    }
+
+    fn give_up(&self, kind: TaskKind, id: u64, reason: String) -> Answer<'_, Task> {
+        at_once(Ok(Task { error: Some(reason), ..task(id, kind, TaskState::Failed) }))
     }
 }
 

@@ -1,9 +1,10 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How the site is, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// All is as it should be.
@@ -15,7 +16,7 @@ pub enum Health {
 }
 
 /// What a medium does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MediumState {
     /// Takes part.
@@ -27,7 +28,7 @@ pub enum MediumState {
 }
 
 /// A medium.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Medium {
     /// Its id: 32 hex digits.
     pub id: String,
@@ -43,7 +44,7 @@ pub struct Medium {
 }
 
 /// Fragments of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Geometry {
     /// Fragments of data.
     pub data: usize,
@@ -52,7 +53,7 @@ pub struct Geometry {
 }
 
 /// How the site is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The site: 32 hex digits.
     pub site: String,
@@ -60,6 +61,8 @@ pub struct Status {
     pub health: Health,
     /// Why it is not `ok`.
     pub reasons: Vec<String>,
+    /// What to do about the reasons.
+    pub next: Vec<String>,
     /// What is worth knowing and no fault.
     pub notices: Vec<String>,
     /// Whether writes are taken; else the site serves reads only.
@@ -71,9 +74,11 @@ pub struct Status {
     pub geometry: Option<Geometry>,
     /// How many VMs there are.
     pub vms: usize,
-    /// Written by guests and not overwritten or trimmed, duplicates counted each time.
+    /// Size of all disks of VMs, those being imported too.
+    pub provisioned_bytes: u64,
+    /// Written by guests and not overwritten or trimmed, duplicates counted each time; holes and zeros are not in it.
     pub logical_bytes: u64,
-    /// Of these, without zeros and duplicates.
+    /// Blocks stored, each once: duplicates gone, but what was overwritten or deleted since is still in it.
     pub unique_bytes: u64,
     /// What they take compressed and sealed, before parity.
     pub stored_bytes: u64,
@@ -91,19 +96,21 @@ pub struct Status {
     pub faults: u64,
     /// Fragments repaired since the start.
     pub repaired: u64,
+    /// Tasks that run, the newest first.
+    pub tasks: Vec<Task>,
     /// The media, in the site's order.
     pub media: Vec<Medium>,
 }
 
 /// A list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
     /// What it lists.
     pub items: Vec<T>,
 }
 
 /// A VM in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmSummary {
     /// Its name.
     pub name: String,
@@ -115,19 +122,33 @@ pub struct VmSummary {
     pub bytes: u64,
 }
 
+/// Whether a VM is there for guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// It is.
+    Ready,
+    /// Its disks are being filled; lists leave it out.
+    Importing,
+}
+
 /// A VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vm {
     /// Its name.
     pub name: String,
+    /// Whether it is there for guests.
+    pub state: VmState,
     /// When it was made.
     pub created_ms: u64,
+    /// Whether a definition is stored with it.
+    pub has_definition: bool,
     /// Its disks.
     pub disks: Vec<Disk>,
 }
 
 /// A disk of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Disk {
     /// Name within the VM.
     pub name: String,
@@ -142,7 +163,7 @@ pub struct Disk {
 }
 
 /// A VM to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// Its name: `[a-z0-9][a-z0-9._-]{0,62}`.
@@ -152,9 +173,225 @@ pub struct CreateVm {
 }
 
 /// A disk to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDisk {
     /// Its size: at least 4096, a multiple of 512.
     pub bytes: u64,
+}
+
+/// What changes of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeVm {
+    /// Its new name.
+    pub name: String,
+}
+
+/// What changes of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeDisk {
+    /// Its new size: at least 4096, a multiple of 512.
+    pub bytes: u64,
+    /// Says that a smaller size is meant: what lies behind it is lost.
+    #[serde(default)]
+    pub shrink: bool,
+}
+
+/// A text stored with a VM: most likely its libvirt XML.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// The text; an empty one removes what was stored.
+    pub text: String,
+}
+
+/// How a guest gets a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttachInfo {
+    /// What an NBD client opens: `VM/DISK`.
+    pub export: String,
+    /// The NBD socket.
+    pub socket: String,
+    /// Both as an NBD URI.
+    pub uri: String,
+    /// Arguments of QEMU, each quoted for a shell.
+    pub qemu: Vec<String>,
+    /// The `<disk>` element of libvirt.
+    pub libvirt: String,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// Fills a new VM.
+    Import,
+    /// Reads disks of a VM.
+    Export,
+}
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Under way.
+    Running,
+    /// Ended as it should.
+    Done,
+    /// Ended for a reason in `error`.
+    Failed,
+    /// Ended because somebody asked for it.
+    Cancelled,
+}
+
+/// Long work: running, or of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Task {
+    /// Its number; a later task has a higher one.
+    pub id: u64,
+    /// What it does.
+    pub kind: TaskKind,
+    /// To what: a VM, or `VM/DISK`.
+    pub target: String,
+    /// Where it is.
+    pub state: TaskState,
+    /// When it began.
+    pub started_ms: u64,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    /// Bytes done, as its client counts them.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes a second: lately while it runs, in all when it has ended.
+    pub rate: u64,
+    /// Seconds that are left at this rate; absent when it does not run or the rate is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+    /// Where from, where to.
+    pub message: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A VM to be imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewImport {
+    /// Name of the new VM.
+    pub name: String,
+    /// Its disks: `disk0`, `disk1`, and so on.
+    pub disks: Vec<NewDisk>,
+    /// Where from, for people.
+    pub source: String,
+}
+
+/// An export to be watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewExport {
+    /// The VM.
+    pub vm: String,
+    /// One of its disks; else all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+    /// Where to, for people.
+    pub destination: String,
+}
+
+/// A task that has begun, and the disks it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Begun {
+    /// The task.
+    pub task: Task,
+    /// The disks, with their exports.
+    pub disks: Vec<Disk>,
+}
+
+/// How far a task is: also the sign that its client lives. One that is silent for 60 s has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// Why a task's client gives up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GiveUp {
+    /// The reason, for people.
+    pub error: String,
+}
+
+/// The command line: something is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Deleted {
+    /// Its name.
+    pub deleted: String,
+}
+
+/// The command line: why a command failed, on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// What it is: one of the codes of `holdfast explain`.
+    pub code: String,
+    /// What happened, to what.
+    pub message: String,
+    /// What to do next; may be empty.
+    pub hint: String,
+}
+
+/// The command line: a code of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The code.
+    pub code: String,
+    /// It in a few words.
+    pub title: String,
+    /// How it comes about.
+    pub cause: String,
+    /// What to do next.
+    pub next: String,
+    /// Status of an HTTP answer that carries it; absent when none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Exit code of a command that ends with it.
+    pub exit: u8,
+}
+
+/// The command line: how far an import or export is, a line each on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// The task.
+    pub progress: Task,
+}
+
+/// The command line: files that were written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// Their paths.
+    pub written: Vec<String>,
+}
+
+/// The command line: a script for a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Script {
+    /// The script.
+    pub script: String,
+}
+
+/// The command line: the server serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Serving {
+    /// The site's directory.
+    pub serving: String,
+    /// Whether this start made the site.
+    pub is_new: bool,
 }

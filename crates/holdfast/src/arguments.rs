@@ -1,27 +1,50 @@
 //! The command line as it is typed.
 
+mod client;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use site::{FileMedia, MEDIA_MAX, parse_size};
+use site::{Code, FileMedia, MEDIA_MAX, parse_size};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;
+pub(crate) use client::{
+    ClientCommand, DiskCommand, ExportFormat, ImageFormat, MediaCommand, TaskCommand, VmCommand,
+};
 
 /// Longest wait for an answer that may be asked for: a day.
 const TIMEOUT_SECONDS_MAX: u64 = 86_400;
 
+/// What every help page ends with.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    the command line makes no sense
+  4    there is no such thing
+  5    not allowed
+  6    there already, changed meanwhile, or in use
+  7    no answer in time; it may still be done
+  130  interrupted
+
+`holdfast explain CODE` says what an error's code means. Sizes are in powers of 1024: 512M, 20G, 1T.
+Examples:
+  holdfast standalone --dir /srv/holdfast --file-media 6x64G
+  holdfast --site /srv/holdfast status
+  holdfast --site /srv/holdfast vm import web01 debian.qcow2";
+
 /// Storage for virtual machines that does not lose a write.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, disable_help_subcommand = true)]
+#[command(name = "holdfast", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// The site's directory, for every command but `standalone`
+    /// The site's directory, for every command that asks a running site
     #[arg(long, global = true, env = "HOLDFAST_SITE", value_name = "DIR")]
     pub(crate) site: Option<PathBuf>,
-    /// How results are printed; with json errors too, on standard error
+    /// How results are printed on standard output, and errors on standard error
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub(crate) output: Output,
     /// Seconds to wait for an answer
@@ -35,49 +58,29 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve a site: all roles in one process. The first start makes it
     #[command(
-        after_help = "Example:\n  holdfast standalone --dir /srv/holdfast --media /dev/sdb --media /dev/sdc"
+        after_help = "Examples:\n  holdfast standalone --dir /srv/holdfast --media /dev/sdb --media /dev/sdc\n  \
+                      holdfast standalone --dir /srv/holdfast --file-media 6x64G"
     )]
     Standalone(Standalone),
     #[command(flatten)]
     Client(ClientCommand),
-}
-
-/// Commands that ask a running site.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClientCommand {
-    /// How the site is: health with its reasons, capacity, what may fail now without loss, media
-    Status,
-    /// Virtual machines
-    #[command(subcommand)]
-    Vm(VmCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum VmCommand {
-    /// Make a VM with empty disks, exported as NAME/disk0, NAME/disk1, ...
-    #[command(after_help = "Example:\n  holdfast --site /srv/holdfast vm create web01 --disk 20G")]
-    Create {
-        /// Its name: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
-        name: String,
-        /// Size of a disk: 512, 64K, 20G, 1T; units are powers of 1024; a multiple of 512, at least 4096.
-        /// Once for each disk
-        #[arg(long, required = true, value_name = "SIZE", value_parser = size)]
-        disk: Vec<u64>,
+    /// Say what an error's code means, or list all codes
+    #[command(after_help = "Examples:\n  holdfast explain vm_in_use\n  holdfast explain")]
+    Explain {
+        /// The code; without it, all of them
+        code: Option<String>,
     },
-    /// List the VMs
-    List,
-    /// Show a VM with its disks
-    Show {
-        /// Its name
-        name: String,
+    /// Print a shell's script that completes command lines
+    #[command(after_help = "Example:\n  holdfast completion bash > /etc/bash_completion.d/holdfast")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
     },
-    /// Delete a VM with its disks and all their data
-    Delete {
-        /// Its name
-        name: String,
-        /// Really
-        #[arg(long)]
-        yes: bool,
+    /// Write the manual's pages into a folder
+    #[command(hide = true, after_help = "Example:\n  holdfast man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        dir: PathBuf,
     },
 }
 
@@ -111,6 +114,9 @@ pub(crate) struct Standalone {
     /// Seconds that writes wait while nothing can be flushed before they are refused, for tests
     #[arg(long, value_parser = seconds, hide = true)]
     pub(crate) write_patience: Option<Duration>,
+    /// Seconds that the client of a task may be silent, for tests
+    #[arg(long, value_parser = seconds, hide = true)]
+    pub(crate) task_patience: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -163,9 +169,10 @@ pub(crate) fn refuse(error: &clap::Error, given: &[OsString]) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    if !wants_json(given) {
+    let format = wanted(given);
+    if format == Output::Table {
         let _ = error.print();
-        return ExitCode::from(crate::failure::USAGE);
+        return ExitCode::from(Code::find("usage").map_or(2, |usage| usage.exit));
     }
     let text = error.render().to_string();
     let said = text
@@ -173,15 +180,27 @@ pub(crate) fn refuse(error: &clap::Error, given: &[OsString]) -> ExitCode {
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let message = said.collect::<Vec<_>>().join(" ").trim().trim_start_matches("error: ").to_owned();
-    Failure::usage(message, "see --help").report(Output::Json)
+    Failure::usage(message, "see --help").report(format)
 }
 
-/// Whether JSON was asked for, as far as can be told from arguments that make no sense as a whole.
-fn wants_json(given: &[OsString]) -> bool {
+/// The form that was asked for, as far as can be told from arguments that make no sense as a whole.
+fn wanted(given: &[OsString]) -> Output {
     let given: Vec<_> = given.iter().map(|argument| argument.to_string_lossy()).collect();
-    let pairs = given.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json");
-    pairs || given.iter().any(|argument| matches!(&**argument, "-ojson" | "-o=json" | "--output=json"))
+    let asks = |format: &str| {
+        let apart = given.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == *format);
+        let forms = [format!("-o{format}"), format!("-o={format}"), format!("--output={format}")];
+        apart || given.iter().any(|argument| forms.iter().any(|form| *argument == *form))
+    };
+    if asks("json") {
+        Output::Json
+    } else if asks("yaml") {
+        Output::Yaml
+    } else {
+        Output::Table
+    }
 }
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod pages;

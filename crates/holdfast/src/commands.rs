@@ -1,17 +1,18 @@
 //! Commands that ask a running site.
 
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::Client;
-use api::types::{CreateVm, NewDisk};
+use api::types::{ChangeDisk, CreateVm, Definition, Deleted, NewDisk};
+use api::{Client, ClientError};
 use seam::Rt;
-use serde_json::json;
-use site::{Directory, VmName};
+use site::{DEFINITION_BYTES_MAX, Directory, VmName};
 
-use crate::arguments::{ClientCommand, VmCommand};
+use crate::arguments::{ClientCommand, DiskCommand, MediaCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;
 use crate::output::Printer;
+use crate::transfer::{Source, Transfer};
 
 /// No site was named.
 pub(crate) fn no_site() -> Failure {
@@ -27,30 +28,153 @@ pub(crate) async fn run(
     printer: Printer,
 ) -> Result<(), Failure> {
     let directory = Directory::new(dir)?;
-    let client = Client::new(rt, &directory.api_socket(), limit);
+    let client = Client::new(rt.clone(), &directory.api_socket(), limit);
     let start = format!("holdfast standalone --dir {}", directory.root().display());
-    let failed = |error| Failure::of_call(error, &start);
+    let asking = Asking { rt, client, socket: directory.nbd_socket(), start, printer };
     match command {
-        ClientCommand::Status => printer.status(&client.status().await.map_err(failed)?),
-        ClientCommand::Vm(VmCommand::List) => printer.vms(&client.vms().await.map_err(failed)?),
-        ClientCommand::Vm(VmCommand::Show { name }) => {
-            let name = VmName::parse(&name)?;
-            printer.vm(&client.vm(name.as_str()).await.map_err(failed)?, &directory)
+        ClientCommand::Status => printer.status(&asking.client.status().await.map_err(|e| asking.failed(e))?),
+        ClientCommand::Media(MediaCommand::List) => {
+            printer.media(&asking.client.media().await.map_err(|e| asking.failed(e))?)
         }
-        ClientCommand::Vm(VmCommand::Create { name, disk }) => {
-            let name = VmName::parse(&name)?;
-            let disks = disk.into_iter().map(|bytes| NewDisk { bytes }).collect();
-            let new = CreateVm { name: name.as_str().to_owned(), disks };
-            printer.vm(&client.create_vm(&new).await.map_err(failed)?, &directory)
-        }
-        ClientCommand::Vm(VmCommand::Delete { name, yes }) => {
-            let name = VmName::parse(&name)?;
-            if !yes {
-                let message = format!("VM {name} with all data of its disks would be deleted");
-                return Err(Failure::usage(message, "say so with --yes"));
+        ClientCommand::Vm(command) => asking.vm(command).await,
+        ClientCommand::Disk(command) => asking.disk(command).await,
+        ClientCommand::Task(command) => asking.task(command).await,
+    }
+}
+
+/// What every command needs.
+struct Asking {
+    rt: Rt,
+    client: Client,
+    /// The NBD socket.
+    socket: PathBuf,
+    /// How the site's server is started.
+    start: String,
+    printer: Printer,
+}
+
+impl Asking {
+    fn failed(&self, error: ClientError) -> Failure {
+        Failure::of_call(error, &self.start)
+    }
+
+    async fn vm(&self, command: VmCommand) -> Result<(), Failure> {
+        let (client, printer) = (&self.client, self.printer);
+        let failed = |error| self.failed(error);
+        match command {
+            VmCommand::List => printer.vms(&client.vms().await.map_err(failed)?),
+            VmCommand::Show { name } => {
+                let name = VmName::parse(&name)?;
+                printer.vm(&client.vm(name.as_str()).await.map_err(failed)?, &self.socket)
             }
-            client.delete_vm(name.as_str()).await.map_err(failed)?;
-            printer.done(&json!({"deleted": name.as_str()}), &format!("VM {name} deleted"))
+            VmCommand::Create { name, disk } => {
+                let name = VmName::parse(&name)?;
+                let disks = disk.into_iter().map(|bytes| NewDisk { bytes }).collect();
+                let new = CreateVm { name: name.to_string(), disks };
+                printer.vm(&client.create_vm(&new).await.map_err(failed)?, &self.socket)
+            }
+            VmCommand::Rename { old, new } => {
+                let (old, new) = (VmName::parse(&old)?, VmName::parse(&new)?);
+                let vm = client.rename_vm(old.as_str(), new.as_str()).await.map_err(failed)?;
+                printer.vm(&vm, &self.socket)
+            }
+            VmCommand::Delete { name, yes } => {
+                let name = VmName::parse(&name)?;
+                really(yes, || format!("VM {name} with all data of its disks would be deleted"))?;
+                client.delete_vm(name.as_str()).await.map_err(failed)?;
+                printer.done(&Deleted { deleted: name.to_string() }, &format!("VM {name} deleted"))
+            }
+            VmCommand::Definition { name } => {
+                let name = VmName::parse(&name)?;
+                let definition = client.definition(name.as_str()).await.map_err(failed)?;
+                printer.plain(&definition, &definition.text)
+            }
+            VmCommand::SetDefinition { name, file } => {
+                let name = VmName::parse(&name)?;
+                let definition = Definition { text: read_text(&file)? };
+                client.set_definition(name.as_str(), &definition).await.map_err(failed)?;
+                printer.vm(&client.vm(name.as_str()).await.map_err(failed)?, &self.socket)
+            }
+            VmCommand::Import { name, image, format, size } => {
+                let name = VmName::parse(&name)?;
+                self.transfer().import(&name, Source { image, format, bytes: size }).await
+            }
+            VmCommand::Export { disk, file, format } => {
+                let (vm, disk) = match disk.split_once('/') {
+                    Some((vm, disk)) => (VmName::parse(vm)?, Some(disk.to_owned())),
+                    None => (VmName::parse(&disk)?, None),
+                };
+                self.transfer().export(&vm, disk, file, format).await
+            }
         }
     }
+
+    fn transfer(&self) -> Transfer<'_> {
+        Transfer {
+            rt: self.rt.clone(),
+            client: &self.client,
+            socket: self.socket.clone(),
+            printer: self.printer,
+            start: &self.start,
+        }
+    }
+
+    async fn disk(&self, command: DiskCommand) -> Result<(), Failure> {
+        let (client, printer) = (&self.client, self.printer);
+        let failed = |error| self.failed(error);
+        match command {
+            DiskCommand::Add { vm, size } => {
+                let vm = VmName::parse(&vm)?;
+                let added = client.add_disk(vm.as_str(), &NewDisk { bytes: size }).await.map_err(failed)?;
+                printer.vm(&added, &self.socket)
+            }
+            DiskCommand::Remove { vm, disk, yes } => {
+                let vm = VmName::parse(&vm)?;
+                really(yes, || format!("disk {vm}/{disk} with all its data would be deleted"))?;
+                client.remove_disk(vm.as_str(), &disk).await.map_err(failed)?;
+                let deleted = format!("{vm}/{disk}");
+                printer.done(&Deleted { deleted: deleted.clone() }, &format!("disk {deleted} deleted"))
+            }
+            DiskCommand::Resize { vm, disk, size, shrink } => {
+                let vm = VmName::parse(&vm)?;
+                let change = ChangeDisk { bytes: size, shrink };
+                let changed = client.change_disk(vm.as_str(), &disk, &change).await.map_err(failed)?;
+                printer.vm(&changed, &self.socket)
+            }
+            DiskCommand::AttachInfo { vm, disk } => {
+                let vm = VmName::parse(&vm)?;
+                printer.attach_info(&client.attach_info(vm.as_str(), &disk).await.map_err(failed)?)
+            }
+        }
+    }
+
+    async fn task(&self, command: TaskCommand) -> Result<(), Failure> {
+        let (client, printer) = (&self.client, self.printer);
+        let failed = |error| self.failed(error);
+        match command {
+            TaskCommand::List => printer.tasks(&client.tasks().await.map_err(failed)?),
+            TaskCommand::Show { id } => printer.task(&client.task(id).await.map_err(failed)?),
+            TaskCommand::Cancel { id } => printer.task(&client.cancel_task(id).await.map_err(failed)?),
+        }
+    }
+}
+
+/// What is lost for good must be meant.
+fn really(yes: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
+    if yes { Ok(()) } else { Err(Failure::usage(what(), "say so with --yes")) }
+}
+
+/// A text from a file or standard input; the site says whether it is too long, and one byte more shows it.
+fn read_text(file: &Path) -> Result<String, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::failed("file_error", format!("{}: {error}", file.display()));
+    let limit = DEFINITION_BYTES_MAX as u64 + 1;
+    let mut text = Vec::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut text).map_err(failed)?;
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(limit).read_to_end(&mut text).map_err(failed)?;
+    }
+    String::from_utf8(text)
+        .map_err(|_| Failure::usage(format!("{}: it is no text", file.display()), "store UTF-8"))
 }

@@ -2,74 +2,99 @@
 
 use std::process::ExitCode;
 
+use api::types;
 use api::{ClientError, ClientErrorKind, Problem};
-use serde::Serialize;
-use site::{ErrorKind, SiteError};
+use site::{Code, SiteError};
 
 use crate::output::Format;
 
-const FAILED: u8 = 1;
-/// The command line makes no sense.
-pub(crate) const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 4;
-const DENIED: u8 = 5;
-const CONFLICT: u8 = 6;
-const TIMEOUT: u8 = 7;
+/// Exit code of an error that is in no table: of a newer server's, by its HTTP status.
+fn exit_of_status(status: u16) -> u8 {
+    match status {
+        400 | 405 | 413 | 415 | 422 => 2,
+        401 | 403 => 5,
+        404 => 4,
+        409 => 6,
+        408 | 504 => 7,
+        _ => 1,
+    }
+}
 
 /// A command failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Failure {
-    /// What it is, for programs.
-    code: String,
-    /// What happened, to what.
-    message: String,
-    /// What to do next.
-    hint: String,
-    #[serde(skip)]
+    shown: types::Failure,
     exit: u8,
 }
 
 impl Failure {
+    /// A failure with this code; exit code and next step are those of the table of codes.
+    pub(crate) fn of_code(code: &str, message: impl Into<String>) -> Self {
+        let known = Code::find(code);
+        debug_assert!(known.is_some(), "{code} is in no table");
+        let hint = known.map_or("", |known| known.next).to_owned();
+        let shown = types::Failure { code: code.to_owned(), message: message.into(), hint };
+        Self { shown, exit: known.map_or(1, |known| known.exit) }
+    }
+
     pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: String::new(), exit: FAILED }
+        Self::of_code(code, message)
     }
 
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: "usage".to_owned(), message: message.into(), hint: hint.into(), exit: USAGE }
+        Self::of_code("usage", message).hint(hint)
+    }
+
+    /// Says better what to do next.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.shown.hint = hint.into();
+        self
+    }
+
+    /// Says the message anew, where the code stays.
+    #[must_use]
+    pub(crate) fn map_message(mut self, say: impl FnOnce(String) -> Self) -> Self {
+        self.shown.message = say(self.shown.message).shown.message;
+        self
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        &self.shown.code
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.shown.message
     }
 
     /// A call of the interface failed; `start` says how the site's server is started.
     pub(crate) fn of_call(error: ClientError, start: &str) -> Self {
-        let (code, hint, exit) = match error.kind {
-            ClientErrorKind::Refused(problem) => return Self::from(*problem),
-            ClientErrorKind::NotRunning => ("not_running", format!("start the site: {start}"), FAILED),
-            ClientErrorKind::Denied => {
-                ("denied", "run it as the user of the site's server".to_owned(), DENIED)
+        match error.kind {
+            ClientErrorKind::Refused(problem) => Self::from(*problem),
+            ClientErrorKind::NotRunning => {
+                Self::of_code("not_running", format!("the site is not running: {}", error.reason))
+                    .hint(format!("start the site: {start}"))
             }
-            ClientErrorKind::TimedOut => {
-                ("timeout", "look what became of it, or wait longer with --timeout".to_owned(), TIMEOUT)
-            }
-            ClientErrorKind::Protocol => {
-                ("protocol", "are command and server of one version?".to_owned(), FAILED)
-            }
-        };
-        let message = match code {
-            "not_running" => format!("the site is not running: {}", error.reason),
-            _ => error.reason,
-        };
-        Self { code: code.to_owned(), message, hint, exit }
+            ClientErrorKind::Denied => Self::of_code("denied", error.reason),
+            ClientErrorKind::TimedOut => Self::of_code("timeout", error.reason),
+            ClientErrorKind::Protocol => Self::of_code("protocol", error.reason),
+        }
     }
 
     /// Prints it to standard error; gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
+        let types::Failure { message, hint, .. } = &self.shown;
         match format {
             Format::Json => {
-                let text =
-                    serde_json::to_string(self).unwrap_or_else(|_| "{\"code\":\"internal\"}".to_owned());
-                eprintln!("{text}");
+                let text = serde_json::to_string(&self.shown);
+                eprintln!("{}", text.unwrap_or_else(|_| "{\"code\":\"internal\"}".to_owned()));
             }
-            Format::Table if self.hint.is_empty() => eprintln!("error: {}", self.message),
-            Format::Table => eprintln!("error: {}\nhint: {}", self.message, self.hint),
+            Format::Yaml => {
+                let text = serde_norway::to_string(&self.shown);
+                eprint!("{}", text.unwrap_or_else(|_| "code: internal\n".to_owned()));
+            }
+            Format::Table if hint.is_empty() => eprintln!("error: {message}"),
+            Format::Table => eprintln!("error: {message}\nhint: {hint}"),
         }
         ExitCode::from(self.exit)
     }
@@ -77,27 +102,16 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let exit = match problem.status {
-            400 | 413 | 415 | 422 => USAGE,
-            401 | 403 => DENIED,
-            404 => NOT_FOUND,
-            409 => CONFLICT,
-            408 | 504 => TIMEOUT,
-            _ => FAILED,
-        };
-        Self { code: problem.code, message: problem.detail, hint: problem.hint, exit }
+        let exit = Code::find(&problem.code).map_or(exit_of_status(problem.status), |known| known.exit);
+        Self {
+            shown: types::Failure { code: problem.code, message: problem.detail, hint: problem.hint },
+            exit,
+        }
     }
 }
 
 impl From<SiteError> for Failure {
     fn from(error: SiteError) -> Self {
-        let exit = match error.kind {
-            ErrorKind::Invalid => USAGE,
-            ErrorKind::NotFound => NOT_FOUND,
-            ErrorKind::Denied => DENIED,
-            ErrorKind::Conflict | ErrorKind::Busy => CONFLICT,
-            ErrorKind::NoSpace | ErrorKind::Unavailable | ErrorKind::Failed => FAILED,
-        };
-        Self { code: error.code.to_owned(), message: error.reason, hint: error.hint, exit }
+        Self::of_code(error.code, error.reason).hint(error.hint)
     }
 }

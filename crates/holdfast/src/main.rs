@@ -1,11 +1,14 @@
 //! The holdfast program: a site's server, and the command line that speaks to it.
 //!
 //! Vocabulary: `standalone` is all roles in one process; every other command is a client of the interface at
-//! `D/api.sock`.
+//! `D/api.sock`, or needs no site. A **transfer** is an import or export: a task of the site whose bytes this program
+//! moves.
 //!
-//! Invariants: results go to standard output, everything else to standard error. With `-o json` both are JSON: a result
-//! is one value, an error is `{"code", "message", "hint"}` on standard error with nothing on standard output. Exit
-//! codes: 0 done, 1 failed, 2 usage, 4 not found, 5 denied, 6 conflict or busy, 7 time-out. No command asks questions.
+//! Invariants: results go to standard output, everything else to standard error. With `-o json` both are JSON, with
+//! `-o yaml` YAML: a result is one value, an error is `{"code", "message", "hint"}` on standard error with nothing on
+//! standard output. Every code is in the table of `site`, and with it its exit code: 0 done, 1 failed, 2 usage, 4 not
+//! found, 5 denied, 6 conflict or busy, 7 time-out, 130 interrupted. No command asks questions. An import that does not
+//! end well leaves no VM; an image never makes another file be read.
 //! Keys never reach a core dump or a log; the recovery key goes to a terminal or to the file named for it.
 //!
 //! Crash rules: `D/api.sock` appears only when exports are served. SIGTERM and SIGINT are a clean stop.
@@ -17,8 +20,10 @@ mod arguments;
 mod commands;
 mod failure;
 mod harden;
+mod offline;
 mod output;
 mod serve;
+mod transfer;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,7 +62,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
             let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
             let site = arguments.site.ok_or_else(commands::no_site)?;
-            runtime.block_on(commands::run(rt, &site, arguments.timeout, command, printer))
+            let done = runtime.block_on(commands::run(rt, &site, arguments.timeout, command, printer));
+            // A thread may still wait for standard input, and nobody for it.
+            runtime.shutdown_background();
+            done
         }
+        Command::Explain { code } => offline::explain(code.as_deref(), printer),
+        Command::Completion { shell } => offline::completion(shell, printer),
+        Command::Man { dir } => offline::man(&dir, printer),
     }
 }

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::types::Serving;
 use seam::Rt;
-use serde_json::json;
 use site::{Options, Site, Sizes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -35,7 +35,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
             .map_err(|error| Failure::failed("api_socket", format!("{}: {error}", socket.display())))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
-        if let Err(failure) = printer.done(&json!({"serving": dir, "is_new": started.is_new}), &next) {
+        if let Err(failure) = printer.done(&Serving { serving: dir, is_new: started.is_new }, &next) {
             // Nobody listens; the site serves all the same.
             tracing::warn!(?failure, "not said");
         }
@@ -65,6 +65,7 @@ fn site_options(options: Standalone) -> Options {
             Io::Sync => media::Backend::Sync,
         },
         write_patience: options.write_patience,
+        task_patience: options.task_patience,
         sizes: match options.layout {
             Layout::Normal => Sizes::Normal,
             Layout::Tiny => Sizes::Tiny,

@@ -7,9 +7,14 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests stop at what they did not expect; their clock is real
 
+mod changes;
 mod cli;
 mod clients;
+mod codes;
 mod first_start;
 mod harness;
 mod kill;
 mod nbd_client;
+mod transfer;
+mod unit;
+mod walk;

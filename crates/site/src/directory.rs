@@ -152,7 +152,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     match read {
         Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(SiteError::invalid(
-            "file_error",
+            "file_too_large",
             format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display()),
         )),
         Ok(_) => Ok(Some(bytes)),

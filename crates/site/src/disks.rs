@@ -46,7 +46,8 @@ impl Vms {
         shrink: bool,
     ) -> Result<Vm> {
         check_disk_bytes(bytes)?;
-        let (_, record) = self.find_ready(name).await?;
+        // A VM being imported grows with what comes in.
+        let (_, record) = self.find(name).await?;
         let id = record.disks[position(name, &record, disk)?].id();
         let old = self.engine.disk_bytes(id).unwrap_or(0);
         if bytes < old && !shrink {
@@ -55,6 +56,7 @@ impl Vms {
                 .hint("make the file systems on it smaller first, then say --shrink"));
         }
         if bytes < old {
+            self.find_ready(name).await?;
             let _closed = self.close(name, &[id])?;
             self.engine.resize(id, bytes).await?;
         } else if bytes > old {

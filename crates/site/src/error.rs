@@ -4,6 +4,8 @@ use std::path::Path;
 
 use engine::{EngineError, EngineErrorKind};
 
+use crate::codes::Code;
+
 /// What the caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -25,6 +27,21 @@ pub enum ErrorKind {
     Failed,
 }
 
+impl ErrorKind {
+    /// Status of an HTTP answer about such an error.
+    fn status(self) -> u16 {
+        match self {
+            Self::Invalid => 422,
+            Self::NotFound => 404,
+            Self::Denied => 403,
+            Self::Conflict | Self::Busy => 409,
+            Self::NoSpace => 507,
+            Self::Unavailable => 503,
+            Self::Failed => 500,
+        }
+    }
+}
+
 /// A request to the site failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
@@ -43,18 +60,11 @@ pub struct SiteError {
 pub type Result<T> = std::result::Result<T, SiteError>;
 
 impl SiteError {
-    /// An error with what to do next as its kind has it.
+    /// An error with what to do next as the table of codes has it.
     pub(crate) fn new(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> Self {
-        let hint = match kind {
-            ErrorKind::Invalid => "correct what was asked for and try again",
-            ErrorKind::NotFound => "check the name",
-            ErrorKind::Denied => "use the site's own key, as the user it belongs to",
-            ErrorKind::Conflict => "look at what is there, and choose another name or place",
-            ErrorKind::Busy => "try again when it is no longer in use",
-            ErrorKind::NoSpace => "make room, then try again",
-            ErrorKind::Unavailable => "see `status`, then try again",
-            ErrorKind::Failed => "see the server's log and the system's",
-        };
+        let known = Code::find(code);
+        debug_assert!(known.is_some_and(|known| known.status == kind.status()), "{code} is not {kind:?}");
+        let hint = known.map_or("see the server's log and the system's", |known| known.next);
         Self { kind, code, reason: reason.into(), hint: hint.to_owned() }
     }
 

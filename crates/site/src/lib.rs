@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod codes;
 mod create;
 mod definition;
 mod directory;
@@ -52,6 +53,7 @@ mod vms;
 mod witness;
 
 pub use attach::AttachInfo;
+pub use codes::Code;
 pub use definition::DEFINITION_BYTES_MAX;
 pub use directory::Directory;
 pub use error::{ErrorKind, Result, SiteError};

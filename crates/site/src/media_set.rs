@@ -51,12 +51,12 @@ impl Opener {
 
 /// A failed medium as an error of the site.
 pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
-    let kind = match error.kind {
-        media::MediaErrorKind::NoSpace => ErrorKind::NoSpace,
-        media::MediaErrorKind::Gone => ErrorKind::NotFound,
-        media::MediaErrorKind::Busy => ErrorKind::Busy,
-        media::MediaErrorKind::Invalid => ErrorKind::Invalid,
-        media::MediaErrorKind::Io => ErrorKind::Failed,
+    let (kind, code) = match error.kind {
+        media::MediaErrorKind::NoSpace => (ErrorKind::NoSpace, "no_space"),
+        media::MediaErrorKind::Gone => (ErrorKind::NotFound, "medium_missing"),
+        media::MediaErrorKind::Busy => (ErrorKind::Busy, "medium_busy"),
+        media::MediaErrorKind::Invalid => (ErrorKind::Invalid, "medium_invalid"),
+        media::MediaErrorKind::Io => (ErrorKind::Failed, "medium_error"),
     };
     let hint = match error.kind {
         media::MediaErrorKind::Busy => "unmount it, or stop what uses it; name each medium once",
@@ -65,7 +65,7 @@ pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
         media::MediaErrorKind::NoSpace => "make room on the file system, or give smaller media",
         media::MediaErrorKind::Io => "the medium fails: see the system's log, and choose another",
     };
-    SiteError::new(kind, "medium_error", error.to_string()).hint(hint)
+    SiteError::new(kind, code, error.to_string()).hint(hint)
 }
 
 /// The newest superblock on a medium, without changing anything on it.

@@ -100,8 +100,9 @@ impl Recovering {
         let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
         let newest = newest.ok_or_else(|| media_missing("no medium is given".to_owned()))?;
         let ring = newest.keys.unwrap_with_recovery(recovery).map_err(|error| {
-            SiteError::new(ErrorKind::Denied, "recovery_key_wrong", error.to_string())
-                .hint("the newest recovery key counts: `standalone --recovery-key-file` replaces the one before")
+            SiteError::new(ErrorKind::Denied, "recovery_key_wrong", error.to_string()).hint(
+                "the newest recovery key counts: `standalone --recovery-key-file` replaces the one before",
+            )
         })?;
         let total = usize::from(newest.media);
         let missing = self.check_missing(total)?;
@@ -116,10 +117,11 @@ impl Recovering {
         for path in self.paths()? {
             let medium = opener.open(&path, None).map_err(|error| medium_error(&error))?;
             let name = medium.name().to_owned();
-            let superblock = peek(&*medium).await.map_err(|error| medium_error(&error))?.ok_or_else(|| {
-                let reason = format!("{name}: it carries no superblock");
-                SiteError::new(ErrorKind::Conflict, "not_a_medium", reason).hint("leave it out")
-            })?;
+            let superblock =
+                peek(&*medium).await.map_err(|error| medium_error(&error))?.ok_or_else(|| {
+                    let reason = format!("{name}: it carries no superblock");
+                    SiteError::new(ErrorKind::Conflict, "not_a_medium", reason).hint("leave it out")
+                })?;
             for (other, found) in &self.media {
                 let reason = if found.superblock.site != superblock.site {
                     format!("{name} belongs to site {}, {} does not", superblock.site, other.display())
@@ -137,7 +139,8 @@ impl Recovering {
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>> {
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
         if !self.options.media.is_empty() {
             return self.options.media.iter().map(absolute).collect();
         }
@@ -187,10 +190,11 @@ impl Recovering {
             there.push(found.id);
         }
         let sealer = Sealer::new(ring);
-        let story = journal::recover(&transport, &there, sealer.journal_key(), None).await.map_err(|error| {
-            SiteError::new(ErrorKind::Failed, "journal_lost", error.to_string())
-                .hint("bring more of the site's media")
-        })?;
+        let story =
+            journal::recover(&transport, &there, sealer.journal_key(), None).await.map_err(|error| {
+                SiteError::new(ErrorKind::Failed, "journal_lost", error.to_string())
+                    .hint("bring more of the site's media")
+            })?;
         let Some(story) = story else { return Ok(Vec::new()) };
         let later = story.records.iter().filter_map(|(_, record)| match record {
             journal::Record::Row(row) => Some(row),
@@ -217,8 +221,11 @@ impl Recovering {
         let mut entries = Vec::new();
         for (path, found) in &mut self.media {
             let old = &found.superblock;
-            let superblock = Superblock { keys: keys.clone(), generation: newest.generation + 1, ..old.clone() };
-            data::write_superblock(&*found.medium, &superblock).await.map_err(|error| medium_error(&error))?;
+            let superblock =
+                Superblock { keys: keys.clone(), generation: newest.generation + 1, ..old.clone() };
+            data::write_superblock(&*found.medium, &superblock)
+                .await
+                .map_err(|error| medium_error(&error))?;
             let place = path.strip_prefix(self.directory.root()).unwrap_or(path);
             entries.push(Entry::new(found.id, place, old.medium_bytes, place.is_relative()));
         }
@@ -234,5 +241,6 @@ impl Recovering {
 }
 
 fn media_missing(reason: String) -> SiteError {
-    SiteError::new(ErrorKind::Unavailable, "media_missing", reason).hint("name all media of the site with --media")
+    SiteError::new(ErrorKind::Unavailable, "media_missing", reason)
+        .hint("name all media of the site with --media")
 }

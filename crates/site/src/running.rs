@@ -186,13 +186,17 @@ impl Site {
     /// How the site is.
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
-        let vms = self.shared.vms.summaries().await?.len();
+        let records = self.shared.vms.records().await?;
+        let vms = records.iter().filter(|(_, record)| record.import.is_none()).count();
+        let disks = records.iter().flat_map(|(_, record)| record.ids());
+        let provisioned_bytes = disks.map(|disk| self.engine().disk_bytes(disk).unwrap_or(0)).sum();
         let parts = &self.shared.parts;
         let path = |entry: &crate::manifest::Entry| parts.directory.resolve(&entry.path);
         let media = parts.manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
-        Ok(judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms))
+        let status = judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms);
+        Ok(Status { provisioned_bytes, ..status })
     }
 
     /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes in bytes.

@@ -61,8 +61,12 @@ pub struct Status {
     pub health: Health,
     /// Why it is not [`Health::Ok`].
     pub reasons: Vec<String>,
+    /// What to do about the reasons.
+    pub next: Vec<String>,
     /// What is worth knowing and no fault.
     pub notices: Vec<String>,
+    /// Size of all disks of VMs, those being imported too.
+    pub provisioned_bytes: u64,
     /// Written by guests and not overwritten or trimmed, duplicates counted each time.
     pub logical_bytes: u64,
     /// Of these, without zeros and duplicates.
@@ -109,7 +113,9 @@ pub(crate) fn judge(
         site,
         health: Health::Ok,
         reasons: Vec::new(),
+        next: Vec::new(),
         notices: Vec::new(),
+        provisioned_bytes: 0,
         logical_bytes: engine.logical_bytes,
         unique_bytes: engine.unique_bytes,
         stored_bytes: engine.stored_bytes,
@@ -129,6 +135,7 @@ pub(crate) fn judge(
     let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
     status.can_lose_now = can_lose(status.media.len(), up);
     find_reasons(&mut status, up, engine.stuck);
+    find_next(&mut status, up);
     find_notices(&mut status, engine.recovering_index, shared_devices);
     status
 }
@@ -181,6 +188,26 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
     if status.geometry.is_none() || !status.writable {
         reasons.push("reads only: writes cannot be taken safely now".to_owned());
         status.health = Health::Failed;
+    }
+}
+
+/// What to do about what is wrong.
+fn find_next(status: &mut Status, up: usize) {
+    if up < status.media.len() {
+        status.next.push(
+            "bring the media that are down back: they are taken up within seconds, unless their reason says \
+                          at the next start"
+                .to_owned(),
+        );
+    }
+    if status.media.iter().any(|medium| medium.state == MediumState::Full) {
+        status.next.push("make room on the file systems of the media that are full".to_owned());
+    }
+    if status.journal_used_percent > JOURNAL_PERCENT_MAX && status.writable {
+        status.next.push("wait, or slow the guests down: the journal empties into the pool".to_owned());
+    }
+    if status.health != Health::Ok && status.next.is_empty() {
+        status.next.push("see the server's log; `media list` shows the media".to_owned());
     }
 }
 

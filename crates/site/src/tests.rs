@@ -4,6 +4,7 @@
 mod changes;
 mod formats;
 mod fuzz;
+mod recover;
 mod starts;
 mod tasks;
 

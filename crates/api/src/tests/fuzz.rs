@@ -6,13 +6,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use seam::testing::replay;
 
 use super::raw::request;
 use super::{Bench, problem};
 use crate::fuzz::fuzz_body;
-use crate::types::{CreateVm, Disk, List, NewDisk, Vm, VmSummary};
+use crate::types::{CreateVm, Disk, List, NewDisk, Vm, VmState, VmSummary};
 
 const MUTATIONS: u64 = 10_000;
 /// Each is a connection: about a tenth of a millisecond.
@@ -27,7 +26,13 @@ fn damaged_bodies() {
         used_bytes: 0,
         clients: 1,
     };
-    let vm = Vm { name: "a".to_owned(), created_ms: 5, disks: vec![disk.clone(), disk] };
+    let vm = Vm {
+        name: "a".to_owned(),
+        state: VmState::Ready,
+        created_ms: 5,
+        has_definition: true,
+        disks: vec![disk.clone(), disk],
+    };
     let summary = VmSummary { name: "a".to_owned(), created_ms: 5, disks: 2, bytes: 1 << 41 };
     let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };
     let bench = Bench::new();
@@ -37,9 +42,13 @@ fn damaged_bodies() {
         serde_json::to_vec(&vm).unwrap(),
         serde_json::to_vec(&List { items: vec![summary] }).unwrap(),
         serde_json::to_vec(&status).unwrap(),
-        serde_json::to_vec(&problem(StatusCode::CONFLICT, "vm_exists")).unwrap(),
+        serde_json::to_vec(&problem("vm_exists")).unwrap(),
         "a/ä ?#%2f".as_bytes().to_vec(),
         b"null".to_vec(),
+        br#"[{"name":"a","disks":[{"bytes":4096}],"source":"x"},{"vm":"a","disk":"disk0","destination":"y"},
+            {"done_bytes":1,"total_bytes":18446744073709551615},{"error":"z"}]"#
+            .to_vec(),
+        br#"[{"name":"b"},{"bytes":4096,"shrink":true},{"text":"<domain/>"}]"#.to_vec(),
     ];
     replay(&corpus, MUTATIONS, fuzz_body);
 }
@@ -50,6 +59,8 @@ fn damaged_requests() {
     let corpus = [
         request("POST", "/api/v1/vms", "application/json", r#"{"name":"a","disks":[{"bytes":1}]}"#),
         request("GET", "/api/v1/vms/a%2fb", "text/plain", ""),
+        request("PATCH", "/api/v1/vms/a/disks/b", "application/json", r#"{"bytes":1,"shrink":true}"#),
+        request("PUT", "/api/v1/imports/18446744073709551615", "application/json", r#"{"done_bytes":1,"total_bytes":2}"#),
         b"DELETE /api/v1/vms/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),
     ];
     let answered = Cell::new(0);

@@ -30,6 +30,7 @@ pub(super) fn request(method: &str, path: &str, kind: &str, body: &str) -> Vec<u
 fn bad_requests_are_problems() {
     let bench = Bench::new();
     let huge = format!("{{\"name\":\"{}\"}}", "x".repeat(100_000));
+    let definition = format!("{{\"text\":\"{}\"}}", "x".repeat(2 << 20));
     let deep = "[".repeat(10_000);
     let json = "application/json";
     for (method, path, kind, body, status, code) in [
@@ -51,6 +52,18 @@ fn bad_requests_are_problems() {
         ("POST", "/api/v1/vms", json, r#"{"name":"a","disks":[],"more":1}"#, 422, "invalid_request"),
         ("POST", "/api/v1/vms", "text/plain", "{}", 415, "unsupported_media_type"),
         ("POST", "/api/v1/vms", json, &huge, 413, "body_too_large"),
+        ("PATCH", "/api/v1/vms/a", json, "{}", 422, "invalid_request"),
+        ("PATCH", "/api/v1/vms/a/disks/b", json, r#"{"bytes":"1"}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks/b", json, "{}", 405, "method_not_allowed"),
+        ("PUT", "/api/v1/vms/a/definition", json, "\"text\"", 422, "invalid_request"),
+        ("PUT", "/api/v1/vms/a/definition", json, &definition, 413, "body_too_large"),
+        ("POST", "/api/v1/imports", json, &huge, 413, "body_too_large"),
+        ("POST", "/api/v1/imports", json, r#"{"name":"a","disks":[]}"#, 422, "invalid_request"),
+        ("PUT", "/api/v1/imports/x", json, "{}", 400, "bad_request"),
+        ("PUT", "/api/v1/exports/-1", json, "{}", 400, "bad_request"),
+        ("GET", "/api/v1/tasks/99999999999999999999", json, "", 400, "bad_request"),
+        ("GET", "/api/v1/tasks/3", json, "", 404, "task_not_found"),
+        ("DELETE", "/api/v1/tasks", json, "", 405, "method_not_allowed"),
     ] {
         let what = format!("{method} {path} {:.40}", body);
         let (found, head, answer) = exchange(&bench, &request(method, path, kind, body));

@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::Bench;
 use super::raw::request;
 use crate::ClientErrorKind;
-use crate::types::{CreateVm, Health, NewDisk};
+use crate::types::{
+    ChangeDisk, CreateVm, Definition, GiveUp, Health, NewDisk, NewExport, NewImport, Progress, TaskKind,
+    TaskState,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: Duration = Duration::from_millis(200);
@@ -41,6 +44,67 @@ fn calls_are_answered() {
             assert_eq!(problem.code, "vm_not_found", "{name:?} must reach the backend as a name");
         }
     });
+}
+
+#[test]
+fn every_call_reaches_its_route() {
+    let bench = Bench::new();
+    let client = bench.client(SOON);
+    bench.runtime.block_on(async {
+        client.create_vm(&new_vm("a")).await.unwrap();
+        assert_eq!(client.add_disk("a", &NewDisk { bytes: 4096 }).await.unwrap().disks[1].name, "disk1");
+        let change = |bytes, shrink| ChangeDisk { bytes, shrink };
+        let changed = client.change_disk("a", "disk1", &change(8192, false)).await.unwrap();
+        assert_eq!(changed.disks[1].bytes, 8192);
+        let refused = client.change_disk("a", "disk1", &change(4096, false)).await.unwrap_err();
+        assert!(matches!(refused.kind, ClientErrorKind::Refused(problem) if problem.code == "would_shrink"));
+        assert_eq!(client.change_disk("a", "disk1", &change(4096, true)).await.unwrap().disks[1].bytes, 4096);
+        assert_eq!(client.attach_info("a", "b/c").await.unwrap().export, "a/b/c");
+        client.remove_disk("a", "disk1").await.unwrap();
+        // More than other bodies may have.
+        let text = "<\"\n".repeat(100_000);
+        client.set_definition("a", &Definition { text: text.clone() }).await.unwrap();
+        assert!(client.definition("a").await.unwrap().text == text);
+        assert_eq!(client.rename_vm("a", "b").await.unwrap().name, "b");
+        assert!(client.media().await.unwrap().items.is_empty());
+        assert_eq!(client.tasks().await.unwrap().items[0].id, 2);
+        assert_eq!(client.task(2).await.unwrap().state, TaskState::Done);
+        assert_eq!(client.cancel_task(9).await.unwrap().state, TaskState::Cancelled);
+        let import =
+            NewImport { name: "c".to_owned(), disks: vec![NewDisk { bytes: 4096 }], source: String::new() };
+        let begun = client.begin_import(&import).await.unwrap();
+        assert_eq!((begun.task.id, begun.disks[0].export.as_str()), (7, "c/disk0"));
+        let export = NewExport { vm: "b".to_owned(), disk: None, destination: String::new() };
+        assert_eq!(client.begin_export(&export).await.unwrap().task.id, 8);
+        for kind in [TaskKind::Import, TaskKind::Export] {
+            let told =
+                client.progress(kind, 7, &Progress { done_bytes: 1, total_bytes: u64::MAX }).await.unwrap();
+            assert_eq!((told.kind, told.total_bytes), (kind, u64::MAX));
+            assert_eq!(client.finish(kind, 7).await.unwrap().state, TaskState::Done);
+            let failed = client.give_up(kind, 7, &GiveUp { error: "why".to_owned() }).await.unwrap();
+            assert_eq!((failed.kind, failed.error.as_deref()), (kind, Some("why")));
+        }
+    });
+}
+
+/// `HOLDFAST_REGENERATE=1 cargo test -p api` writes the file anew.
+#[test]
+fn the_description_in_the_repository_is_the_one_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+    let made = crate::openapi();
+    if std::env::var_os("HOLDFAST_REGENERATE").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(kept == made, "docs/openapi.json is not up to date: HOLDFAST_REGENERATE=1 cargo test -p api");
+    assert!(made.contains("\"openapi\": \"3.1"));
+    let bench = Bench::new();
+    let mut stream = UnixStream::connect(bench.socket()).unwrap();
+    stream.write_all(&request("GET", "/api/v1/openapi.json", "text/plain", "")).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("application/json") && body == made, "{head}");
 }
 
 #[test]

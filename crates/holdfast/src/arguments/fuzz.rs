@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use clap::Parser;
 use seam::testing::replay;
 
-use super::{Arguments, file_media, seconds, size, wants_json};
+use super::{Arguments, file_media, seconds, size, wanted};
 
 const MUTATIONS: u64 = 2000;
 
@@ -21,6 +21,9 @@ fn damaged_command_lines() {
         "holdfast\nstandalone\n--dir\nd\n--file-media\n6x64G\n--io\nsync\n--log\nwarn",
         "holdfast\n-o\njson\n--site\ns\n--timeout=5\nvm\ncreate\nweb01\n--disk\n20G\n--disk\n512M",
         "holdfast\n--site\ns\nvm\ndelete\nweb01\n--yes",
+        "holdfast\n--output=yaml\ndisk\nresize\nweb01\ndisk0\n10G\n--shrink",
+        "holdfast\nvm\nimport\nweb01\n-\n--size\n20G\n-f\nraw",
+        "holdfast\ntask\ncancel\n18446744073709551615",
     ];
     let corpus = corpus.map(|line| line.as_bytes().to_vec());
     for line in &corpus {
@@ -28,7 +31,7 @@ fn damaged_command_lines() {
     }
     replay(&corpus, MUTATIONS, |input| {
         let words = words(input);
-        let _ = wants_json(&words);
+        let _ = wanted(&words);
         if let Err(error) = Arguments::try_parse_from(words) {
             assert!(!error.render().to_string().is_empty());
         }

@@ -100,8 +100,15 @@ pub(super) fn site_of(data_bytes: &[u64]) -> Site {
             &[3; 40],
         );
         let medium_bytes = disk.len();
-        let superblock =
-            Superblock { generation: 1, site: SITE, medium: *id, medium_bytes, params: params(), media: 1, keys };
+        let superblock = Superblock {
+            generation: 1,
+            site: SITE,
+            medium: *id,
+            medium_bytes,
+            params: params(),
+            media: 1,
+            keys,
+        };
         let node = rt.run(async {
             data::format(&*disk, &superblock).await.unwrap();
             Arc::new(data::open(disk.clone(), SITE).await.unwrap())

@@ -58,8 +58,8 @@ fn media_that_hold_something_are_refused_and_left_as_they_are() {
         (&start, "medium_not_empty"),
         (&end, "medium_not_empty"),
         (&small, "medium_too_small"),
-        (&blank, "medium_error"), // named twice
-        (&bench.path("nothing"), "medium_error"),
+        (&blank, "medium_busy"), // named twice
+        (&bench.path("nothing"), "medium_missing"),
     ] {
         let before = std::fs::read(path).ok();
         let options = Options { media: vec![blank.clone(), path.clone()], ..bench.later("d") };

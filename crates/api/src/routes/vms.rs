@@ -1,0 +1,185 @@
+//! Routes of VMs, their disks and definitions.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{App, Body, Names};
+use crate::problem::Problem;
+use crate::types::{AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List, NewDisk, Vm, VmSummary};
+
+/// Every VM that is ready, by name.
+#[utoipa::path(
+    get, path = "/api/v1/vms", tag = "VMs",
+    responses((status = 200, body = List<VmSummary>), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>, Problem> {
+    Ok(Json(List { items: app.backend.vms().await? }))
+}
+
+/// Makes a VM with empty disks.
+#[utoipa::path(
+    post, path = "/api/v1/vms", tag = "VMs",
+    request_body = CreateVm,
+    responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) -> Result<Response, Problem> {
+    let vm = app.change(|backend| Box::pin(async move { backend.create_vm(new).await })).await?;
+    let location = HeaderValue::from_str(&format!("/api/v1/vms/{}", vm.name));
+    let mut response = (StatusCode::CREATED, Json(vm)).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// A VM with its disks.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}", tag = "VMs",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Problem> {
+    Ok(Json(app.backend.vm(&name).await?))
+}
+
+/// Gives a VM another name; refused while a client has one of its disks open.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{name}", tag = "VMs",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    request_body = ChangeVm,
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn change(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(new): Body<ChangeVm>,
+) -> Result<Json<Vm>, Problem> {
+    Ok(Json(app.change(|backend| Box::pin(async move { backend.rename_vm(&name, &new.name).await })).await?))
+}
+
+/// Deletes a VM with its disks and its definition; refused while a client has one of them open.
+#[utoipa::path(
+    delete, path = "/api/v1/vms/{name}", tag = "VMs",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Names(name): Names<String>,
+) -> Result<StatusCode, Problem> {
+    app.change(|backend| Box::pin(async move { backend.delete_vm(&name).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Adds an empty disk; its name is one number above the highest.
+#[utoipa::path(
+    post, path = "/api/v1/vms/{name}/disks", tag = "disks",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    request_body = NewDisk,
+    responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn add_disk(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(new): Body<NewDisk>,
+) -> Result<(StatusCode, Json<Vm>), Problem> {
+    let vm = app.change(|backend| Box::pin(async move { backend.add_disk(&name, new.bytes).await })).await?;
+    Ok((StatusCode::CREATED, Json(vm)))
+}
+
+/// Changes the size of a disk: larger at any time, smaller only when told and while no client has it open.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
+    params(
+        ("name" = String, Path, description = "The VM."),
+        ("disk" = String, Path, description = "The disk."),
+    ),
+    request_body = ChangeDisk,
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn change_disk(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+    Body(change): Body<ChangeDisk>,
+) -> Result<Json<Vm>, Problem> {
+    Ok(Json(
+        app.change(|backend| Box::pin(async move { backend.change_disk(&name, &disk, change).await }))
+            .await?,
+    ))
+}
+
+/// Removes a disk with its data; refused while a client has it open.
+#[utoipa::path(
+    delete, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
+    params(
+        ("name" = String, Path, description = "The VM."),
+        ("disk" = String, Path, description = "The disk."),
+    ),
+    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn remove_disk(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    app.change(|backend| Box::pin(async move { backend.remove_disk(&name, &disk).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// How a guest gets a disk.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}/disks/{disk}/attach", tag = "disks",
+    params(
+        ("name" = String, Path, description = "The VM."),
+        ("disk" = String, Path, description = "The disk."),
+    ),
+    responses((status = 200, body = AttachInfo), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn attach(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+) -> Result<Json<AttachInfo>, Problem> {
+    Ok(Json(app.backend.attach_info(&name, &disk).await?))
+}
+
+/// The text stored with a VM.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}/definition", tag = "VMs",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn definition(
+    State(app): State<App>,
+    Names(name): Names<String>,
+) -> Result<Json<Definition>, Problem> {
+    Ok(Json(app.backend.definition(&name).await?))
+}
+
+/// Stores a text with a VM; an empty one removes it.
+#[utoipa::path(
+    put, path = "/api/v1/vms/{name}/definition", tag = "VMs",
+    params(
+        ("name" = String, Path, description = "The VM."),
+    ),
+    request_body = Definition,
+    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn set_definition(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(text): Body<Definition>,
+) -> Result<StatusCode, Problem> {
+    app.change(|backend| Box::pin(async move { backend.set_definition(&name, text).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,205 @@
+//! Commands that ask a running site.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+
+use super::size;
+
+/// Commands that ask a running site.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// How the site is: health with reasons and next steps, capacity, what may be lost, running tasks, media
+    #[command(
+        after_help = "Examples:\n  holdfast --site /srv/holdfast status\n  holdfast status -o json | jq -r .health"
+    )]
+    Status,
+    /// Virtual machines
+    #[command(subcommand, after_help = "Example:\n  holdfast vm list")]
+    Vm(VmCommand),
+    /// Disks of a VM
+    #[command(subcommand, after_help = "Example:\n  holdfast disk add web01 100G")]
+    Disk(DiskCommand),
+    /// The files and devices that hold the site
+    #[command(subcommand, after_help = "Example:\n  holdfast media list")]
+    Media(MediaCommand),
+    /// Long work: imports and exports, running and past
+    #[command(subcommand, after_help = "Example:\n  holdfast task list")]
+    Task(TaskCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    /// Make a VM with empty disks, exported as NAME/disk0, NAME/disk1, ...
+    #[command(
+        after_help = "Example:\n  holdfast --site /srv/holdfast vm create web01 --disk 20G --disk 100G"
+    )]
+    Create {
+        /// Its name: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
+        name: String,
+        /// Size of a disk: 512, 64K, 20G, 1T; units are powers of 1024; a multiple of 512, at least 4096.
+        /// Once for each disk
+        #[arg(long, required = true, value_name = "SIZE", value_parser = size)]
+        disk: Vec<u64>,
+    },
+    /// List the VMs
+    #[command(
+        after_help = "Examples:\n  holdfast vm list\n  holdfast vm list -o json | jq -r '.items[].name'"
+    )]
+    List,
+    /// Show a VM with its disks
+    #[command(after_help = "Example:\n  holdfast vm show web01")]
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Give a VM another name; refused while a client has one of its disks open
+    #[command(after_help = "Example:\n  holdfast vm rename web01 www1")]
+    Rename {
+        /// Its name
+        old: String,
+        /// Its new name
+        new: String,
+    },
+    /// Delete a VM with its disks and all their data
+    #[command(after_help = "Example:\n  holdfast vm delete web01 --yes")]
+    Delete {
+        /// Its name
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the text that is stored with a VM
+    #[command(after_help = "Example:\n  holdfast vm definition web01 > web01.xml")]
+    Definition {
+        /// Its name
+        name: String,
+    },
+    /// Store a text with a VM, such as its libvirt XML, at most 512 KiB; an empty one removes it
+    #[command(after_help = "Examples:\n  virsh dumpxml web01 | holdfast vm set-definition web01 -\n  \
+                            holdfast vm set-definition web01 web01.xml")]
+    SetDefinition {
+        /// Its name
+        name: String,
+        /// The file with the text; - for standard input
+        file: PathBuf,
+    },
+    /// Make a VM from an image; an error, a cancel or Ctrl-C leaves no VM
+    #[command(after_help = "Examples:\n  holdfast vm import web01 debian.qcow2\n  \
+                            zstdcat web01.raw.zst | holdfast vm import web01 - --size 20G")]
+    Import {
+        /// Name of the new VM
+        name: String,
+        /// The image; - for raw bytes from standard input
+        image: PathBuf,
+        /// Its format; else qcow2 and vmdk are known by their headers, and anything else is raw
+        #[arg(short, long, value_enum)]
+        format: Option<ImageFormat>,
+        /// Size of the disk, with standard input only; else it gets as large as what comes in
+        #[arg(long, value_parser = size)]
+        size: Option<u64>,
+    },
+    /// Write a disk of a VM to a new file
+    #[command(after_help = "Examples:\n  holdfast vm export web01 web01.qcow2 -f qcow2\n  \
+                            holdfast vm export web01/disk1 - | zstd > disk1.raw.zst")]
+    Export {
+        /// The VM; VM/DISK when it has several disks
+        #[arg(value_name = "VM[/DISK]")]
+        disk: String,
+        /// The new file; - for raw bytes to standard output
+        file: PathBuf,
+        /// Its format
+        #[arg(short, long, value_enum, default_value = "raw")]
+        format: ExportFormat,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskCommand {
+    /// Add an empty disk; its name is one number above the highest of the VM's disks
+    #[command(after_help = "Example:\n  holdfast disk add web01 100G")]
+    Add {
+        /// The VM
+        vm: String,
+        /// Size of the disk
+        #[arg(value_parser = size)]
+        size: u64,
+    },
+    /// Remove a disk with all its data; refused while a client has it open
+    #[command(after_help = "Example:\n  holdfast disk remove web01 disk1 --yes")]
+    Remove {
+        /// The VM
+        vm: String,
+        /// The disk
+        disk: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Change the size of a disk: larger at any time, seen by a client when it opens the disk again
+    #[command(after_help = "Examples:\n  holdfast disk resize web01 disk0 40G\n  \
+                            holdfast disk resize web01 disk0 10G --shrink")]
+    Resize {
+        /// The VM
+        vm: String,
+        /// The disk
+        disk: String,
+        /// Its new size
+        #[arg(value_parser = size)]
+        size: u64,
+        /// Make it smaller: what lies behind the new end is lost; refused while a client has it open
+        #[arg(long)]
+        shrink: bool,
+    },
+    /// Print the lines that attach a disk to a guest: QEMU's arguments and libvirt's XML
+    #[command(after_help = "Examples:\n  holdfast disk attach-info web01 disk0\n  \
+                            holdfast disk attach-info web01 disk0 -o json | jq -r .libvirt")]
+    AttachInfo {
+        /// The VM
+        vm: String,
+        /// The disk
+        disk: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MediaCommand {
+    /// List the media with their states, in the site's order
+    #[command(after_help = "Example:\n  holdfast media list")]
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// List tasks, the newest first: the running ones and the newest 200 in all
+    #[command(after_help = "Example:\n  holdfast task list")]
+    List,
+    /// Show a task
+    #[command(after_help = "Example:\n  holdfast task show 7")]
+    Show {
+        /// Its number
+        id: u64,
+    },
+    /// End a task that is not wanted any more; the VM of an import is deleted
+    #[command(after_help = "Example:\n  holdfast task cancel 7")]
+    Cancel {
+        /// Its number
+        id: u64,
+    },
+}
+
+/// Formats of images that can be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    Raw,
+    Qcow2,
+    Vmdk,
+}
+
+/// Formats of files that an export can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Raw,
+    Qcow2,
+}

@@ -1,0 +1,295 @@
+//! Images in and out: a task of the site, watched while an outside program or a stream moves the bytes.
+//!
+//! The site knows the task from its begin to its end; a client that is killed is missed after a minute, and an import
+//! leaves no VM then either.
+
+mod image;
+mod nbd;
+mod program;
+mod stream;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::types::{Begun, GiveUp, NewDisk, NewExport, NewImport, Progress, Task, TaskKind, TaskState};
+use api::{Client, ClientErrorKind};
+use seam::Rt;
+use site::VmName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::arguments::{ExportFormat, ImageFormat};
+use crate::failure::Failure;
+use crate::output::{Meter, Printer};
+
+/// Pause between two signs of life: the site waits for sixty of them.
+const BEAT: Duration = Duration::from_secs(1);
+/// Signs of life in a row that may fail before the transfer is given up.
+const BEATS_MISSED_MAX: u32 = 5;
+/// How long a signal is waited for that has already ended the program that copies.
+const SIGNAL_WITHIN: Duration = Duration::from_millis(100);
+/// A disk's smallest size, and what its size is a multiple of.
+const DISK_BYTES_MIN: u64 = 4096;
+const SECTOR: u64 = 512;
+
+/// How far a transfer is.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Counter {
+    fn set(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    fn progress(&self) -> Progress {
+        let (done_bytes, total_bytes) =
+            (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        Progress { done_bytes, total_bytes }
+    }
+}
+
+/// Imports and exports of a site.
+pub(crate) struct Transfer<'a> {
+    pub(crate) rt: Rt,
+    pub(crate) client: &'a Client,
+    pub(crate) socket: PathBuf,
+    pub(crate) printer: Printer,
+    /// How the site's server is started, for errors.
+    pub(crate) start: &'a str,
+}
+
+/// What an import is made from.
+pub(crate) struct Source {
+    pub(crate) image: PathBuf,
+    pub(crate) format: Option<ImageFormat>,
+    /// Size of the disk, of raw bytes from standard input.
+    pub(crate) bytes: Option<u64>,
+}
+
+impl Transfer<'_> {
+    /// Makes a VM from an image. An error leaves no VM.
+    pub(crate) async fn import(&self, name: &VmName, source: Source) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let from_stdin = source.image.as_os_str() == "-";
+        if from_stdin && source.format.is_some_and(|format| format != ImageFormat::Raw) {
+            return Err(Failure::usage("standard input takes raw bytes only", "leave -f out, or say -f raw"));
+        }
+        if source.bytes.is_some() && !from_stdin {
+            return Err(Failure::usage("--size is for standard input", "an image says its size itself"));
+        }
+        let image = if from_stdin { None } else { Some(self.inspect(source.image, source.format).await?) };
+        let bytes = image.as_ref().map_or(source.bytes.unwrap_or(0), |image| image.bytes);
+        let bytes = bytes.next_multiple_of(SECTOR).max(DISK_BYTES_MIN);
+        let from =
+            image.as_ref().map_or("standard input".to_owned(), |image| image.path.display().to_string());
+        let new = NewImport { name: name.to_string(), disks: vec![NewDisk { bytes }], source: from };
+        let begun = self.client.begin_import(&new).await.map_err(|error| self.failed(error))?;
+        let counter = Arc::new(Counter::default());
+        counter.set(0, bytes);
+        let export = export_of(&begun)?;
+        match image {
+            Some(image) => {
+                let work = program::convert(
+                    &self.rt,
+                    image.arguments(),
+                    self.disk(&export, &["-n", "--target-is-zero"]),
+                    &counter,
+                );
+                self.watched(&begun.task, &counter, &mut signals, work).await?;
+            }
+            None => {
+                let work = stream::import(self, name, &export, source.bytes, &counter);
+                self.watched(&begun.task, &counter, &mut signals, work).await?;
+            }
+        }
+        self.client.finish(TaskKind::Import, begun.task.id).await.map_err(|error| self.failed(error))?;
+        let vm = self.client.vm(name.as_str()).await.map_err(|error| self.failed(error))?;
+        self.printer.vm(&vm, &self.socket)
+    }
+
+    /// Writes a disk to a file, or to standard output.
+    pub(crate) async fn export(
+        &self,
+        name: &VmName,
+        disk: Option<String>,
+        file: PathBuf,
+        format: ExportFormat,
+    ) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let to_stdout = file.as_os_str() == "-";
+        if to_stdout && format != ExportFormat::Raw {
+            return Err(Failure::usage(
+                "standard output takes raw bytes only",
+                "leave -f out, or name a file",
+            ));
+        }
+        let target = if to_stdout { None } else { Some(program::Target::new(&file)?) };
+        let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
+        let new = NewExport { vm: name.to_string(), disk, destination };
+        let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
+        let counter = Arc::new(Counter::default());
+        counter.set(0, begun.task.total_bytes);
+        let done = async {
+            let export = export_of(&begun)?;
+            match &target {
+                Some(target) => {
+                    let from = program::disk_options(&self.socket, &export);
+                    program::convert(&self.rt, from, target.arguments(format), &counter).await
+                }
+                None => stream::export(self, &export, &counter).await,
+            }
+        };
+        self.watched(&begun.task, &counter, &mut signals, done).await?;
+        if let Some(target) = target {
+            target.keep()?;
+        }
+        let task =
+            self.client.finish(TaskKind::Export, begun.task.id).await.map_err(|error| self.failed(error))?;
+        // What was exported has standard output for itself.
+        if to_stdout { Ok(()) } else { self.printer.task(&task) }
+    }
+
+    async fn inspect(&self, path: PathBuf, format: Option<ImageFormat>) -> Result<image::Image, Failure> {
+        program::blocking(&self.rt, "image", move || image::inspect(&path, format)).await?
+    }
+
+    /// The end of a conversion's command line: onto a disk.
+    fn disk(&self, export: &str, options: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        all.extend([
+            "--target-image-opts".to_owned(),
+            program::disk_options(&self.socket, export)[1].clone(),
+        ]);
+        all
+    }
+
+    fn failed(&self, error: api::ClientError) -> Failure {
+        Failure::of_call(error, self.start)
+    }
+
+    /// Does the work while the site hears that it goes on; whatever ends it early ends the task too.
+    async fn watched<T>(
+        &self,
+        task: &Task,
+        counter: &Counter,
+        signals: &mut Signals,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut meter = self.printer.meter();
+        let outcome = tokio::select! {
+            done = work => done,
+            failure = self.beats(task, counter, &mut meter) => Err(failure),
+            () = signals.wait() => Err(interrupted(task)),
+        };
+        meter.end();
+        let mut failure = match outcome {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        };
+        // Ctrl-C reaches the program that copies too, and its end may be seen first.
+        if failure.code() == "copy_failed"
+            && seam::timeout(&*self.rt, SIGNAL_WITHIN, signals.wait()).await.is_ok()
+        {
+            failure = interrupted(task);
+        }
+        let told = match failure.code() {
+            "interrupted" => self.client.cancel_task(task.id).await,
+            "import_ended" => return Err(failure),
+            _ => {
+                let why = GiveUp { error: failure.message().to_owned() };
+                self.client.give_up(task.kind, task.id, &why).await
+            }
+        };
+        match told {
+            Ok(_) => Err(failure),
+            // The work failed because the task was ended.
+            Err(error) if is_ended(&error) => Err(Failure::of_code("import_ended", error.reason)),
+            Err(error) => {
+                tracing::debug!(%error, "the site was not told");
+                Err(failure)
+            }
+        }
+    }
+
+    /// Tells the site again and again how far the work is; ends when it is not to go on.
+    async fn beats(&self, task: &Task, counter: &Counter, meter: &mut Meter) -> Failure {
+        let mut missed = 0;
+        loop {
+            self.rt.sleep(BEAT).await;
+            match self.client.progress(task.kind, task.id, &counter.progress()).await {
+                Ok(task) if task.state == TaskState::Running => {
+                    missed = 0;
+                    meter.show(&task, self.rt.now());
+                }
+                Ok(task) => {
+                    let reason = task.error.map_or("it was cancelled".to_owned(), |error| error);
+                    return Failure::of_code("import_ended", format!("task {} has ended: {reason}", task.id));
+                }
+                Err(error) => {
+                    missed += 1;
+                    let refused = matches!(error.kind, ClientErrorKind::Refused(_));
+                    if refused || missed > BEATS_MISSED_MAX {
+                        return self.failed(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn interrupted(task: &Task) -> Failure {
+    Failure::of_code("interrupted", format!("task {} was interrupted", task.id))
+}
+
+fn is_ended(error: &api::ClientError) -> bool {
+    matches!(&error.kind, ClientErrorKind::Refused(problem) if problem.code == "task_ended")
+}
+
+/// The export of the one disk that a task is about.
+fn export_of(begun: &Begun) -> Result<String, Failure> {
+    match begun.disks.as_slice() {
+        [disk] => Ok(disk.export.clone()),
+        disks => {
+            let names: Vec<&str> = disks.iter().map(|disk| disk.export.as_str()).collect();
+            let message = format!("the VM has {} disks", disks.len());
+            Err(Failure::usage(message, format!("name one of {}", names.join(", "))))
+        }
+    }
+}
+
+/// The signals that end a command.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed("signals", error.to_string()));
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn wait(&mut self) {
+        let [first, second, third] = &mut self.0;
+        tokio::select! {
+            _ = first.recv() => {}
+            _ = second.recv() => {}
+            _ = third.recv() => {}
+        }
+    }
+}
+
+/// A path that no program takes for anything else.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::failed("file_error", format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! Images in and out, through qemu-img and as raw streams; ends that are not the good one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Bench, MEDIA, Ran, Random, TINY, mixed_file, program, tool};
+
+const MIB: u64 = 1 << 20;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn qemu_img(arguments: &[&str]) -> String {
+    tool("qemu-img", arguments)
+}
+
+/// Names of VMs.
+fn vms(bench: &Bench) -> Vec<String> {
+    let list = bench.json(&["vm", "list"]).json();
+    list["items"].as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The newest task.
+fn newest(bench: &Bench) -> Value {
+    bench.json(&["task", "list"]).json()["items"][0].clone()
+}
+
+/// Code of a command's error: the last line, behind events.
+fn code(ran: &Ran) -> String {
+    assert!(ran.code != 0 && ran.stdout.is_empty(), "{ran:?}");
+    let error: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+    error["code"].as_str().unwrap().to_owned()
+}
+
+/// A command with a pipe as standard input.
+fn piped(bench: &Bench, arguments: &[&str]) -> Child {
+    let mut command = Command::new(program());
+    command.env_remove("HOLDFAST_SITE").arg("--site").arg(bench.dir()).args(arguments).args(["-o", "json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child) -> Ran {
+    Ran::new(child.wait_with_output().unwrap())
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn images_of_every_format_come_in_and_go_out_as_they_were() {
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    let raw = bench.path("image, with a comma.raw");
+    mixed_file(&raw, 24 * MIB, 5);
+    for format in ["raw", "qcow2", "vmdk"] {
+        let image = bench.path(&format!("image,{format}"));
+        qemu_img(&["convert", "-f", "raw", "-O", format, text(&raw), text(&image)]);
+        let vm = bench.json(&["vm", "import", format, text(&image)]).json();
+        assert_eq!((&vm["name"], &vm["state"]), (&format.into(), &"ready".into()));
+        assert_eq!(vm["disks"][0]["bytes"], 24 * MIB);
+        let used = vm["disks"][0]["used_bytes"].as_u64().unwrap();
+        assert!(used > 0 && used < 20 * MIB, "{used}: holes stay holes");
+        let task = newest(&bench);
+        assert_eq!(
+            (&task["kind"], &task["state"], &task["target"]),
+            (&"import".into(), &"done".into(), &format.into())
+        );
+        assert_eq!(task["done_bytes"], 24 * MIB);
+        let (out, stream) = (bench.path(&format!("{format}.out")), bench.path(&format!("{format}.stream")));
+        bench.json(&["vm", "export", format, text(&out)]).json();
+        tool("cmp", [&raw, &out]);
+        let file = std::fs::File::create(&stream).unwrap();
+        let mut command = Command::new(program());
+        command.arg("--site").arg(bench.dir()).args(["vm", "export", &format!("{format}/disk0"), "-"]);
+        assert!(command.stdout(file).status().unwrap().success());
+        tool("cmp", [&raw, &stream]);
+    }
+    let out = bench.path("out.qcow2");
+    let task = bench.json(&["vm", "export", "raw", text(&out), "-f", "qcow2"]).json();
+    assert_eq!((&task["kind"], &task["state"]), (&"export".into(), &"done".into()));
+    qemu_img(&["compare", "-f", "raw", "-F", "qcow2", text(&raw), text(&out)]);
+    let again = bench.json(&["vm", "export", "raw", text(&out), "-f", "qcow2"]);
+    assert_eq!((again.code, code(&again).as_str()), (6, "file_exists"));
+    bench.json(&["disk", "add", "raw", "1M"]).json();
+    let which = bench.json(&["vm", "export", "raw", text(&bench.path("x"))]);
+    assert_eq!((which.code, code(&which).as_str()), (2, "usage"));
+    assert!(which.stderr.contains("raw/disk1"), "{which:?}");
+    assert_eq!(newest(&bench)["state"], "failed");
+    assert!(!bench.path("x").exists() && !bench.path("x.part").exists());
+}
+
+#[test]
+fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {
+    let bench = Bench::new();
+    let _server = bench.start(TINY);
+    let secret = bench.path("secret");
+    std::fs::write(&secret, vec![b's'; 1 << 20]).unwrap();
+    let path = |name: &str| bench.path(name).display().to_string();
+    let (backed, with_data) = (path("backed"), path("with_data"));
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", text(&secret), &backed]);
+    let data = format!("data_file={},data_file_raw=on", path("data"));
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", &data, &with_data, "1M"]);
+    let (locked, flat) = (path("locked"), path("flat.vmdk"));
+    let key = [
+        "--object",
+        "secret,id=key,data=abc",
+        "-o",
+        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
+    ];
+    qemu_img(&[&["create", "-q", "-f", "qcow2"], &key[..], &[&locked, "1M"]].concat());
+    qemu_img(&["create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", &flat, "1M"]);
+    let noise = path("noise");
+    std::fs::write(&noise, Random(1).bytes(1 << 20)).unwrap();
+    let mut damaged = std::fs::read(&backed).unwrap();
+    damaged[8..16].fill(0);
+    damaged[20..24].fill(0xff);
+    let broken = path("broken");
+    std::fs::write(&broken, damaged).unwrap();
+    for (image, extra, wanted) in [
+        (&backed, &[][..], "image_not_whole"),
+        (&backed, &["-f", "qcow2"], "image_not_whole"),
+        (&with_data, &[], "image_not_whole"),
+        (&flat, &[], "image_not_whole"),
+        (&locked, &[], "image_encrypted"),
+        (&broken, &[], "image_unreadable"),
+        (&noise, &["-f", "qcow2"], "image_unreadable"),
+        (&noise, &["-f", "vmdk"], "image_unreadable"),
+        (&path("nothing"), &[], "image_unreadable"),
+        (&path("."), &[], "image_unreadable"),
+        (&noise, &["--size", "1M"], "usage"),
+        (&"-".to_owned(), &["-f", "qcow2"], "usage"),
+    ] {
+        let ran = bench.json(&[&["vm", "import", "web01", image][..], extra].concat());
+        assert_eq!((ran.code, code(&ran).as_str()), (2, wanted), "{image} {extra:?}");
+    }
+    assert!(vms(&bench).is_empty());
+    assert!(
+        bench.json(&["task", "list"]).json()["items"].as_array().unwrap().is_empty(),
+        "no task was begun"
+    );
+    // As raw bytes it is what it is: nothing of another file.
+    bench.json(&["vm", "import", "web01", &backed, "-f", "raw"]).json();
+    bench.json(&["vm", "export", "web01", &path("out")]).json();
+    let (went_in, came_out) = (std::fs::read(&backed).unwrap(), std::fs::read(path("out")).unwrap());
+    assert!(came_out[..went_in.len()] == went_in && !came_out.contains(&b's'));
+}
+
+#[test]
+fn without_qemu_img_its_package_is_named() {
+    let bench = Bench::new();
+    let _server = bench.start(TINY);
+    let image = bench.path("image");
+    std::fs::write(&image, [1; 8192]).unwrap();
+    let mut command = Command::new(program());
+    command.env("PATH", "").arg("--site").arg(bench.dir()).args([
+        "vm",
+        "import",
+        "web01",
+        text(&image),
+        "-o",
+        "json",
+    ]);
+    let ran = Ran::new(command.output().unwrap());
+    assert_eq!((ran.code, code(&ran).as_str()), (1, "program_missing"));
+    assert!(ran.stderr.contains("qemu-utils"), "{ran:?}");
+    assert!(vms(&bench).is_empty());
+    let taken = bench.json(&["vm", "import", "web01", text(&image)]);
+    taken.json();
+    assert_eq!(code(&bench.json(&["vm", "import", "web01", text(&image)])), "vm_exists");
+    assert_eq!(vms(&bench), ["web01"]);
+}
+
+#[test]
+fn standard_input_makes_a_disk_as_large_as_itself_or_as_told() {
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    let raw = bench.path("raw");
+    // More than one chunk, and not a multiple of anything.
+    mixed_file(&raw, 70 * MIB + 700, 9);
+    let import = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("--site").arg(bench.dir()).args(["vm", "import"]).args(arguments).args(["-o", "json"]);
+        Ran::new(command.stdin(std::fs::File::open(&raw).unwrap()).output().unwrap())
+    };
+    let vm = import(&["grown", "-"]).json();
+    assert_eq!(vm["disks"][0]["bytes"], (70 * MIB + 700).next_multiple_of(512));
+    let used = vm["disks"][0]["used_bytes"].as_u64().unwrap();
+    assert!(used < 60 * MIB, "{used}: zeros are left out");
+    assert_eq!(import(&["told", "-", "--size", "80M"]).json()["disks"][0]["bytes"], 80 * MIB);
+    for name in ["grown", "told"] {
+        let out = bench.path(name);
+        bench.json(&["vm", "export", name, text(&out)]).json();
+        tool("cmp", ["-n", &(70 * MIB + 700).to_string(), text(&raw), text(&out)]);
+    }
+    let less = import(&["less", "-", "--size", "64M"]);
+    assert_eq!((less.code, code(&less).as_str()), (1, "copy_failed"));
+    assert_eq!(vms(&bench), ["grown", "told"]);
+    let task = newest(&bench);
+    assert_eq!(task["state"], "failed");
+    assert!(task["error"].as_str().unwrap().contains("64.0 MiB"), "{task}");
+}
+
+/// An import from a pipe of which one chunk is in and the rest does not come.
+fn stuck_import(bench: &Bench, name: &str) -> (Child, Value) {
+    let mut child = piped(bench, &["vm", "import", name, "-", "--size", "48M"]);
+    child.stdin.as_mut().unwrap().write_all(&Random(3).bytes(33 << 20)).unwrap();
+    until("a chunk is in", || {
+        let task = newest(bench);
+        task["target"] == name && task["done_bytes"].as_u64().is_some_and(|done| done > 0)
+    });
+    (child, newest(bench))
+}
+
+#[test]
+fn an_import_that_is_ended_leaves_no_vm() {
+    let bench = Bench::new();
+    let server = bench.start(&[MEDIA, &["--task-patience", "5"]].concat());
+    for (signal, exit) in [("INT", 130), ("TERM", 130)] {
+        let (child, task) = stuck_import(&bench, "web01");
+        assert_eq!(task["state"], "running");
+        assert!(vms(&bench).is_empty());
+        assert_eq!(bench.json(&["vm", "show", "web01"]).json()["state"], "importing");
+        assert_eq!(bench.json(&["status"]).json()["tasks"][0]["id"], task["id"]);
+        tool("kill", ["-s", signal, &child.id().to_string()]);
+        let ran = ended(child);
+        assert_eq!((ran.code, code(&ran).as_str()), (exit, "interrupted"));
+        let events: Vec<Value> = ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(events[0]["progress"]["done_bytes"].is_u64(), "{events:?}");
+        assert_eq!(newest(&bench)["state"], "cancelled");
+        assert_eq!(bench.json(&["vm", "show", "web01"]).code, 4);
+    }
+    let (child, task) = stuck_import(&bench, "web01");
+    let cancelled = bench.json(&["task", "cancel", &task["id"].to_string()]).json();
+    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!(bench.json(&["vm", "show", "web01"]).code, 4);
+    let ran = ended(child);
+    assert_eq!((ran.code, code(&ran).as_str()), (6, "import_ended"));
+    assert_eq!(bench.json(&["task", "cancel", &task["id"].to_string()]).code, 6);
+
+    // A client that was killed is missed.
+    let (mut child, _) = stuck_import(&bench, "web01");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the client is missed", || newest(&bench)["state"] == "failed");
+    assert_eq!(bench.json(&["vm", "show", "web01"]).code, 4);
+
+    // So is a server.
+    let (mut child, task) = stuck_import(&bench, "web01");
+    server.kill();
+    let _server = bench.start(&[]);
+    until("the VM is gone", || bench.json(&["vm", "show", "web01"]).code == 4);
+    let shown = bench.json(&["task", "show", &task["id"].to_string()]).json();
+    assert_eq!(shown["state"], "failed");
+    assert_eq!(bench.json(&["status"]).json()["logical_bytes"], 0);
+    drop(child.stdin.take());
+    let ran = ended(child);
+    assert!(ran.code != 0, "{ran:?}");
+    assert!(vms(&bench).is_empty());
+    bench.create("web01", "1M");
+}
+
+/// The part of a copy by qemu-img: it ends with its command.
+#[test]
+fn a_copy_ends_with_its_task() {
+    let bench = Bench::new();
+    let server = bench.start(MEDIA);
+    let image: PathBuf = bench.path("image");
+    std::fs::write(&image, Random(4).bytes(200 << 20)).unwrap();
+    let mut child = piped(&bench, &["vm", "import", "web01", text(&image)]);
+    drop(child.stdin.take());
+    until("it has begun", || newest(&bench)["state"] == "running");
+    let task = newest(&bench)["id"].to_string();
+    // It may be done already on a fast machine: then there is nothing to end.
+    let cancelled = bench.json(&["task", "cancel", &task]);
+    let ran = ended(child);
+    if cancelled.code == 0 {
+        assert_eq!((ran.code, code(&ran).as_str()), (6, "import_ended"));
+        assert!(vms(&bench).is_empty());
+    }
+    assert_eq!(bench.json(&["status"]).json()["tasks"], Value::Array(Vec::new()));
+    server.kill();
+}

@@ -1,0 +1,170 @@
+//! Goal: every command, in every form, on success and on error, says what the published types promise.
+//! Model: the leaves of the command line are taken from docs/cli.md, the types from the interface's description.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bench, Ran, TINY, program, tool};
+
+const CLI: &str = include_str!("../../../docs/cli.md");
+
+/// One command: its words, arguments that do it and the type of its answer, arguments that fail.
+struct Walk {
+    words: &'static str,
+    good: &'static [&'static str],
+    answer: &'static str,
+    bad: &'static [&'static str],
+}
+
+const fn walk(
+    words: &'static str,
+    good: &'static [&'static str],
+    answer: &'static str,
+    bad: &'static [&'static str],
+) -> Walk {
+    Walk { words, good, answer, bad }
+}
+
+/// In this order for each form, on a new site with a VM `a` of two disks; @ is the bench's folder.
+const WALKS: &[Walk] = &[
+    walk("status", &[], "Status", &["--timeout", "0"]),
+    walk("vm create", &["n", "--disk", "1M"], "Vm", &["N", "--disk", "1M"]),
+    walk("vm list", &[], "List_VmSummary", &["more"]),
+    walk("vm show", &["n"], "Vm", &["x"]),
+    walk("vm rename", &["n", "m"], "Vm", &["a", "n"]),
+    walk("vm set-definition", &["m", "@/text"], "Vm", &["m", "@/none"]),
+    walk("vm definition", &["m"], "Definition", &["a"]),
+    walk("vm import", &["i", "@/image"], "Vm", &["i", "@/none"]),
+    walk("vm export", &["i", "@/out"], "Task", &["i", "@/image"]),
+    walk("task list", &[], "List_Task", &["more"]),
+    walk("task show", &["1"], "Task", &["99"]),
+    walk("task cancel", &[], "Task", &["1"]),
+    walk("disk add", &["m", "1M"], "Vm", &["x", "1M"]),
+    walk("disk resize", &["m", "disk1", "2M"], "Vm", &["m", "disk1", "512K"]),
+    walk("disk attach-info", &["m", "disk1"], "AttachInfo", &["m", "disk9"]),
+    walk("disk remove", &["m", "disk1", "--yes"], "Deleted", &["m", "disk9", "--yes"]),
+    walk("vm delete", &["m", "--yes"], "Deleted", &["a"]),
+    walk("media list", &[], "List_Medium", &["more"]),
+    walk("explain", &["vm_in_use"], "Explanation", &["nothing"]),
+    walk("completion", &["bash"], "Script", &["nosh"]),
+    walk("standalone", &[], "Serving", &["--io", "never"]),
+];
+
+/// The types of the description.
+struct Types(Value);
+
+impl Types {
+    fn check(&self, name: &str, value: &Value, what: &str) {
+        let root = &self.0["components"]["schemas"];
+        assert!(root[name].is_object(), "{name} is no type of the description");
+        let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": {"schemas": root}});
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let wrong: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{what}: not a {name}: {wrong:?}: {value}");
+    }
+}
+
+fn parse(text: &str, form: &str) -> Value {
+    let parsed = match form {
+        "json" => serde_json::from_str(text).map_err(|error| error.to_string()),
+        _ => serde_norway::from_str(text).map_err(|error| error.to_string()),
+    };
+    parsed.unwrap_or_else(|error| panic!("{form}: {error}: {text}"))
+}
+
+/// The commands of the page that have none below them.
+fn leaves() -> BTreeSet<String> {
+    let names: Vec<&str> = CLI.lines().filter_map(|line| line.strip_prefix("## holdfast ")).collect();
+    let is_leaf = |name: &&str| !names.iter().any(|other| other.starts_with(&format!("{name} ")));
+    names.iter().copied().filter(is_leaf).map(str::to_owned).collect()
+}
+
+/// A server's word when it serves.
+fn serving(form: &str) -> String {
+    let bench = Bench::new();
+    let said = bench.path("said");
+    let mut command = bench.standalone(&[], &[TINY, &["-o", form, "--log", "error"]].concat());
+    let mut child =
+        command.stdout(std::fs::File::create(&said).unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    let text = loop {
+        let text = std::fs::read_to_string(&said).unwrap();
+        if text.ends_with('\n') {
+            break text;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not serve");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    tool("kill", [child.id().to_string()]);
+    assert!(child.wait().unwrap().success());
+    text
+}
+
+fn run(bench: &Bench, words: &str, arguments: &[&str], form: &str) -> Ran {
+    let folder = bench.path("").display().to_string();
+    let arguments = arguments.iter().map(|word| word.replace("@/", &folder));
+    let mut command = Command::new(program());
+    command.env_remove("HOLDFAST_SITE").arg("--site").arg(bench.dir());
+    command.args(words.split(' ')).args(arguments).args(["-o", form]).stdin(Stdio::null());
+    if words == "standalone" {
+        command.arg("--dir").arg(bench.path("other"));
+    }
+    Ran::new(command.output().unwrap())
+}
+
+#[test]
+fn every_command_keeps_to_the_published_types() {
+    let walked: BTreeSet<String> = WALKS.iter().map(|walk| walk.words.to_owned()).collect();
+    assert_eq!(walked, leaves(), "every command is walked");
+    let types = Types(serde_json::from_str(&api::openapi()).unwrap());
+    for form in ["json", "yaml", "table"] {
+        let bench = Bench::new();
+        let _server = bench.start(TINY);
+        bench.json(&["vm", "create", "a", "--disk", "1M", "--disk", "1M"]).json();
+        std::fs::write(bench.path("text"), "yes: no\n  # \u{e4}\n").unwrap();
+        std::fs::write(bench.path("image"), [7; 20_000]).unwrap();
+        for Walk { words, good, answer, bad } in WALKS {
+            let what = format!("{words} -o {form}");
+            let ran = run(&bench, words, bad, form);
+            assert!(ran.code != 0 && ran.stdout.is_empty(), "{what}: {ran:?}");
+            if form == "table" {
+                assert!(ran.stderr.starts_with("error: "), "{what}: {ran:?}");
+            } else {
+                types.check("Failure", &parse(&ran.stderr, form), &what);
+            }
+            let said = match *words {
+                "standalone" => serving(form),
+                // Nothing runs that could be cancelled.
+                "task cancel" => continue,
+                _ => {
+                    let ran = run(&bench, words, good, form);
+                    assert_eq!(ran.code, 0, "{what}: {ran:?}");
+                    ran.stdout
+                }
+            };
+            if form == "table" {
+                assert!(!said.trim().is_empty() && !said.starts_with('{'), "{what}: {said}");
+            } else {
+                types.check(answer, &parse(&said, form), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let bench = Bench::new();
+    let folder = bench.path("man");
+    let mut command = Command::new(program());
+    let ran = Ran::new(command.args(["man", folder.to_str().unwrap(), "-o", "json"]).output().unwrap());
+    let types = Types(serde_json::from_str(&api::openapi()).unwrap());
+    types.check("Written", &ran.json(), "man");
+    for leaf in leaves() {
+        let page = folder.join(format!("holdfast-{}.1", leaf.replace(' ', "-")));
+        let page = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{leaf}: {error}"));
+        assert!(page.contains("Example"), "{leaf}");
+    }
+}

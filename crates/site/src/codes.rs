@@ -1,0 +1,295 @@
+//! Every error that the program gives to people and programs: one table for the interface, the command line and
+//! `holdfast explain`. A code is never given another meaning.
+
+/// What there is to know of an error's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// The code: lower case with underscores.
+    pub code: &'static str,
+    /// Status of an HTTP answer that carries it; 0 when none does.
+    pub status: u16,
+    /// Exit code of a command that ends with it.
+    pub exit: u8,
+    /// It in a few words.
+    pub title: &'static str,
+    /// How it comes about.
+    pub cause: &'static str,
+    /// What to do next.
+    pub next: &'static str,
+}
+
+impl Code {
+    /// Every code, in the order of the alphabet.
+    pub fn all() -> &'static [Self] {
+        CODES
+    }
+
+    /// The code of this name.
+    pub fn find(code: &str) -> Option<&'static Self> {
+        CODES.iter().find(|found| found.code == code)
+    }
+}
+
+macro_rules! codes {
+    ($($code:ident $status:literal $exit:literal $title:literal $cause:literal $next:literal;)*) => {
+        const CODES: &[Code] = &[$(Code {
+            code: stringify!($code),
+            status: $status,
+            exit: $exit,
+            title: $title,
+            cause: $cause,
+            next: $next,
+        },)*];
+    };
+}
+
+// Status 0: on the command line only. Exit codes: 1 failed, 2 usage, 4 not found, 5 denied, 6 conflict or busy,
+// 7 time-out, 130 interrupted.
+codes! {
+    api_socket 0 1 "Interface not served"
+        "The server cannot make the socket of its interface in the site's directory."
+        "See that the directory can be written and its path is short; the message has the system's reason.";
+    bad_request 400 2 "Bad request"
+        "The request's body or path cannot be read."
+        "Send one JSON value; escape what is not plain in paths.";
+    body_too_large 413 2 "Request too large"
+        "A request's body is longer than its path takes."
+        "Send less; a definition has at most 512 KiB.";
+    busy 409 6 "Busy"
+        "Others keep changing the same things."
+        "Try again.";
+    close_timeout 500 1 "Stopped late"
+        "The write buffer was not written in time when the server stopped."
+        "Nothing is lost: the journal holds it until the next start.";
+    closing 503 1 "Stopping"
+        "The server is stopping, or a newer one has taken over."
+        "Wait for the stop, then start it again.";
+    copy_failed 0 1 "Copy failed"
+        "qemu-img, or the connection to the disk, failed while an image was copied."
+        "The message has the reason; mend it and try again: nothing was left behind.";
+    core_dumps 0 1 "Core dumps stay on"
+        "The system does not let the server turn its core dumps off, which would hold keys."
+        "Start it as a user that may lower its own limits.";
+    data_lost 500 1 "Data cannot be read"
+        "Too many fragments or copies are missing or damaged to make the data whole."
+        "Bring missing media back; else restore from a copy.";
+    definition_too_large 422 2 "Definition too large"
+        "The text is longer than the site stores with a VM."
+        "Store less: 512 KiB are the most.";
+    denied 0 5 "Not allowed"
+        "This user may not open the server's socket."
+        "Run the command as the user of the site's server.";
+    disk_count 422 2 "Number of disks"
+        "A VM has 1 to 32 disks."
+        "Ask for as many; `vm delete` deletes a VM with its last disk.";
+    disk_exists 409 6 "Disk is there"
+        "A disk of this number is there already."
+        "Try again.";
+    disk_not_found 404 4 "No such disk"
+        "The VM has no disk of this name."
+        "`vm show` lists its disks.";
+    fault_plan 422 2 "Bad plan of faults"
+        "The plan of faults for tests makes no sense."
+        "Correct HOLDFAST_FAULT, or unset it.";
+    file_error 500 1 "File cannot be used"
+        "A file could not be read or written."
+        "The message has the file and the system's reason.";
+    file_exists 0 6 "File is there"
+        "The file to be written is there already."
+        "Name another file, or remove it.";
+    file_too_large 422 2 "File too large"
+        "A file of the site is larger than any sound one."
+        "Put the right file in its place.";
+    foreign_medium 409 6 "Medium of another site"
+        "A medium belongs to another site; it was left untouched."
+        "Name this site's media; wipe the medium only when nothing on it is wanted.";
+    image_encrypted 0 2 "Encrypted image"
+        "The image is encrypted, and the command has no key for it."
+        "Decrypt it first, with qemu-img convert.";
+    image_not_whole 0 2 "Image with references"
+        "The image takes data from other files: a backing file, a data file or extents."
+        "Make it whole first: qemu-img convert -O qcow2 IMAGE WHOLE.";
+    image_unreadable 0 2 "Image cannot be read"
+        "qemu-img does not read the image in this format."
+        "See that the file is whole; name the format with -f.";
+    import_ended 0 6 "Task was ended"
+        "The task was cancelled, or the server gave it up."
+        "See `task show`; begin anew if it is still wanted.";
+    internal 500 1 "Internal error"
+        "The server did not answer as it should."
+        "See the server's log.";
+    interrupted 0 130 "Interrupted"
+        "A signal ended the command."
+        "Nothing was left behind: begin anew.";
+    invalid_name 422 2 "Not a name"
+        "A VM's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit."
+        "Choose such a name.";
+    invalid_path 422 2 "Not a path"
+        "A path cannot be written to site.json."
+        "Use a path that is valid UTF-8.";
+    invalid_request 422 2 "Makes no sense"
+        "The request is well formed and makes no sense."
+        "Compare it with the interface's types: /api/v1/openapi.json.";
+    invalid_size 422 2 "Not a size"
+        "A disk has at least 4096 bytes, at most 64 TiB, a multiple of 512; units are powers of 1024."
+        "Write 512M, 20G, 20GiB or 1T.";
+    journal_lost 500 1 "Journal cannot be read"
+        "The journal on the media that were named is not whole."
+        "Bring more of the site's media.";
+    key_missing 403 5 "No key"
+        "The site's directory has no key file, and its keys want one."
+        "Put the key file back, or use the recovery key.";
+    key_wrong 403 5 "Wrong key"
+        "The key or passphrase does not open the site's keys."
+        "Use the site's own key, as the user it belongs to.";
+    manifest_damaged 500 1 "site.json is damaged"
+        "The list of the site's media cannot be read."
+        "Put a good copy of site.json back.";
+    media_count 422 2 "Number of media"
+        "A site has 1 to 64 media."
+        "Name as many.";
+    media_differ 409 6 "Other media"
+        "The media named are not those of the site."
+        "Leave --media and --file-media out: the site remembers its media.";
+    media_missing 503 1 "Media are missing"
+        "Not all media that are needed were named."
+        "Name all media of the site with --media.";
+    media_twice 422 2 "Media named twice"
+        "--media and --file-media exclude each other."
+        "Give one of them.";
+    medium_busy 409 6 "Medium in use"
+        "A medium is mounted or held by another program."
+        "Unmount it, or stop what uses it; name each medium once.";
+    medium_error 500 1 "Medium fails"
+        "A medium could not be read or written."
+        "See the system's log, and choose another medium.";
+    medium_invalid 422 2 "Not fit for a medium"
+        "A medium is a regular file or a block device of 1 GiB or more."
+        "Name such a file or device.";
+    medium_missing 404 4 "Medium is not there"
+        "Nothing is at a medium's path."
+        "Make the file, or connect the device.";
+    medium_not_empty 409 6 "Medium holds something"
+        "A medium for a new site is not all zeros; it was left untouched."
+        "Look what is on it; wipe it only when nothing on it is wanted.";
+    medium_too_small 422 2 "Medium too small"
+        "The journal and a container do not fit on a medium."
+        "Give media of 1 GiB or more.";
+    method_not_allowed 405 2 "Method not allowed"
+        "The path does not take this method."
+        "The Allow header lists what it takes.";
+    nbd_socket 500 1 "Disks not served"
+        "The server cannot make the NBD socket in the site's directory."
+        "Remove what is in its place; see that the directory can be written.";
+    no_definition 404 4 "No definition"
+        "No text is stored with the VM."
+        "`vm set-definition` stores one.";
+    no_space 507 1 "No room"
+        "The pool, or a file system below it, has no room for this."
+        "Delete what is not needed, or give the site more room; `status` says how much there is.";
+    not_a_medium 409 6 "Not a medium of a site"
+        "A file or device carries no superblock."
+        "Leave it out.";
+    not_found 404 4 "Nothing there"
+        "The interface has nothing at this path."
+        "See the list of paths: /api/v1/openapi.json.";
+    not_running 0 1 "Site is not running"
+        "Nobody listens on the socket in the site's directory."
+        "Start the site: holdfast standalone --dir DIR.";
+    output 0 1 "Output failed"
+        "The result could not be written to standard output or to its file."
+        "See where the output goes.";
+    passphrase_missing 422 2 "No passphrase"
+        "The file for the passphrase is not there, or has no passphrase in it."
+        "Name a file whose first line is the passphrase.";
+    passphrase_wanted 403 5 "Passphrase wanted"
+        "A passphrase opens this site, and none was given."
+        "Give --passphrase-file.";
+    path_too_long 422 2 "Path too long"
+        "The sockets in the site's directory would have longer paths than the system takes."
+        "Choose a directory with a shorter path.";
+    permission_denied 403 5 "Not allowed"
+        "The system does not let this user read or write a file."
+        "Run it as the user the site belongs to.";
+    program_failed 0 1 "Program failed"
+        "A program that the command runs could not be run, or gave no sense."
+        "The message has its name and reason.";
+    program_missing 0 1 "Program is not installed"
+        "The command runs a program that is not here."
+        "Install the package that the message names.";
+    protocol 0 1 "Answer makes no sense"
+        "What came back on the socket is no answer of this interface."
+        "See that command and server are of one version.";
+    record_damaged 500 1 "Record is damaged"
+        "A record in the metadata store cannot be read."
+        "See the server's log; a newer version may have written it.";
+    recovery_key_file_exists 409 6 "File for the recovery key is there"
+        "The file for a new recovery key is there already; it was left untouched."
+        "Name another file.";
+    recovery_key_wrong 403 5 "Wrong recovery key"
+        "The recovery key does not open the site's keys, or has a typing error."
+        "Compare it with what was written down.";
+    runtime 0 1 "Cannot run"
+        "The program could not start its threads."
+        "See the system's limits.";
+    signals 0 1 "No signals"
+        "The program could not listen for signals."
+        "See the system's limits.";
+    site_busy 409 6 "Site is open elsewhere"
+        "Another server has this site open."
+        "Stop it first, or use it.";
+    site_exists 409 6 "Site is there"
+        "The directory holds a site already."
+        "Start it with `holdfast standalone`, or name another directory.";
+    site_lost 409 6 "site.json is gone"
+        "The directory holds media, but no site.json."
+        "Put site.json back; to begin anew, remove the media or choose another directory.";
+    task_ended 409 6 "Task has ended"
+        "The task does not run any more."
+        "See `task show`.";
+    task_not_found 404 4 "No such task"
+        "No task has this number, or it is one of the forgotten: the newest 200 are kept."
+        "`task list` shows those there are.";
+    timeout 504 7 "No answer in time"
+        "What was asked was not done in time; it may still be done."
+        "Look what became of it, or wait longer with --timeout.";
+    too_few_media 503 1 "Too few media"
+        "Too few media are there to do it safely."
+        "`status` lists the media; bring missing ones back.";
+    too_many_tasks 409 6 "Too many tasks"
+        "32 tasks are running."
+        "Wait for one to end, or cancel one: `task list`.";
+    too_many_vms 409 6 "Too many VMs"
+        "A site has at most 10,000 VMs."
+        "Delete one first.";
+    unknown_code 0 4 "No such code"
+        "No error has this code."
+        "`holdfast explain` lists them.";
+    unsupported_media_type 415 2 "Not JSON"
+        "The request's body is not declared as JSON."
+        "Send content-type: application/json.";
+    usage 0 2 "Command line makes no sense"
+        "The arguments are not those of the command."
+        "See --help.";
+    vm_changed 409 6 "VM was changed"
+        "Another change of the VM was faster."
+        "Look at it and try again.";
+    vm_exists 409 6 "Name is taken"
+        "There is a VM of this name."
+        "Choose another name.";
+    vm_importing 409 6 "VM is being imported"
+        "The VM's import is not done."
+        "Wait for it, or end it: `task cancel`.";
+    vm_in_use 409 6 "VM is in use"
+        "An NBD client has a disk of the VM open."
+        "Stop the guest, or end the client, first.";
+    vm_not_found 404 4 "No such VM"
+        "No VM has this name."
+        "`vm list` shows those there are.";
+    witness_lost 500 1 "Witness is lost"
+        "The file that remembers where the journal was last cannot be used."
+        "Put the newest copy of the file in its place; an old one is refused by the journal.";
+    would_shrink 422 2 "Disk would shrink"
+        "The size asked for is smaller than the disk, whose end would be lost."
+        "Make the file systems on it smaller first, then say --shrink.";
+}

@@ -1,0 +1,165 @@
+//! A directory that is lost is made anew from the media and the recovery key, and nothing that is on them is.
+
+use std::path::PathBuf;
+
+use media::Backend;
+use nbd::Exports;
+
+use super::{Bench, edit};
+use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError, VmName};
+
+const DISK_BYTES: u64 = 4 << 20;
+
+impl Bench {
+    fn recovering(&self, name: &str, media: Vec<PathBuf>) -> RecoverOptions {
+        RecoverOptions {
+            dir: self.path(name),
+            media,
+            recovery_key_file: self.path("recovery"),
+            passphrase_file: None,
+            missing: 0,
+            backend: Backend::Sync,
+        }
+    }
+
+    fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, SiteError> {
+        self.runtime.block_on(Site::recover(self.rt(), options))
+    }
+
+    fn not_recovered(&self, options: RecoverOptions) -> &'static str {
+        let error = self.recover(options).unwrap_err();
+        assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
+        error.code
+    }
+
+    /// A site with a VM and some data, killed: only the journal has the last of it.
+    fn filled(&self, name: &str, media: usize) -> Vec<PathBuf> {
+        let paths: Vec<PathBuf> = (0..media).map(|i| self.blank(&format!("{name}-{i}"))).collect();
+        let recovery = self.path("recovery");
+        let options = Options { media: paths.clone(), recovery_key_file: Some(recovery), ..self.later(name) };
+        let started = self.start(options).unwrap();
+        self.runtime.block_on(async {
+            started.site.create_vm(&VmName::parse("web01").unwrap(), &[DISK_BYTES]).await.unwrap();
+            let disk = started.site.exports().open("web01/disk0").await.unwrap();
+            for block in 0..DISK_BYTES / 4096 {
+                disk.write(block * 4096, contents(block).into()).await.unwrap();
+            }
+        });
+        drop(started);
+        paths
+    }
+
+    /// Starts the site and reads everything back.
+    fn check(&self, name: &str) {
+        let started = self.start(self.later(name)).unwrap();
+        self.runtime.block_on(async {
+            let disk = started.site.exports().open("web01/disk0").await.unwrap();
+            for block in 0..DISK_BYTES / 4096 {
+                let read = disk.read(block * 4096, 4096).await.unwrap();
+                assert_eq!(read, contents(block), "block {block}");
+            }
+        });
+        self.stop(&started.site);
+    }
+}
+
+/// A block unlike any other.
+fn contents(block: u64) -> Vec<u8> {
+    let mut word = block.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(4096);
+    while bytes.len() < 4096 {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_lost_directory_is_made_anew() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 3);
+    std::fs::remove_dir_all(bench.path("d")).unwrap();
+    let mut turned = media.clone();
+    turned.reverse();
+    let found = bench.recover(bench.recovering("e", turned)).unwrap();
+    assert_eq!((found.media, found.missing), (3, 0));
+    bench.check("e");
+    assert_eq!(bench.not_recovered(bench.recovering("e", media)), "site_exists");
+    bench.check("e");
+}
+
+#[test]
+fn media_that_the_site_made_are_found_in_its_folder() {
+    let bench = Bench::new();
+    let options = Options { recovery_key_file: Some(bench.path("recovery")), ..bench.options("d", 2) };
+    drop(bench.made(options));
+    let before = std::fs::read_to_string(bench.path("d/site.json")).unwrap();
+    for name in ["site.json", "key", "witness"] {
+        std::fs::remove_file(bench.path("d").join(name)).unwrap();
+    }
+    bench.recover(bench.recovering("d", Vec::new())).unwrap();
+    assert_eq!(std::fs::read_to_string(bench.path("d/site.json")).unwrap(), before);
+    drop(bench.made(bench.later("d")));
+}
+
+#[test]
+fn too_few_or_wrong_media_are_refused_before_anything_is_changed() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 3);
+    let bytes = |path: &PathBuf| std::fs::read(path).unwrap();
+    let before: Vec<Vec<u8>> = media.iter().map(bytes).collect();
+    let refused = |media: Vec<PathBuf>, missing, code: &str| {
+        let options = RecoverOptions { missing, ..bench.recovering("e", media) };
+        assert_eq!(bench.not_recovered(options), code);
+        assert!(!bench.path("e/site.json").exists() && !bench.path("e/key").exists());
+    };
+    refused(media[..2].to_vec(), 0, "media_missing");
+    refused(Vec::new(), 3, "media_missing");
+    let blank = bench.blank("blank");
+    refused(vec![media[0].clone(), blank.clone()], 2, "not_a_medium");
+    let copy = bench.path("copy");
+    std::fs::copy(&media[0], &copy).unwrap();
+    refused(vec![media[0].clone(), copy], 2, "foreign_medium");
+    let other = vec![blank];
+    drop(bench.made(Options { media: other.clone(), ..bench.later("other") }));
+    refused(vec![media[0].clone(), other[0].clone()], 2, "foreign_medium");
+    let right = std::fs::read(bench.path("recovery")).unwrap();
+    edit(&bench.path("recovery"), |text| text[0] = if text[0] == b'0' { b'1' } else { b'0' });
+    refused(media.clone(), 0, "recovery_key_wrong");
+    std::fs::write(bench.path("recovery"), right).unwrap();
+    let after: Vec<Vec<u8>> = media.iter().map(bytes).collect();
+    assert!(before == after, "a medium was changed");
+    bench.check("d");
+}
+
+#[test]
+fn as_many_media_as_may_be_lost_may_be_missing() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 3);
+    std::fs::remove_dir_all(bench.path("d")).unwrap();
+    let options = RecoverOptions { missing: 1, ..bench.recovering("e", media[1..].to_vec()) };
+    let found = bench.recover(options).unwrap();
+    assert_eq!((found.media, found.missing), (2, 1));
+    bench.check("e");
+    // It turns up again, where site.json says.
+    let manifest = std::fs::read_to_string(bench.path("e/site.json")).unwrap();
+    let place = manifest.split('"').find(|word| word.starts_with("media/missing-")).unwrap();
+    std::fs::create_dir_all(bench.path("e/media")).unwrap();
+    std::fs::rename(&media[0], bench.path("e").join(place)).unwrap();
+    bench.check("e");
+}
+
+#[test]
+fn a_passphrase_may_take_the_place_of_the_key_file() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 2);
+    std::fs::remove_dir_all(bench.path("d")).unwrap();
+    let phrase = bench.path("phrase");
+    std::fs::write(&phrase, "correct horse\n").unwrap();
+    let options = RecoverOptions { passphrase_file: Some(phrase.clone()), ..bench.recovering("e", media) };
+    bench.recover(options).unwrap();
+    assert_eq!(bench.refused(bench.later("e")), "passphrase_wanted");
+    drop(bench.made(Options { passphrase_file: Some(phrase), ..bench.later("e") }));
+}
