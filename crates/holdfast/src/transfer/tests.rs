@@ -24,7 +24,8 @@ fn head(parts: &[(usize, &[u8])]) -> [u8; 512] {
 fn headers_are_judged() {
     let qcow2: (usize, &[u8]) = (0, b"QFI\xfb\0\0\0\x03");
     let vmdk: (usize, &[u8]) = (0, b"KDMV\x01\0\0\0\0\0\0\0\x01");
-    let cases: [(Vec<(usize, &[u8])>, ImageFormat, Verdict); 10] = [
+    type Marks<'a> = Vec<(usize, &'a [u8])>;
+    let cases: [(Marks<'_>, ImageFormat, Verdict); 10] = [
         (vec![qcow2], Qcow2, Verdict::Sound),
         (vec![qcow2, (15, &[1])], Qcow2, Verdict::NotWhole("a backing file")),
         (vec![qcow2, (35, &[2])], Qcow2, Verdict::Encrypted),
