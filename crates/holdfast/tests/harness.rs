@@ -305,7 +305,9 @@ pub(crate) fn mixed_file(path: &Path, length: u64, seed: u64) {
         let size = piece.min((length - at) as usize);
         match random.below(3) {
             0 => file.write_all_at(&random.bytes(size), at).unwrap(),
-            1 => file.write_all_at(&format!("line {at}\n").repeat(size / 8).as_bytes()[..size], at).unwrap(),
+            1 => file
+                .write_all_at(&format!("line {at}\n").repeat(size / 7 + 1).as_bytes()[..size], at)
+                .unwrap(),
             _ => {}
         }
     }

@@ -153,7 +153,7 @@ fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {
     bench.json(&["vm", "import", "web01", &backed, "-f", "raw"]).json();
     bench.json(&["vm", "export", "web01", &path("out")]).json();
     let (went_in, came_out) = (std::fs::read(&backed).unwrap(), std::fs::read(path("out")).unwrap());
-    assert!(came_out[..went_in.len()] == went_in && !came_out.contains(&b's'));
+    assert!(came_out[..went_in.len()] == went_in && !came_out.windows(64).any(|piece| piece == [b's'; 64]));
 }
 
 #[test]

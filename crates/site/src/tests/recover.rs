@@ -32,7 +32,7 @@ impl Bench {
         error.code
     }
 
-    /// A site with a VM and some data, killed: only the journal has the last of it.
+    /// A site with a VM and some data, stopped.
     fn filled(&self, name: &str, media: usize) -> Vec<PathBuf> {
         let paths: Vec<PathBuf> = (0..media).map(|i| self.blank(&format!("{name}-{i}"))).collect();
         let recovery = self.path("recovery");
@@ -45,7 +45,7 @@ impl Bench {
                 disk.write(block * 4096, contents(block).into()).await.unwrap();
             }
         });
-        drop(started);
+        self.stop(&started.site);
         paths
     }
 
