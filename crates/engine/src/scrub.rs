@@ -42,6 +42,13 @@ impl ScrubTotals {
 }
 
 impl Engine {
+    /// Forgets what is cached in RAM: the next reads come from the media. For tests, measurements, and admins who want
+    /// to know that the media give what was written.
+    pub fn drop_caches(&self) {
+        self.shared.blocks.clear();
+        self.shared.pages.clear();
+    }
+
     /// Checks every fragment of every container that is committed now, and writes again what is missing or damaged.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! Writing a batch, over as many segments as it takes; opening the next segment.
 
-use proto::{CallError, CallErrorKind, Request};
+use proto::{CallErrorKind, Request};
 use units::{MediumId, PAGE, PageBuf, PageSlice, Seq, round_up_page};
 
 use crate::format::MEMBERS_MAX;
-use crate::writer::{JournalError, JournalErrorKind, Writer, too_few};
+use crate::writer::{Failure, JournalError, JournalErrorKind, Writer, too_few};
 use crate::{BATCH_HEADER_BYTES, BatchHeader, Entry, LiveSegment, SegmentHeader};
 
 /// Ensembles tried for one batch before its writers get an error.
@@ -55,7 +55,7 @@ impl Writer {
             tracing::warn!(?id, ?failures, "a batch was not taken: going on in a new segment");
             // Going on here would need the member that failed; the new segment starts at the same seq.
             self.segment = None;
-            self.report(&failures)?;
+            self.report(&failures, true)?;
         }
         Err(too_few("no ensemble took the batch"))
     }
@@ -75,13 +75,19 @@ impl Writer {
         (buf.share(), header)
     }
 
-    fn report(&self, failures: &[CallError]) -> Result<(), JournalError> {
-        if let Some(fenced) = failures.iter().find(|failure| failure.kind == CallErrorKind::Fenced) {
+    /// Tells the pool of media that failed. With `used`, a member that does not know the segment as the writer does is
+    /// not one of them: its data node started anew since the segment was opened, and takes part in the next.
+    fn report(&self, failures: &[Failure], used: bool) -> Result<(), JournalError> {
+        let errors = || failures.iter().map(|failure| &failure.error);
+        if let Some(fenced) = errors().find(|error| error.kind == CallErrorKind::Fenced) {
             return Err(JournalError { kind: JournalErrorKind::Fenced, reason: fenced.to_string() });
         }
-        for failure in failures {
-            let full = failure.kind == CallErrorKind::NoSpace;
-            self.shared.ensembles.failed(failure.medium, full, &failure.reason);
+        for Failure { error, restores } in failures {
+            let forgot = matches!(error.kind, CallErrorKind::Invalid | CallErrorKind::NotFound);
+            if !(used && forgot) {
+                let full = error.kind == CallErrorKind::NoSpace;
+                self.shared.ensembles.failed(error.medium, *restores, full, &error.reason);
+            }
         }
         Ok(())
     }
@@ -90,7 +96,7 @@ impl Writer {
     pub(crate) async fn roll(&mut self) -> Result<(), JournalError> {
         self.segment = None;
         let mut full = false;
-        for _ in 0..ROLL_ATTEMPTS {
+        for attempt in 0..ROLL_ATTEMPTS {
             self.free_trimmed();
             let number = self.next_number;
             let members = self.shared.ensembles.ensemble(number);
@@ -109,9 +115,10 @@ impl Writer {
                 Err(failures) => failures,
             };
             tracing::warn!(number, ?failures, "a segment was not taken");
-            full |= failures.iter().any(|failure| failure.kind == CallErrorKind::NoSpace);
+            full |= failures.iter().any(|failure| failure.error.kind == CallErrorKind::NoSpace);
             self.shared.lock().give_up(self.shared.id(number), &members);
-            self.report(&failures)?;
+            // A data node may start anew between the header and the start record, but not each time.
+            self.report(&failures, attempt == 0)?;
         }
         if full {
             let reason = "no room for a journal segment".into();
@@ -124,7 +131,7 @@ impl Writer {
         &self,
         number: u32,
         members: &[MediumId],
-    ) -> Result<Result<Segment, Vec<CallError>>, JournalError> {
+    ) -> Result<Result<Segment, Vec<Failure>>, JournalError> {
         let config = &self.shared.config;
         let id = self.shared.id(number);
         let (first_seq, payload) = self.start_payload()?;

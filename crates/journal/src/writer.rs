@@ -217,22 +217,30 @@ impl Shared {
     }
 
     /// Asks every member; gives those that failed.
-    pub(crate) async fn all(&self, members: &[MediumId], request: impl Fn() -> Request) -> Vec<CallError> {
+    pub(crate) async fn all(&self, members: &[MediumId], request: impl Fn() -> Request) -> Vec<Failure> {
         let calls = members.iter().map(|medium| self.ask(*medium, request()));
         seam::join_all(calls).await.into_iter().flatten().collect()
     }
 
-    async fn ask(&self, medium: MediumId, request: Request) -> Option<CallError> {
+    async fn ask(&self, medium: MediumId, request: Request) -> Option<Failure> {
+        let restores = self.ensembles.restores(medium);
         let mut last = None;
         for _ in 0..CALL_ATTEMPTS {
             match self.transport.call(medium, request.clone()).await {
                 Ok(_) => return None,
                 Err(error) if error.kind == CallErrorKind::Unreachable => last = Some(error),
-                Err(error) => return Some(error),
+                Err(error) => return Some(Failure { error, restores }),
             }
         }
-        last
+        last.map(|error| Failure { error, restores })
     }
+}
+
+/// A member's error, and how often it had been restored when it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: CallError,
+    pub(crate) restores: u64,
 }
 
 pub(crate) struct Writer {
@@ -334,8 +342,10 @@ impl Writer {
             // A member that does not hear it tells of the segment at the next start, where it is passed over.
             let calls = freed.iter().map(|(medium, id)| shared.ask(*medium, Request::SegmentFree(vec![*id])));
             let failures = seam::join_all(calls).await.into_iter().flatten();
-            for failure in failures.filter(|failure| failure.kind == CallErrorKind::Failed) {
-                shared.ensembles.failed(failure.medium, false, &failure.reason);
+            for Failure { error, restores } in failures {
+                if error.kind == CallErrorKind::Failed {
+                    shared.ensembles.failed(error.medium, restores, false, &error.reason);
+                }
             }
         };
         self.shared.rt.spawn("journal trim", Box::pin(task));

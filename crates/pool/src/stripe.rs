@@ -171,7 +171,7 @@ impl Pool {
                     attempt += 1;
                 }
                 Err(error) => {
-                    self.note(medium, &error, Some(restores));
+                    self.note(medium, &error, restores);
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
@@ -201,11 +201,11 @@ impl Pool {
     }
 
     /// Takes note of what an error says of the medium that was asked. One from before a restore says nothing.
-    fn note(&self, medium: MediumId, error: &CallError, restores: Option<u64>) {
+    fn note(&self, medium: MediumId, error: &CallError, restores: u64) {
         match error.kind {
             CallErrorKind::Failed | CallErrorKind::Unreachable => {
                 let mut health = self.lock_health();
-                let current = restores.is_none_or(|restores| restores == health.restores(medium));
+                let current = restores == health.restores(medium);
                 if current && health.failed(medium, &error.reason) {
                     tracing::error!(%medium, reason = error.reason, "medium failed");
                 }
@@ -231,8 +231,12 @@ impl Ensembles for Pool {
         self.lock_health().ensemble(turn)
     }
 
-    fn failed(&self, medium: MediumId, full: bool, reason: &str) {
+    fn restores(&self, medium: MediumId) -> u64 {
+        self.lock_health().restores(medium)
+    }
+
+    fn failed(&self, medium: MediumId, restores: u64, full: bool, reason: &str) {
         let kind = if full { CallErrorKind::NoSpace } else { CallErrorKind::Failed };
-        self.note(medium, &CallError { kind, medium, reason: reason.to_owned() }, None);
+        self.note(medium, &CallError { kind, medium, reason: reason.to_owned() }, restores);
     }
 }

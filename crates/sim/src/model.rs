@@ -196,6 +196,12 @@ impl Model {
         self.blocks.range_mut(whole(disk)).for_each(|(_, block)| block.crash(stamp, now));
     }
 
+    /// More was damaged than the site tolerates: what was acknowledged after `since` may be gone. To be told after
+    /// the crash.
+    pub fn doubt(&mut self, since: Duration) {
+        self.blocks.values_mut().for_each(|block| block.doubt(since));
+    }
+
     /// A read is about to be sent.
     pub fn begin_read(&mut self, now: Duration) -> ReadId {
         let stamp = self.tick();

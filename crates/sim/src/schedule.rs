@@ -142,11 +142,12 @@ fn relieve(world: &World) {
 /// Lets the guests work until so many requests more are answered.
 async fn live(world: &Arc<World>, life: &Life, engine: &Engine, requests: u64) {
     let until = world.lock().answered + requests;
-    let end = world.now() + LIFE_MAX;
+    let begun = world.now();
+    let end = begun + LIFE_MAX;
     let running = Arc::new(AtomicBool::new(false));
     let mut checkpoints = world.control.rng("checkpoints");
     while world.lock().answered < until && world.now() < end && !world.is_over() {
-        world.rt.sleep(Duration::from_micros(500)).await;
+        world.rt.sleep(world::look_again(world.now() - begun)).await;
         if checkpoints.chance(2000) && !running.swap(true, Ordering::Relaxed) {
             let (engine, running) = (engine.clone(), running.clone());
             let task = async move {

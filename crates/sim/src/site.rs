@@ -162,6 +162,7 @@ impl Site {
         let present = |(number, store): (usize, &SimStore)| there[number].then(|| store.clone());
         let stores: Vec<Option<SimStore>> = self.stores.iter().enumerate().map(present).collect();
         let engine = Arc::new(Mutex::new(None));
+        let seen = transport.clone();
         let (sender, opened) = oneshot::channel();
         let node = Node {
             rt: rt.clone(),
@@ -188,7 +189,7 @@ impl Site {
             }
         };
         rt.spawn("boot", Box::pin(boot));
-        Life { rt, engine, opened: Some(opened) }
+        Life { rt, engine, opened: Some(opened), transport: seen }
     }
 
     fn config(&self) -> Config {
@@ -229,6 +230,7 @@ pub struct Life {
     rt: Arc<SimRuntime>,
     engine: Arc<Mutex<Option<Engine>>>,
     opened: Option<oneshot::Receiver<Result<(), EngineError>>>,
+    transport: SimTransport,
 }
 
 impl std::fmt::Debug for Life {
@@ -250,6 +252,12 @@ impl Life {
     /// The engine, once the site is open.
     pub fn engine(&self) -> Option<Engine> {
         lock(&self.engine).clone()
+    }
+
+    /// What was acknowledged since then stands in the newest two batches of the journal, and nowhere else for
+    /// certain. `None` when this process wrote no batch.
+    pub fn newest_batches(&self) -> Option<Duration> {
+        self.transport.newest_appends()
     }
 
     /// The runtime of the process.

@@ -24,7 +24,7 @@ impl Ensembles for Pool {
         (0..3).map(|i| medium_id((turn as usize + i) % MEDIA)).collect()
     }
 
-    fn failed(&self, medium: MediumId, _full: bool, reason: &str) {
+    fn failed(&self, medium: MediumId, _restores: u64, _full: bool, reason: &str) {
         panic!("{medium}: {reason}");
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct FakeMedium {
     pub(super) unreadable: bool,
     /// Reads nothing at all and does not say so.
     pub(super) mute: bool,
+    /// Answers every change so that it makes no sense.
+    pub(super) senseless: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +95,11 @@ impl FakeMedia {
         Arc::new(Self { inner: Mutex::new(Inner { media, slots: 64, ..Inner::default() }) })
     }
 
+    /// One data node starts anew: its segments are there and take no appends.
+    pub(super) fn restart(&self, medium: MediumId) {
+        self.with(|inner| inner.media.get_mut(&medium).unwrap().ends.clear());
+    }
+
     pub(super) fn ids(&self) -> Vec<MediumId> {
         self.with(|inner| inner.media.keys().copied().collect())
     }
@@ -116,6 +123,9 @@ impl FakeMedia {
         let state = inner.media.get_mut(&medium).ok_or(CallErrorKind::Failed)?;
         if state.down {
             return Err(CallErrorKind::Unreachable);
+        }
+        if changes && state.senseless {
+            return Err(CallErrorKind::Invalid);
         }
         match fault {
             Some(Fault::Refused(kind)) => Err(kind),
@@ -212,7 +222,7 @@ impl Ensembles for FakePool {
         (0..self.width.min(up.len())).map(|i| up[(turn as usize + i) % up.len()]).collect()
     }
 
-    fn failed(&self, medium: MediumId, full: bool, _reason: &str) {
+    fn failed(&self, medium: MediumId, _restores: u64, full: bool, _reason: &str) {
         if !full {
             self.out.lock().unwrap().insert(medium);
         }
@@ -429,7 +439,7 @@ pub(super) fn subsets(ids: &[MediumId], most: usize) -> Vec<Vec<MediumId>> {
 fn the_fake_pool_spreads_and_drops() {
     let pool = FakePool { media: (1..=4).map(medium).collect(), width: 3, ..FakePool::default() };
     assert_eq!(pool.ensemble(1), vec![medium(2), medium(3), medium(4)]);
-    pool.failed(medium(3), true, "full");
-    pool.failed(medium(2), false, "broken");
+    pool.failed(medium(3), 0, true, "full");
+    pool.failed(medium(2), 0, false, "broken");
     assert_eq!(pool.ensemble(0), vec![medium(1), medium(3), medium(4)]);
 }

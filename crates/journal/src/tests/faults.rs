@@ -178,6 +178,30 @@ fn too_few_media_is_said_and_heals() {
 }
 
 #[test]
+fn a_data_node_that_started_anew_is_no_failed_medium() {
+    run(1, async |rt| {
+        let media = FakeMedia::new(2);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        for n in 1..=4 {
+            end(site.journal.append(vec![hole(n)])).await.unwrap();
+            media.restart(medium(1 + (n % 2) as u8));
+        }
+        assert!(site.pool.out.lock().unwrap().is_empty());
+        // Nor when it starts anew between the header of a segment and the start record.
+        let behind_the_next_header = media.with(|inner| inner.changes + 4);
+        media.fault_at(behind_the_next_header, Fault::Refused(CallErrorKind::Invalid));
+        end(site.journal.append(vec![hole(5)])).await.unwrap();
+        assert!(site.pool.out.lock().unwrap().is_empty());
+        // One that makes no sense of anything is.
+        let media = FakeMedia::new(3);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        media.with(|inner| inner.media.get_mut(&medium(3)).unwrap().senseless = true);
+        end(site.journal.append(vec![hole(1)])).await.unwrap();
+        assert_eq!(*site.pool.out.lock().unwrap(), [medium(3)].into());
+    });
+}
+
+#[test]
 fn no_slot_is_said_as_no_space() {
     run(1, async |rt| {
         let media = FakeMedia::new(3);

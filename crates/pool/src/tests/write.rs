@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use journal::Ensembles;
 use proto::CallErrorKind;
 use seam::{BoxFuture, Runtime};
 
@@ -206,6 +207,18 @@ fn a_failure_from_before_a_restore_is_not_held_against_the_medium() {
     };
     assert_eq!(write(true), 3);
     assert_eq!(write(false), 2);
+}
+
+#[test]
+fn the_journal_too_says_when_it_asked() {
+    let site = site(3);
+    let medium = site.ids[1];
+    let asked = site.pool.restores(medium);
+    site.pool.restore(medium);
+    Ensembles::failed(&site.pool, medium, asked, false, "it was away");
+    assert_eq!(site.up(), 3);
+    Ensembles::failed(&site.pool, medium, site.pool.restores(medium), false, "it is away");
+    assert_eq!(site.up(), 2);
 }
 
 #[test]

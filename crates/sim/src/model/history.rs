@@ -128,6 +128,25 @@ impl Block {
         }
     }
 
+    /// What was acknowledged after `since` may be lost after all, as if a crash had cut it off: what it superseded is
+    /// possible again.
+    pub(super) fn doubt(&mut self, since: Duration) {
+        let doubtful = |write: &Write| write.state == State::Acked && write.ended_at > since;
+        let Some(begun) = self.writes.iter().filter(|write| doubtful(write)).map(|write| write.begun).min()
+        else {
+            return;
+        };
+        for write in &mut self.writes {
+            if write.dead >= begun {
+                write.dead = NEVER;
+            }
+            if doubtful(write) {
+                write.state = State::Cut;
+                write.seen = false;
+            }
+        }
+    }
+
     /// The write at `index` took effect by its `latest`: all ordered before it are dead by then.
     fn happened(&mut self, index: usize) {
         let Write { begun, latest, .. } = self.writes[index];

@@ -106,6 +106,24 @@ fn a_write_cut_off_happened_before_the_crash_or_never() {
 }
 
 #[test]
+fn what_is_in_doubt_is_there_or_gone_and_stays_so() {
+    for lost in [false, true] {
+        let mut one = One::new();
+        one.write(1);
+        one.write(2);
+        let op = one.begin(3);
+        one.model.end_write(op, Duration::from_secs(2));
+        assert_eq!(one.read(3), None);
+        one.model.crash(Duration::from_secs(3));
+        one.model.doubt(Duration::from_secs(1));
+        assert_eq!(one.read(1), STALE, "what was acknowledged before is sure");
+        let (value, other) = if lost { (2, 3) } else { (3, 2) };
+        assert_eq!(one.read(value), None);
+        assert_eq!(one.read(other), STALE);
+    }
+}
+
+#[test]
 fn a_failed_write_may_come_late_until_it_is_superseded() {
     let mut one = One::new();
     one.write(1);

@@ -12,7 +12,7 @@ use crate::model::{Contents, OpId};
 use crate::rng::Rng;
 
 use super::guest::Guest;
-use super::world::{Serving, Unanswered, World};
+use super::world::{Serving, Unanswered, World, look_again};
 
 /// Most disks at a time.
 const DISKS_MAX: usize = 5;
@@ -105,6 +105,7 @@ impl Admin {
 
     /// After a change without an answer: whether the disk is there, and its size, once the next process serves.
     async fn settle(&self, disk: DiskId, before: Epoch) -> bool {
+        let begun = self.world.now();
         loop {
             let Some(serving) = self.world.serving().await else { return false };
             // What a site that serves reads only shows of the last changes is not settled yet.
@@ -120,7 +121,7 @@ impl Admin {
                 }
                 return bytes.is_some();
             }
-            self.world.rt.sleep(Duration::from_millis(1)).await;
+            self.world.rt.sleep(look_again(self.world.now() - begun)).await;
         }
     }
 

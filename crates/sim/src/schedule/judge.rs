@@ -151,6 +151,8 @@ impl World {
         if !engine.is_writable() && self.plan.family == Family::Within {
             self.wrong("all media are there, and the site serves reads only");
         }
+        // What the cache holds would hide damage from this read and not from the next.
+        engine.drop_caches();
         let first = read_all(self, &life, &engine).await;
         if self.plan.family == Family::Beyond {
             self.judge_beyond(&first);
@@ -162,6 +164,7 @@ impl World {
         if !engine.pool().is_repaired() {
             self.wrong("repairs do not come to an end");
         }
+        engine.drop_caches();
         let second = read_all(self, &life, &engine).await;
         self.judge_contents("second full read", &second, true);
         self.rt.sleep(SETTLE).await;

@@ -156,6 +156,7 @@ impl World {
 
     /// The process that serves now; waits for one. `None` when the guests are to stop.
     pub(super) async fn serving(&self) -> Option<Serving> {
+        let begun = self.now();
         loop {
             {
                 let shared = self.lock();
@@ -168,7 +169,7 @@ impl World {
                     return Some(serving.clone());
                 }
             }
-            self.rt.sleep(Duration::from_micros(500)).await;
+            self.rt.sleep(look_again(self.now() - begun)).await;
         }
     }
 
@@ -260,12 +261,24 @@ impl World {
     /// The process is dead.
     pub(super) fn end_life(&self, life: Life, power_cut: bool) {
         self.lock().serving = None;
+        let newest = life.newest_batches();
         self.site.end(life, power_cut);
         let now = self.now();
         let mut shared = self.lock();
         shared.closing = false;
         shared.model.crash(now);
+        // With every copy of the newest batch damaged it cannot be told from one that was torn (docs/guarantees.md).
+        if self.plan.family == Family::Beyond
+            && let Some(since) = newest
+        {
+            shared.model.doubt(since);
+        }
     }
+}
+
+/// Pause before the next look at something that has been waited for so long: a long wait costs few steps.
+pub(super) fn look_again(waited: Duration) -> Duration {
+    (waited / 1000).clamp(Duration::from_micros(500), Duration::from_millis(100))
 }
 
 /// Whether an error says what is lost or in the way: a container, segment or medium.

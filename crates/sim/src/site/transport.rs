@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data::MediumNode;
-use proto::{CallError, CallErrorKind, Request, Response, Transport};
+use proto::{CallError, CallErrorKind, Request, Response, SegmentId, Transport};
 use seam::{BoxFuture, Rt};
 use tokio::sync::oneshot;
 use units::MediumId;
@@ -31,6 +31,24 @@ struct Inner {
     rt: Rt,
     wires: Wires,
     media: Mutex<BTreeMap<MediumId, Arc<MediumNode>>>,
+    appends: Mutex<Appends>,
+}
+
+/// The newest batches of the journal: where each stands, and when it was sent first.
+#[derive(Debug, Default)]
+struct Appends {
+    newest: Option<((SegmentId, u32), Duration)>,
+    before: Option<Duration>,
+}
+
+impl Appends {
+    fn note(&mut self, place: (SegmentId, u32), now: Duration) {
+        if self.newest.is_some_and(|(newest, _)| newest == place) {
+            return;
+        }
+        self.before = self.newest.map(|(_, at)| at);
+        self.newest = Some((place, now));
+    }
 }
 
 /// Carries requests to the data nodes of one process, and loses, doubles and delays them by the wires' policies.
@@ -48,7 +66,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SimTransport {
     pub(super) fn new(rt: Rt, wires: Wires) -> Self {
-        Self { inner: Arc::new(Inner { rt, wires, media: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { rt, wires, media: Mutex::default(), appends: Mutex::default() }) }
     }
 
     /// Adds a medium, or puts a reopened one in the place of the old.
@@ -60,6 +78,13 @@ impl SimTransport {
     pub(super) fn detach(&self, medium: MediumId) {
         let node = lock(&self.inner.media).remove(&medium);
         drop(node);
+    }
+
+    /// When the last batch but one of the journal was sent; `None` when the process wrote fewer. What was acknowledged
+    /// later stands in the newest two batches.
+    pub(super) fn newest_appends(&self) -> Option<Duration> {
+        let appends = lock(&self.inner.appends);
+        appends.before.or(appends.newest.map(|(_, at)| at))
     }
 
     /// The media that are attached.
@@ -112,6 +137,9 @@ impl SimTransport {
 impl Transport for SimTransport {
     fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
+            if let Request::SegmentAppend { id, offset, .. } = &request {
+                lock(&self.inner.appends).note((*id, *offset), self.inner.rt.now());
+            }
             let (sender, answer) = oneshot::channel();
             match self.decide(medium, true) {
                 Fate::Deliver(after) => self.arrive(after, medium, request, Some(sender)),
