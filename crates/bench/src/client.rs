@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,16 +24,11 @@ const REPLY_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) const DEPTH_MAX: usize = 256;
 /// Bytes taken from the socket at once.
 const INPUT: usize = 256 << 10;
-/// Bytes of a reply in the hand-shake: far above any.
-const OPTION_REPLY_MAX: u32 = 64 << 10;
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const REPLY_MAGIC: u32 = 0x6744_6698;
 const REQUEST: usize = 28;
 const REPLY: usize = 16;
-const OPTION_GO: u32 = 7;
-const ANSWER_ACK: u32 = 1;
-const ANSWER_INFO: u32 = 3;
 const DISCONNECT: u16 = 2;
 
 /// What is asked of the server.
@@ -95,7 +90,7 @@ impl Client {
             .map_err(|error| Failure::failed(format!("{}: {error}", socket.display())))?;
         stream.set_read_timeout(Some(REPLY_WITHIN))?;
         stream.set_write_timeout(Some(REPLY_WITHIN))?;
-        let size = open(&mut stream, export)?;
+        let size = nbd::hand_shake(&mut stream, export)?;
         Ok(Self {
             stream,
             size,
@@ -291,50 +286,4 @@ impl Drop for Client {
         // A courtesy: the server may be gone, or in the middle of a message of ours.
         let _ = rustix::net::send(&self.stream, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
-}
-
-/// The hand-shake; gives the size of the export in bytes.
-fn open(stream: &mut UnixStream, export: &str) -> Result<u64, Failure> {
-    let greeting: [u8; 18] = receive(stream)?;
-    if &greeting[..16] != b"NBDMAGICIHAVEOPT" {
-        return Err(Failure::failed("no fixed-newstyle NBD server"));
-    }
-    // Fixed newstyle, no zeroes; then GO for the export, no information asked for.
-    let mut hello = 3_u32.to_be_bytes().to_vec();
-    hello.extend(b"IHAVEOPT");
-    hello.extend(OPTION_GO.to_be_bytes());
-    hello.extend((export.len() as u32 + 6).to_be_bytes());
-    hello.extend((export.len() as u32).to_be_bytes());
-    hello.extend(export.as_bytes());
-    hello.extend([0, 0]);
-    stream.write_all(&hello)?;
-    let mut size = None;
-    loop {
-        let head: [u8; 20] = receive(stream)?;
-        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let (kind, length) = (word(12), word(16));
-        if length > OPTION_REPLY_MAX {
-            return Err(Failure::failed("an endless answer in the hand-shake"));
-        }
-        let mut payload = vec![0; length as usize];
-        stream.read_exact(&mut payload)?;
-        match (kind, payload.first_chunk::<12>()) {
-            (ANSWER_ACK, _) => {
-                return size.ok_or_else(|| Failure::failed("the server does not tell the size"));
-            }
-            // An export's size: type 0, 8 bytes of size, 2 of flags.
-            (ANSWER_INFO, Some([0, 0, bytes @ .., _, _])) => size = Some(u64::from_be_bytes(*bytes)),
-            (ANSWER_INFO, _) => {}
-            _ => {
-                let why = String::from_utf8_lossy(&payload);
-                return Err(Failure::failed(format!("export {export:?} refused: {kind:#x} {why}")));
-            }
-        }
-    }
-}
-
-fn receive<const COUNT: usize>(stream: &mut UnixStream) -> Result<[u8; COUNT], Failure> {
-    let mut bytes = [0; COUNT];
-    stream.read_exact(&mut bytes)?;
-    Ok(bytes)
 }

@@ -137,7 +137,8 @@ impl Shared {
             let reason = "too few media are up to take a write: bring back those that are down";
             return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
         }
-        let reason = "the pool is full: delete what is not needed or add media";
+        let reason =
+            "the pool is full: reads, trims and deletions go on, but what they leave behind is not reclaimed";
         Err(EngineError::new(EngineErrorKind::NoSpace, reason))
     }
 

@@ -81,4 +81,9 @@ impl Config {
             write_patience: WRITE_PATIENCE,
         }
     }
+
+    /// Longest metadata record: fits a sealed unit, and start records hold several until a checkpoint takes them.
+    pub fn meta_record_bytes(&self) -> usize {
+        seal::PLAIN_BYTES_MAX.min(self.segment_bytes as usize / 8)
+    }
 }

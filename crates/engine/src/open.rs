@@ -134,7 +134,7 @@ impl Engine {
         let meta = meta::Embedded::restore(
             shared.rt.clone(),
             persist,
-            meta::Options::default(),
+            meta::Options { record_bytes: shared.config.meta_record_bytes(), ..meta::Options::default() },
             checkpoint,
             &records,
         )?;

@@ -3,8 +3,8 @@
 //! The site knows the task from its begin to its end; a client that is killed is missed after a minute, and an import
 //! leaves no VM then either.
 
+mod connection;
 mod image;
-mod nbd;
 mod program;
 mod stream;
 

@@ -18,11 +18,12 @@ use crate::format::{decode_checkpoint, decode_record, encode_checkpoint, encode_
 use crate::key::{Key, KeyRange};
 use crate::lease::Leases;
 use crate::limits::{
-    HISTORY_BYTES, HISTORY_EVENTS, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, STATE_BYTES, TXN_OPS_MAX,
+    HISTORY_BYTES, HISTORY_EVENTS, KEY_BYTES_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, OP_BYTES,
+    RECORD_BYTES_LEAST, RECORD_BYTES_MAX, STATE_BYTES, TXN_OPS_MAX,
 };
 use crate::state::{Attachment, Put, Record, State};
 use crate::store::{Get, Lease, LeaseId, Page, Revision, Store, Watch};
-use crate::txn::{Op, Txn, TxnResult};
+use crate::txn::{Op, Txn, TxnResult, check_ops};
 
 /// Where records go. The store calls it for one record at a time, in order of revision.
 pub trait Persist: Send + Sync {
@@ -53,11 +54,19 @@ pub struct Options {
     /// Bytes of all keys and values and of their places in the map; 2 GiB unless told. Puts that would go beyond are
     /// refused with `Full`.
     pub state_bytes: u64,
+    /// Longest record [`Persist`] takes, in bytes; [`crate::RECORD_BYTES_MAX`] unless told, and 1,152 at least.
+    /// Transactions that could need a longer one are refused as invalid.
+    pub record_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history_events: HISTORY_EVENTS, history_bytes: HISTORY_BYTES, state_bytes: STATE_BYTES }
+        Self {
+            history_events: HISTORY_EVENTS,
+            history_bytes: HISTORY_BYTES,
+            state_bytes: STATE_BYTES,
+            record_bytes: RECORD_BYTES_MAX,
+        }
     }
 }
 
@@ -132,6 +141,8 @@ impl Embedded {
     }
 
     fn start(rt: Rt, persist: Arc<dyn Persist>, options: Options, state: State) -> Self {
+        let record_bytes = options.record_bytes.clamp(RECORD_BYTES_LEAST, RECORD_BYTES_MAX);
+        let options = Options { record_bytes, ..options };
         let mut leases = Leases::default();
         let now = rt.now();
         for lease in state.leases() {
@@ -289,7 +300,9 @@ impl Core {
     async fn drain(self: &Arc<Self>, id: LeaseId) -> Result<()> {
         loop {
             let writer = self.write().await?;
-            let keys = self.state().keys_of(id, TXN_OPS_MAX);
+            let each = 2 * KEY_BYTES_MAX + OP_BYTES;
+            let most = (self.options.record_bytes.saturating_sub(OP_BYTES) / each).clamp(1, TXN_OPS_MAX);
+            let keys = self.state().keys_of(id, most);
             if keys.is_empty() {
                 self.leases().remove(id);
                 return Ok(());
@@ -326,6 +339,13 @@ impl Store for Embedded {
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult>> {
         Box::pin(async move {
             txn.check()?;
+            for ops in [&txn.then, &txn.otherwise] {
+                let bytes = check_ops(ops)? + OP_BYTES * (ops.len() + 1);
+                let most = self.core.options.record_bytes;
+                if bytes > most {
+                    return Err(Error::invalid(format!("a record of {bytes} bytes, more than {most}")));
+                }
+            }
             let writer = self.core.write().await?;
             let (succeeded, revision, record) = self.core.evaluate(txn)?;
             let revision = match record {

@@ -10,8 +10,12 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const TXN_OPS_MAX: usize = 128;
 /// Most bytes of keys and values in one transaction, both branches counted: below etcd's 1.5 MiB a request.
 pub const TXN_BYTES_MAX: usize = (1 << 20) + (1 << 18);
-/// Longest encoded record: [`TXN_BYTES_MAX`] and at most 64 bytes of lengths and lease for each operation.
-pub const RECORD_BYTES_MAX: usize = TXN_BYTES_MAX + 64 * (TXN_OPS_MAX + 1);
+/// Most bytes of lengths, lease and revision that an operation adds to a record; the record itself adds as many.
+pub(crate) const OP_BYTES: usize = 64;
+/// Longest encoded record: [`TXN_BYTES_MAX`] and what is around them.
+pub const RECORD_BYTES_MAX: usize = TXN_BYTES_MAX + OP_BYTES * (TXN_OPS_MAX + 1);
+/// Shortest limit of records a store can have: the keys of a lease go at least one by one.
+pub(crate) const RECORD_BYTES_LEAST: usize = 2 * KEY_BYTES_MAX + 2 * OP_BYTES;
 /// Most keys in one answer to a range.
 pub const RANGE_KEYS_MAX: usize = 4096;
 /// Most bytes of keys and values in one answer to a range, unless its first value alone is longer: one message.

@@ -39,7 +39,12 @@ impl Persist for Journal {
     }
 }
 
-const BOUNDS: Options = Options { history_events: 3000, history_bytes: 32 << 20, state_bytes: 1 << 30 };
+const BOUNDS: Options = Options {
+    history_events: 3000,
+    history_bytes: 32 << 20,
+    state_bytes: 1 << 30,
+    record_bytes: meta::RECORD_BYTES_MAX,
+};
 
 /// Makes stores in RAM, or stores over a [`Journal`].
 struct Stores {

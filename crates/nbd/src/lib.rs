@@ -1,4 +1,4 @@
-//! NBD server on a unix socket, over an abstract block device.
+//! NBD server on a unix socket, over an abstract block device; a client's hand-shake.
 //!
 //! Vocabulary. **Export**: what a client can name and open; the [`Exports`] trait lists and opens them. **Device**:
 //! one opened export ([`Device`]); it closes when its last handle is dropped. **Hand-shake**: the option haggling that
@@ -28,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod device;
 pub mod fuzz;
 mod handshake;
@@ -42,6 +43,7 @@ mod source;
 mod transmission;
 mod writer;
 
+pub use client::hand_shake;
 pub use device::{
     Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
 };

@@ -21,7 +21,9 @@ mod keys;
 mod unit;
 
 pub use keys::{KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
-pub use unit::{HEADER_BYTES, Header, Kind, OVERHEAD_BYTES, SealError, SealErrorKind, Sealer, is_zero};
+pub use unit::{
+    HEADER_BYTES, Header, Kind, OVERHEAD_BYTES, PLAIN_BYTES_MAX, SealError, SealErrorKind, Sealer, is_zero,
+};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {

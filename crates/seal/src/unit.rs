@@ -13,7 +13,7 @@ const TAG_BYTES: usize = 16;
 /// Bytes a unit adds to a plaintext that does not compress.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 /// Largest plaintext of one unit: bounds what a hostile header can make a reader allocate.
-const PLAIN_BYTES_MAX: usize = 1 << 20;
+pub const PLAIN_BYTES_MAX: usize = 1 << 20;
 
 const FORMAT: u8 = 1;
 const CODEC_RAW: u8 = 0;

@@ -186,7 +186,7 @@ codes! {
         "`vm set-definition` stores one.";
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
-        "Delete what is not needed, or give the site more room; `status` says how much there is.";
+        "Make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
     not_a_medium 409 6 "Not a medium of a site"
         "A file or device carries no superblock."
         "Leave it out.";

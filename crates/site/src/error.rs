@@ -98,7 +98,7 @@ impl From<EngineError> for SiteError {
             EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
             EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
             EngineErrorKind::NoSpace => {
-                let hint = "delete what is not needed, or give the site more room";
+                let hint = "make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
                 (ErrorKind::NoSpace, "no_space", Some(hint))
             }
             EngineErrorKind::TooFewMedia => {

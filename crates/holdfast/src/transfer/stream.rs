@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::types::ChangeDisk;
 use site::{VmName, format_size};
 
-use super::nbd::{Connection, WINDOW};
+use super::connection::{Connection, WINDOW};
 use super::program::blocking;
 use super::{Counter, DISK_BYTES_MIN, SECTOR, Transfer};
 use crate::failure::Failure;

@@ -276,3 +276,25 @@ fn a_dropped_store_ends_its_watches_and_tasks() {
         }
     });
 }
+
+#[test]
+fn no_record_is_longer_than_the_journal_takes() {
+    virtually(async |rt| {
+        let gate = Gate::new(999);
+        let options = Options { record_bytes: 2000, ..Options::default() };
+        let store = Embedded::restore(rt.clone(), gate.clone(), options, None, &[] as &[Vec<u8>]).unwrap();
+        let error = store.txn(put("a", &[7; 1900])).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        store.txn(put("a", &[7; 1800])).await.unwrap();
+        // A lease takes its keys along a few at a time.
+        let lease = store.grant(Duration::from_secs(1)).await.unwrap();
+        for n in 0..20 {
+            let long = format!("{n}{}", "k".repeat(500));
+            store.txn(Txn::new().then(Op::put_leased(key(&long), *b"", lease.id))).await.unwrap();
+        }
+        store.revoke(lease.id).await.unwrap();
+        assert_eq!(store.range(KeyRange::all(), 99, None).await.unwrap().kvs.len(), 1);
+        let longest = gate.records().iter().map(Vec::len).max().unwrap();
+        assert!((1800..=2000).contains(&longest), "{longest}");
+    });
+}

@@ -8,14 +8,8 @@ use std::time::Duration;
 const READ: u16 = 0;
 const WRITE: u16 = 1;
 const DISCONNECT: u16 = 2;
-const GREETING: &[u8; 16] = b"NBDMAGICIHAVEOPT";
-const OPTION_GO: u32 = 7;
-const REPLY_ACK: u32 = 1;
-const REPLY_INFO: u32 = 3;
 const REPLY_MAGIC: u32 = 0x6744_6698;
 const REQUEST_MAGIC: u32 = 0x2560_9513;
-/// Longest payload of a reply to an option, bytes.
-const PAYLOAD_MAX: u32 = 64 << 10;
 /// No reply within this time is none; writes wait while media are away.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
 /// Requests under way.
@@ -50,40 +44,8 @@ impl Connection {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(REPLY_WITHIN))?;
         stream.set_write_timeout(Some(REPLY_WITHIN))?;
-        let greeting: [u8; 18] = receive(&mut stream)?;
-        if greeting[..16] != *GREETING {
-            return Err(bad("no greeting"));
-        }
-        // Fixed newstyle without zeroes; then GO for the export, no information asked for.
-        let mut hello = 3_u32.to_be_bytes().to_vec();
-        hello.extend(b"IHAVEOPT");
-        hello.extend(OPTION_GO.to_be_bytes());
-        hello.extend((export.len() as u32 + 6).to_be_bytes());
-        hello.extend((export.len() as u32).to_be_bytes());
-        hello.extend(export.as_bytes());
-        hello.extend([0, 0]);
-        stream.write_all(&hello)?;
-        let mut size = 0;
-        loop {
-            let head: [u8; 20] = receive(&mut stream)?;
-            let (kind, length) = (word(&head[12..]), word(&head[16..]));
-            if length > PAYLOAD_MAX {
-                return Err(bad("a reply is too long"));
-            }
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload)?;
-            match kind {
-                REPLY_ACK => return Ok(Self { stream, cookie: 0, under_way: 0, size }),
-                REPLY_INFO if payload.len() >= 10 && payload[..2] == [0, 0] => {
-                    size = payload[2..].first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-                }
-                REPLY_INFO => {}
-                _ => {
-                    let reason = String::from_utf8_lossy(&payload).into_owned();
-                    return Err(bad(&format!("{export} is refused: {reason}")));
-                }
-            }
-        }
+        let size = nbd::hand_shake(&mut stream, export)?;
+        Ok(Self { stream, cookie: 0, under_way: 0, size })
     }
 
     /// Bytes of the export.
