@@ -166,9 +166,11 @@ pub struct Disk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
-    /// Its name: `[a-z0-9][a-z0-9._-]{0,62}`.
+    /// Its name.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01")]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
+    #[schema(min_items = 1, max_items = 32)]
     pub disks: Vec<NewDisk>,
 }
 
@@ -176,7 +178,8 @@ pub struct CreateVm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDisk {
-    /// Its size: at least 4096, a multiple of 512.
+    /// Its size.
+    #[schema(minimum = 4096, maximum = 70_368_744_177_664_u64, multiple_of = 512, example = 1_048_576)]
     pub bytes: u64,
 }
 
@@ -185,6 +188,7 @@ pub struct NewDisk {
 #[serde(deny_unknown_fields)]
 pub struct ChangeVm {
     /// Its new name.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "www1")]
     pub name: String,
 }
 
@@ -192,7 +196,8 @@ pub struct ChangeVm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeDisk {
-    /// Its new size: at least 4096, a multiple of 512.
+    /// Its new size.
+    #[schema(minimum = 4096, maximum = 70_368_744_177_664_u64, multiple_of = 512, example = 1_048_576)]
     pub bytes: u64,
     /// Says that a smaller size is meant: what lies behind it is lost.
     #[serde(default)]
@@ -283,8 +288,10 @@ pub struct Task {
 #[serde(deny_unknown_fields)]
 pub struct NewImport {
     /// Name of the new VM.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web02")]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
+    #[schema(min_items = 1, max_items = 32)]
     pub disks: Vec<NewDisk>,
     /// Where from, for people.
     pub source: String,
@@ -295,6 +302,7 @@ pub struct NewImport {
 #[serde(deny_unknown_fields)]
 pub struct NewExport {
     /// The VM.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01")]
     pub vm: String,
     /// One of its disks; else all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -385,6 +393,19 @@ pub struct Written {
 pub struct Script {
     /// The script.
     pub script: String,
+}
+
+/// The command line: a site's directory was made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Recovered {
+    /// The site's directory.
+    pub recovered: String,
+    /// The site's id.
+    pub site: String,
+    /// Its media that are there.
+    pub media: usize,
+    /// Its media that are not.
+    pub missing: usize,
 }
 
 /// The command line: the server serves.

@@ -62,6 +62,12 @@ pub(crate) enum Command {
                       holdfast standalone --dir /srv/holdfast --file-media 6x64G"
     )]
     Standalone(Standalone),
+    /// Sites whose directory is lost
+    #[command(
+        subcommand,
+        after_help = "Example:\n  holdfast site recover --dir /srv/holdfast --from-media --recovery-key-file key"
+    )]
+    Site(SiteCommand),
     #[command(flatten)]
     Client(ClientCommand),
     /// Say what an error's code means, or list all codes
@@ -82,6 +88,40 @@ pub(crate) enum Command {
         /// The folder
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Make a site's directory anew from its media and the recovery key; start the site with `standalone` then
+    #[command(
+        after_help = "Examples:\n  holdfast site recover --dir /srv/holdfast --from-media --recovery-key-file \
+                      /root/recovery-key\n  holdfast site recover --dir /srv/holdfast --from-media /dev/sdb /dev/sdc \
+                      --recovery-key-file /root/recovery-key"
+    )]
+    Recover(Recover),
+}
+
+/// Options of `site recover`.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The new directory; no site may be in it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// All media of the site; without a path, the files in DIR/media
+    #[arg(long, value_name = "PATH", num_args = 0.., required = true)]
+    pub(crate) from_media: Vec<PathBuf>,
+    /// File with the recovery key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_key_file: PathBuf,
+    /// File with the passphrase that opens the site from now on, instead of a new key file in DIR
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// How many media are lost for good: at most as many as the site bears
+    #[arg(long, default_value = "0", value_name = "NUMBER")]
+    pub(crate) missing: usize,
+    /// How media are read and written
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) io: Io,
 }
 
 /// Options of `standalone`.
@@ -127,6 +167,16 @@ pub(crate) enum Io {
     Ring,
     /// Plain system calls
     Sync,
+}
+
+impl Io {
+    pub(crate) fn backend(self) -> media::Backend {
+        match self {
+            Self::Auto => media::Backend::Auto,
+            Self::Ring => media::Backend::Ring,
+            Self::Sync => media::Backend::Sync,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

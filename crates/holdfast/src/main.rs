@@ -29,8 +29,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use seam::Rt;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, SiteCommand};
 use crate::failure::Failure;
 use crate::output::Printer;
 
@@ -52,10 +53,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Standalone(options) => {
             harden::no_core_dumps()?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
-            let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
+            let (runtime, rt) = threads()?;
             runtime.block_on(serve::standalone(rt, options, printer))
+        }
+        Command::Site(SiteCommand::Recover(options)) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(serve::recover(rt, options, printer))
         }
         Command::Client(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -71,4 +75,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Completion { shell } => offline::completion(shell, printer),
         Command::Man { dir } => offline::man(&dir, printer),
     }
+}
+
+/// A runtime of as many threads as there are processors.
+fn threads() -> Result<(tokio::runtime::Runtime, Rt), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+    let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
+    Ok((runtime, rt))
 }

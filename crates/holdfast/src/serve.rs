@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::types::Serving;
+use api::types::{Recovered, Serving};
 use seam::Rt;
-use site::{Options, Site, Sizes};
+use site::{Options, RecoverOptions, Site, Sizes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-use crate::arguments::{Io, Layout, Level, Standalone};
+use crate::arguments::{Layout, Level, Recover, Standalone};
 use crate::failure::Failure;
 use crate::output::Printer;
 
@@ -52,6 +52,27 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
     Ok(())
 }
 
+/// Makes the directory of a site anew.
+pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Result<(), Failure> {
+    let dir = options.dir.display().to_string();
+    let options = RecoverOptions {
+        backend: options.io.backend(),
+        dir: options.dir,
+        media: options.from_media,
+        recovery_key_file: options.recovery_key_file,
+        passphrase_file: options.passphrase_file,
+        missing: options.missing,
+    };
+    let site = Site::recover(rt, options).await?;
+    let text = format!(
+        "site {}: {} media, {} missing; go on with: holdfast standalone --dir {dir}",
+        site.site, site.media, site.missing
+    );
+    let recovered =
+        Recovered { recovered: dir, site: site.site.to_string(), media: site.media, missing: site.missing };
+    printer.done(&recovered, &text)
+}
+
 fn site_options(options: Standalone) -> Options {
     Options {
         dir: options.dir,
@@ -59,11 +80,7 @@ fn site_options(options: Standalone) -> Options {
         file_media: options.file_media,
         passphrase_file: options.passphrase_file,
         recovery_key_file: options.recovery_key_file,
-        backend: match options.io {
-            Io::Auto => media::Backend::Auto,
-            Io::Ring => media::Backend::Ring,
-            Io::Sync => media::Backend::Sync,
-        },
+        backend: options.io.backend(),
         write_patience: options.write_patience,
         task_patience: options.task_patience,
         sizes: match options.layout {

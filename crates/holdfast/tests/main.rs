@@ -15,6 +15,7 @@ mod first_start;
 mod harness;
 mod kill;
 mod nbd_client;
+mod recover;
 mod transfer;
 mod unit;
 mod walk;

@@ -51,6 +51,12 @@ const WALKS: &[Walk] = &[
     walk("explain", &["vm_in_use"], "Explanation", &["nothing"]),
     walk("completion", &["bash"], "Script", &["nosh"]),
     walk("standalone", &[], "Serving", &["--io", "never"]),
+    walk(
+        "site recover",
+        &["--dir", "@/e", "--from-media", "--recovery-key-file", "@/key"],
+        "Recovered",
+        &["--dir", "@/e", "--from-media", "--recovery-key-file", "@/none"],
+    ),
 ];
 
 /// The types of the description.
@@ -103,6 +109,17 @@ fn serving(form: &str) -> String {
     text
 }
 
+/// A site that was stopped, of which the media and the recovery key are left: at `e/media` and `key`.
+fn lose_a_site(bench: &Bench) {
+    let other = Bench::new();
+    let key = bench.path("key").display().to_string();
+    let server = other.start(&[TINY, &["--recovery-key-file", &key]].concat());
+    assert!(server.stop("TERM").success());
+    std::fs::create_dir(bench.path("e")).unwrap();
+    let (from, to) = (other.dir().join("media"), bench.path("e/media"));
+    tool("cp", ["-r", "--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]);
+}
+
 fn run(bench: &Bench, words: &str, arguments: &[&str], form: &str) -> Ran {
     let folder = bench.path("").display().to_string();
     let arguments = arguments.iter().map(|word| word.replace("@/", &folder));
@@ -122,6 +139,7 @@ fn every_command_keeps_to_the_published_types() {
     let types = Types(serde_json::from_str(&api::openapi()).unwrap());
     for form in ["json", "yaml", "table"] {
         let bench = Bench::new();
+        lose_a_site(&bench);
         let _server = bench.start(TINY);
         bench.json(&["vm", "create", "a", "--disk", "1M", "--disk", "1M"]).json();
         std::fs::write(bench.path("text"), "yes: no\n  # \u{e4}\n").unwrap();

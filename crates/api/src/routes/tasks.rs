@@ -10,7 +10,7 @@ use crate::types::{Begun, GiveUp, List, NewExport, NewImport, Progress, Task, Ta
 
 /// Running tasks and the newest of the past, the newest first.
 #[utoipa::path(
-    get, path = "/api/v1/tasks", tag = "tasks",
+    get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "tasks",
     responses((status = 200, body = List<Task>), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Problem> {
@@ -19,7 +19,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Pro
 
 /// A task.
 #[utoipa::path(
-    get, path = "/api/v1/tasks/{id}", tag = "tasks",
+    get, path = "/api/v1/tasks/{id}", operation_id = "show_task", tag = "tasks",
     params(
         ("id" = u64, Path, description = "The task."),
     ),
@@ -31,7 +31,7 @@ pub(super) async fn show(State(app): State<App>, Names(id): Names<u64>) -> Resul
 
 /// Ends a task that is not wanted any more; the VM of an import is deleted.
 #[utoipa::path(
-    delete, path = "/api/v1/tasks/{id}", tag = "tasks",
+    delete, path = "/api/v1/tasks/{id}", operation_id = "cancel_task", tag = "tasks",
     params(
         ("id" = u64, Path, description = "The task."),
     ),

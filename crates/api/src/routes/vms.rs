@@ -11,7 +11,7 @@ use crate::types::{AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List,
 
 /// Every VM that is ready, by name.
 #[utoipa::path(
-    get, path = "/api/v1/vms", tag = "VMs",
+    get, path = "/api/v1/vms", operation_id = "list_vms", tag = "VMs",
     responses((status = 200, body = List<VmSummary>), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>, Problem> {
@@ -20,7 +20,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>
 
 /// Makes a VM with empty disks.
 #[utoipa::path(
-    post, path = "/api/v1/vms", tag = "VMs",
+    post, path = "/api/v1/vms", operation_id = "create_vm", tag = "VMs",
     request_body = CreateVm,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -36,9 +36,9 @@ pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) ->
 
 /// A VM with its disks.
 #[utoipa::path(
-    get, path = "/api/v1/vms/{name}", tag = "VMs",
+    get, path = "/api/v1/vms/{name}", operation_id = "show_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -48,9 +48,9 @@ pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> 
 
 /// Gives a VM another name; refused while a client has one of its disks open.
 #[utoipa::path(
-    patch, path = "/api/v1/vms/{name}", tag = "VMs",
+    patch, path = "/api/v1/vms/{name}", operation_id = "change_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     request_body = ChangeVm,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
@@ -65,9 +65,9 @@ pub(super) async fn change(
 
 /// Deletes a VM with its disks and its definition; refused while a client has one of them open.
 #[utoipa::path(
-    delete, path = "/api/v1/vms/{name}", tag = "VMs",
+    delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
@@ -83,7 +83,7 @@ pub(super) async fn delete(
 #[utoipa::path(
     post, path = "/api/v1/vms/{name}/disks", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     request_body = NewDisk,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
@@ -101,8 +101,8 @@ pub(super) async fn add_disk(
 #[utoipa::path(
     patch, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM."),
-        ("disk" = String, Path, description = "The disk."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     request_body = ChangeDisk,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
@@ -122,8 +122,8 @@ pub(super) async fn change_disk(
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM."),
-        ("disk" = String, Path, description = "The disk."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
@@ -137,10 +137,10 @@ pub(super) async fn remove_disk(
 
 /// How a guest gets a disk.
 #[utoipa::path(
-    get, path = "/api/v1/vms/{name}/disks/{disk}/attach", tag = "disks",
+    get, path = "/api/v1/vms/{name}/disks/{disk}/attach", operation_id = "attach_info", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM."),
-        ("disk" = String, Path, description = "The disk."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     responses((status = 200, body = AttachInfo), (status = "default", response = crate::description::Refused)),
 )]
@@ -155,7 +155,7 @@ pub(super) async fn attach(
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/definition", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
 )]
@@ -170,7 +170,7 @@ pub(super) async fn definition(
 #[utoipa::path(
     put, path = "/api/v1/vms/{name}/definition", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM."),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
     ),
     request_body = Definition,
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
