@@ -25,6 +25,7 @@
 
 mod backend;
 mod client;
+mod count;
 mod description;
 mod problem;
 mod routes;

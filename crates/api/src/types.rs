@@ -180,6 +180,7 @@ pub struct CreateVm {
 pub struct NewDisk {
     /// Its size.
     #[schema(minimum = 4096, maximum = 70_368_744_177_664_u64, multiple_of = 512, example = 1_048_576)]
+    #[serde(deserialize_with = "crate::count::whole")]
     pub bytes: u64,
 }
 
@@ -198,6 +199,7 @@ pub struct ChangeVm {
 pub struct ChangeDisk {
     /// Its new size.
     #[schema(minimum = 4096, maximum = 70_368_744_177_664_u64, multiple_of = 512, example = 1_048_576)]
+    #[serde(deserialize_with = "crate::count::whole")]
     pub bytes: u64,
     /// Says that a smaller size is meant: what lies behind it is lost.
     #[serde(default)]
@@ -325,8 +327,10 @@ pub struct Begun {
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Bytes done.
+    #[serde(deserialize_with = "crate::count::whole")]
     pub done_bytes: u64,
     /// Bytes in all.
+    #[serde(deserialize_with = "crate::count::whole")]
     pub total_bytes: u64,
 }
 

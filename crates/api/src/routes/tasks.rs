@@ -21,7 +21,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Pro
 #[utoipa::path(
     get, path = "/api/v1/tasks/{id}", operation_id = "show_task", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -33,7 +33,7 @@ pub(super) async fn show(State(app): State<App>, Names(id): Names<u64>) -> Resul
 #[utoipa::path(
     delete, path = "/api/v1/tasks/{id}", operation_id = "cancel_task", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -45,7 +45,16 @@ pub(super) async fn cancel(State(app): State<App>, Names(id): Names<u64>) -> Res
 #[utoipa::path(
     post, path = "/api/v1/imports", tag = "tasks",
     request_body = NewImport,
-    responses((status = 201, body = Begun), (status = "default", response = crate::description::Refused)),
+    responses(
+        (status = 201, body = Begun, links(
+            ("progress" = (operation_id = "import_progress", parameters(("id" = "$response.body#/task/id")))),
+            ("finish" = (operation_id = "finish_import", parameters(("id" = "$response.body#/task/id")))),
+            ("fail" = (operation_id = "fail_import", parameters(("id" = "$response.body#/task/id")))),
+            ("cancel" = (operation_id = "cancel_import", parameters(("id" = "$response.body#/task/id")))),
+            ("task" = (operation_id = "show_task", parameters(("id" = "$response.body#/task/id")))),
+        )),
+        (status = "default", response = crate::description::Refused),
+    ),
 )]
 pub(super) async fn begin_import(
     State(app): State<App>,
@@ -59,7 +68,7 @@ pub(super) async fn begin_import(
 #[utoipa::path(
     put, path = "/api/v1/imports/{id}", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     request_body = Progress,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
@@ -76,7 +85,7 @@ pub(super) async fn import_progress(
 #[utoipa::path(
     delete, path = "/api/v1/imports/{id}", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -88,7 +97,7 @@ pub(super) async fn cancel_import(state: State<App>, id: Names<u64>) -> Result<J
 #[utoipa::path(
     post, path = "/api/v1/imports/{id}/finish", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -103,7 +112,7 @@ pub(super) async fn finish_import(
 #[utoipa::path(
     post, path = "/api/v1/imports/{id}/fail", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     request_body = GiveUp,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
@@ -123,7 +132,16 @@ pub(super) async fn fail_import(
 #[utoipa::path(
     post, path = "/api/v1/exports", tag = "tasks",
     request_body = NewExport,
-    responses((status = 201, body = Begun), (status = "default", response = crate::description::Refused)),
+    responses(
+        (status = 201, body = Begun, links(
+            ("progress" = (operation_id = "export_progress", parameters(("id" = "$response.body#/task/id")))),
+            ("finish" = (operation_id = "finish_export", parameters(("id" = "$response.body#/task/id")))),
+            ("fail" = (operation_id = "fail_export", parameters(("id" = "$response.body#/task/id")))),
+            ("cancel" = (operation_id = "cancel_export", parameters(("id" = "$response.body#/task/id")))),
+            ("task" = (operation_id = "show_task", parameters(("id" = "$response.body#/task/id")))),
+        )),
+        (status = "default", response = crate::description::Refused),
+    ),
 )]
 pub(super) async fn begin_export(
     State(app): State<App>,
@@ -137,7 +155,7 @@ pub(super) async fn begin_export(
 #[utoipa::path(
     put, path = "/api/v1/exports/{id}", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     request_body = Progress,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
@@ -154,7 +172,7 @@ pub(super) async fn export_progress(
 #[utoipa::path(
     delete, path = "/api/v1/exports/{id}", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -166,7 +184,7 @@ pub(super) async fn cancel_export(state: State<App>, id: Names<u64>) -> Result<J
 #[utoipa::path(
     post, path = "/api/v1/exports/{id}/finish", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
@@ -181,7 +199,7 @@ pub(super) async fn finish_export(
 #[utoipa::path(
     post, path = "/api/v1/exports/{id}/fail", tag = "tasks",
     params(
-        ("id" = u64, Path, description = "The task."),
+        ("id" = u64, Path, description = "The task.", example = 1),
     ),
     request_body = GiveUp,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),

@@ -77,9 +77,12 @@ fn every_call_reaches_its_route() {
         let export = NewExport { vm: "b".to_owned(), disk: None, destination: String::new() };
         assert_eq!(client.begin_export(&export).await.unwrap().task.id, 8);
         for kind in [TaskKind::Import, TaskKind::Export] {
-            let told =
-                client.progress(kind, 7, &Progress { done_bytes: 1, total_bytes: u64::MAX }).await.unwrap();
-            assert_eq!((told.kind, told.total_bytes), (kind, u64::MAX));
+            let most = i64::MAX as u64;
+            let far = |total_bytes| Progress { done_bytes: 1, total_bytes };
+            let told = client.progress(kind, 7, &far(most)).await.unwrap();
+            assert_eq!((told.kind, told.total_bytes), (kind, most));
+            let refused = client.progress(kind, 7, &far(most + 1)).await.unwrap_err();
+            assert!(matches!(refused.kind, ClientErrorKind::Refused(problem) if problem.status == 422));
             assert_eq!(client.finish(kind, 7).await.unwrap().state, TaskState::Done);
             let failed = client.give_up(kind, 7, &GiveUp { error: "why".to_owned() }).await.unwrap();
             assert_eq!((failed.kind, failed.error.as_deref()), (kind, Some("why")));
