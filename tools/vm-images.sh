@@ -11,7 +11,7 @@
 set -euo pipefail
 
 RELEASE=bookworm
-BASE_PACKAGES=linux-image-cloud-amd64,systemd-sysv,udev,ifupdown,iproute2,fio,openssh-server
+BASE_PACKAGES=linux-image-cloud-amd64,systemd-sysv,udev,ifupdown,iproute2,fio,openssh-server,xfsprogs
 declare -A EXTRA=([base]="" [web]="nginx python3 nodejs" [db]="postgresql redis-server")
 
 say() { printf 'vm-images: %s\n' "$*"; }
@@ -60,24 +60,40 @@ UNIT
   ln -sf ../console-shell.service "$1/etc/systemd/system/multi-user.target.wants/console-shell.service"
 }
 
+# True when DIR/root/NAME is there and was made with the packages asked for today.
+is_made() { # NAME
+  [ -d "$D/root/$1" ] && [ "$(cat "$D/root/$1.packages" 2>/dev/null)" = "$BASE_PACKAGES ${EXTRA[$1]}" ]
+}
+
+# Gives a whole root its name, and says with which packages it was made.
+name_root() { # NAME
+  rm -rf "$D/root/$1"
+  mv "$D/root/$1.part" "$D/root/$1"
+  echo "$BASE_PACKAGES ${EXTRA[$1]}" >"$D/root/$1.packages"
+}
+
 # DIR/root/base, whole or not there.
 make_base_root() {
   local root=$D/root/base from
-  [ -d "$root" ] && return
+  is_made base && return
   from=$(mirror)
   [ -n "$from" ] || die "no Debian mirror in /etc/apt: nothing to install a guest from"
   rm -rf "$root.part"
   say "installing Debian $RELEASE (about a minute)"
-  logged "$D/base.log" debootstrap --variant=minbase --include=$BASE_PACKAGES $RELEASE "$root.part" "$from"
+  logged "$D/base.log" debootstrap --foreign --variant=minbase --include=$BASE_PACKAGES $RELEASE "$root.part" "$from"
+  # dpkg syncs every file it unpacks. Here a half-made root is thrown away.
+  mkdir -p "$root.part/etc/dpkg/dpkg.cfg.d"
+  echo force-unsafe-io >"$root.part/etc/dpkg/dpkg.cfg.d/unsafe-io"
+  logged "$D/base.log" chroot "$root.part" /debootstrap/debootstrap --second-stage
   rm -f "$root.part"/var/cache/apt/archives/*.deb
-  mv "$root.part" "$root"
+  name_root base
 }
 
 # DIR/root/NAME: the base root with more packages.
 make_root() { # NAME
   make_base_root
   local root=$D/root/$1
-  [ -d "$root" ] && return
+  is_made "$1" && return
   rm -rf "$root.part"
   cp -a "$D/root/base" "$root.part"
   cp -a /etc/apt/apt.conf.d/. "$root.part/etc/apt/apt.conf.d/"
@@ -86,7 +102,7 @@ make_root() { # NAME
   [ ! -f /etc/resolv.conf ] || cp -L /etc/resolv.conf "$root.part/etc/"
   say "installing ${EXTRA[$1]} for $1"
   logged "$D/$1.log" chroot "$root.part" sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${EXTRA[$1]} && apt-get clean"
-  mv "$root.part" "$root"
+  name_root "$1"
 }
 
 # DIR/NAME.img and its kernel: packed aside, then named; the disk comes last and stands for all three.

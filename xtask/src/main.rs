@@ -17,6 +17,8 @@
 mod bench;
 mod check;
 mod demo;
+mod guest;
+mod lab;
 mod planted;
 mod process;
 mod setup;
@@ -65,8 +67,14 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "demo",
         arguments: "[--keep] [--binary PATH]",
-        about: "a Debian VM on Holdfast: kill -9, a lost and a rotten medium, and every byte still there",
+        about: "Debian VMs on Holdfast: what dedup saves, kill -9, a lost and a rotten medium, every byte still there",
         run: demo::command,
+    },
+    Command {
+        name: "guest",
+        arguments: "[--keep] [--binary PATH]",
+        about: "libvirt runs a guest with xfs and ext4 on Holdfast: kill -9 of the server under load, power loss",
+        run: guest::command,
     },
     Command {
         name: "test",

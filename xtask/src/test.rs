@@ -25,6 +25,9 @@ struct Verdict {
 pub(crate) fn command(arguments: &[String]) -> Result {
     let suites = chosen(arguments)?;
     setup::packages()?;
+    if suites.iter().any(|suite| suite.name == "clients") {
+        setup::schemathesis()?;
+    }
     let pick = tree::pick()?;
     println!("== build");
     let built = build()?;

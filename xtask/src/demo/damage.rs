@@ -23,12 +23,15 @@ pub(super) fn rot(medium: &Path) -> Result<u64> {
     let length = file.metadata().map_err(fail)?.len();
     let random = File::open("/dev/urandom").map_err(fail)?;
     let mut stretch = vec![0; STRETCH as usize];
+    let zeros = stretch.clone();
     let mut noise = vec![0; HIT];
     let mut hit = 0;
     let mut at = SPARED;
     while at + STRETCH <= length {
         file.read_exact_at(&mut stretch, at).map_err(fail)?;
-        if let Some(first) = stretch.iter().position(|&byte| byte != 0) {
+        // Most of a medium is holes: the comparison as a whole is far quicker than the search.
+        let first = if stretch == zeros { None } else { stretch.iter().position(|&byte| byte != 0) };
+        if let Some(first) = first {
             let from = at + (first as u64).min(STRETCH - HIT as u64);
             std::io::Read::read_exact(&mut &random, &mut noise).map_err(fail)?;
             file.write_all_at(&noise, from).map_err(fail)?;

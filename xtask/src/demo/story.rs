@@ -1,147 +1,142 @@
 //! The demo's story, from an empty folder to the last comparison.
 
-use std::collections::BTreeMap;
-use std::process::{ChildStdin, Command};
+use std::process::Command;
 use std::time::Duration;
 
-use super::console::Console;
-use super::guest::Guest;
-use super::site::{Site, copy};
-use super::{Progress, Stage, damage};
+use super::machine::Machine;
+use super::{damage, restic};
+use crate::lab::promises::{Promises, writer};
+use crate::lab::site::{Site, copy};
+use crate::lab::{Image, Progress, Stage};
 use crate::process::{must, seconds};
 use crate::{Result, failed};
 
-const VM: &str = "web01";
-const EXPORT: &str = "web01/disk0";
-/// Room for the 3 GiB image and some.
-const DISK: &str = "4G";
+/// The VM that runs, and two like it.
+const VMS: [&str; 3] = ["base01", "web01", "db01"];
+const EXPORT: &str = "base01/disk0";
+/// Where the guest writes.
+const FOLDER: &str = "/srv/data";
 /// The server dies after so many files are safe, while the guest writes the next.
 const FILES: usize = 40;
-/// Reports on their way when the server died: they count as promised too.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-const FILE_LIMIT: Duration = Duration::from_secs(120);
 const VERIFY_LIMIT: Duration = Duration::from_secs(600);
 const FSCK_LIMIT: Duration = Duration::from_secs(600);
+const COMPARE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Writes files for ever, each with its own size and random contents, and reports a file once `fsync` of it and of
-/// its folder returned. Stops at the first error.
-const WRITER: &str = "mkdir -p /srv/data; i=0; while :; do i=$((i+1)); f=/srv/data/$i; \
-    head -c $((i % 9 * 200000 + i + 1)) /dev/urandom >$f && sync $f /srv/data && s=$(sha256sum <$f) || break; \
-    printf '@%s %s %s\\n' written $i \"${s%% *}\"; done; echo @stopped";
-/// Checksums of the same files, as they are now.
-const READER: &str =
-    "cd /srv/data; for f in *; do s=$(sha256sum <$f); printf '@%s %s %s\\n' found $f \"${s%% *}\"; done";
 /// What the Debian packages say about their own files: all of the installation, read back.
 const INSTALLED: &str = "cd / && cat /var/lib/dpkg/info/*.md5sums | md5sum --quiet -c -";
 
-/// File number to checksum.
-type Files = BTreeMap<String, String>;
-
 /// Tells it. An error says which promise was broken.
-pub(super) fn tell(stage: &Stage, progress: &mut Progress) -> Result {
+pub(super) fn tell(stage: &Stage, images: &[Image; 3], progress: &mut Progress) -> Result {
     let mut site = Site::new(stage);
     progress.step("a new site: six media of 8 GiB, 4+2");
     progress.note(&format!("serving after {}", seconds(site.start()?)));
-    install(stage, &site, progress)?;
-    let promised = write_and_kill(stage, &mut site, progress)?;
+    import(stage, images, &site, progress)?;
+    let [image, others @ ..] = images;
+    let promised = write_and_kill(stage, image, &mut site, progress)?;
 
     progress.step("the server starts again; the guest boots and checks");
     progress.note(&format!("serving after {}, recovery included", seconds(site.start()?)));
-    verify(stage, &site, "after-kill", &promised, progress)?;
+    verify(stage, image, &site, "after-kill", &promised, progress)?;
 
     progress.step("a clean stop; one medium is taken away, another gets random bytes");
     site.stop()?;
     hurt(&site, progress)?;
     progress.note(&format!("serving again after {}", seconds(site.start()?)));
-    verify(stage, &site, "after-damage", &promised, progress)?;
+    verify(stage, image, &site, "after-damage", &promised, progress)?;
 
-    progress.step("the whole disk is read and its file system checked");
+    progress.step(
+        "the whole disk is read and its file system checked; the others are compared with their images",
+    );
     check_disk(stage, &site, progress)?;
+    for (vm, image) in VMS[1..].iter().zip(others) {
+        compare(&site, vm, image, progress)?;
+    }
     progress.note(&site.cli(&["status"])?);
     site.stop()
 }
 
-/// A VM with the Debian image on its disk.
-fn install(stage: &Stage, site: &Site<'_>, progress: &mut Progress) -> Result {
-    progress.step("a VM, and Debian copied onto its disk");
-    site.cli(&["vm", "create", VM, "--disk", DISK])?;
-    let took = copy(&stage.image.disk, site.uri(EXPORT))?;
-    progress.note(&format!("nbdcopy took {}", seconds(took)));
-    progress.note(&site.cli(&["status"])?);
+/// Three VMs from images with much in common; what that took and what dedup saved.
+fn import(stage: &Stage, images: &[Image; 3], site: &Site<'_>, progress: &mut Progress) -> Result {
+    progress.step("three VMs imported: a Debian, and the same with a web server and with a database");
+    let mut took = Duration::ZERO;
+    let mut before = (0, 0);
+    for (vm, image) in VMS.iter().zip(images) {
+        let one = site.import(vm, &image.disk)?;
+        site.settle()?;
+        let now = (site.bytes("logical_bytes")?, site.bytes("stored_bytes")?);
+        progress.note(&format!(
+            "{vm}: {} of data took {} and needed {} more",
+            mebibytes(now.0 - before.0),
+            seconds(one),
+            mebibytes(now.1 - before.1)
+        ));
+        took += one;
+        before = now;
+    }
+    progress.note(&capacity(&site.cli(&["status"])?));
+    progress.note(&format!("holdfast: {}, {} before parity", seconds(took), mebibytes(before.1)));
+    match restic::import(stage, images)? {
+        None => progress.note("restic is not installed: no comparison"),
+        Some(theirs) => progress.note(&format!(
+            "restic:   {}, {} for the same images ({:.2} x our time, ours are {:.2} x its bytes)",
+            seconds(theirs.took),
+            mebibytes(theirs.stored_bytes),
+            theirs.took.as_secs_f64() / took.as_secs_f64(),
+            before.1 as f64 / theirs.stored_bytes as f64
+        )),
+    }
     Ok(())
 }
 
+/// The part of `status` that says what is stored.
+fn capacity(status: &str) -> String {
+    let rows = status.lines().skip_while(|line| !line.starts_with("provisioned"));
+    rows.take_while(|line| !line.starts_with("usable")).collect::<Vec<_>>().join("\n")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Boots the guest, lets it write, and kills the server; gives the files the guest had reported as safe.
-fn write_and_kill(stage: &Stage, site: &mut Site<'_>, progress: &mut Progress) -> Result<Files> {
+fn write_and_kill(
+    stage: &Stage,
+    image: &Image,
+    site: &mut Site<'_>,
+    progress: &mut Progress,
+) -> Result<Promises> {
     progress.step("the guest boots and writes files, reporting each once fsync returned");
-    let mut guest = Guest::boot(&stage.image, &site.uri(EXPORT), &stage.logs.join("guest-first.log"))?;
+    let mut guest = Machine::boot(image, &site.uri(EXPORT), &stage.logs.join("guest-first.log"))?;
     progress.note("it runs");
-    guest.console.send(WRITER)?;
-    let mut promised = Files::new();
+    guest.console.send(&writer(FOLDER))?;
+    let mut promised = Promises::default();
     while promised.len() < FILES {
-        let (report, _) = guest.console.wait_for("@written ", FILE_LIMIT)?;
-        record(&report, &mut promised)?;
+        promised.take(&mut guest.console)?;
     }
     progress.step("kill -9 of the server while the guest goes on writing");
     site.kill()?;
-    last_words(&mut guest.console, &mut promised)?;
+    promised.take_last(&mut guest.console)?;
     progress.note(&format!("{} files were reported safe; now the guest loses power too", promised.len()));
     Ok(promised)
 }
 
-/// Reports that were on the serial line when the server died.
-fn last_words(console: &mut Console<ChildStdin>, promised: &mut Files) -> Result {
-    while let Some(line) = console.next_line(LAST_WORDS)? {
-        match line.strip_prefix("@written ") {
-            Some(report) => record(report, promised)?,
-            None if line.starts_with("@stopped") => break,
-            None => {}
-        }
-    }
-    Ok(())
-}
-
-fn record(report: &str, files: &mut Files) -> Result {
-    match report.split_once(' ') {
-        Some((file, sum)) if sum.len() == 64 => {
-            files.insert(file.to_owned(), sum.to_owned());
-            Ok(())
-        }
-        _ => Err(failed(format!("the guest reported {report:?}"))),
-    }
-}
-
 /// Boots the guest and compares every promised file, and every file Debian installed.
-fn verify(stage: &Stage, site: &Site<'_>, name: &str, promised: &Files, progress: &Progress) -> Result {
+fn verify(
+    stage: &Stage,
+    image: &Image,
+    site: &Site<'_>,
+    name: &str,
+    promised: &Promises,
+    progress: &Progress,
+) -> Result {
     let transcript = stage.logs.join(format!("guest-{name}.log"));
-    let mut guest = Guest::boot(&stage.image, &site.uri(EXPORT), &transcript)?;
+    let mut guest = Machine::boot(image, &site.uri(EXPORT), &transcript)?;
     progress.note("the guest runs");
-    let mut found = Files::new();
-    for line in guest.console.run(READER, VERIFY_LIMIT)?.lines() {
-        if let Some(report) = line.strip_prefix("@found ") {
-            record(report, &mut found)?;
-        }
-    }
-    let wrong = broken(promised, &found);
-    if !wrong.is_empty() {
-        return Err(failed(format!("of {} promised files: {}", promised.len(), wrong.join(", "))));
-    }
+    promised.check(&mut guest.console, &[FOLDER])?;
     progress.note(&format!("all {} promised files are there, checksums equal", promised.len()));
     guest.console.run(INSTALLED, VERIFY_LIMIT)?;
     progress.note("all files of the installation are there, checksums equal");
     guest.power_off()
-}
-
-/// Promised files that are missing or differ.
-fn broken(promised: &Files, found: &Files) -> Vec<String> {
-    promised
-        .iter()
-        .filter_map(|(file, sum)| match found.get(file) {
-            Some(other) if other == sum => None,
-            Some(_) => Some(format!("{file} differs")),
-            None => Some(format!("{file} is gone")),
-        })
-        .collect()
 }
 
 fn hurt(site: &Site<'_>, progress: &Progress) -> Result {
@@ -173,30 +168,22 @@ fn check_disk(stage: &Stage, site: &Site<'_>, progress: &Progress) -> Result {
     Ok(())
 }
 
+/// A disk nobody wrote to since its import is byte for byte the image.
+fn compare(site: &Site<'_>, vm: &str, image: &Image, progress: &Progress) -> Result {
+    let mut command = Command::new("qemu-img");
+    command.args(["compare", "-f", "raw", "-F", "raw"]);
+    let outcome = must(command.arg(&image.disk).arg(site.uri(&format!("{vm}/disk0"))), COMPARE_LIMIT)?;
+    progress.note(&format!("{vm} is equal to its image ({})", seconds(outcome.took)));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn files(pairs: &[(&str, &str)]) -> Files {
-        pairs.iter().map(|(file, sum)| ((*file).to_owned(), (*sum).to_owned())).collect()
-    }
-
     #[test]
-    fn missing_and_different_files_are_told_apart() {
-        let promised = files(&[("1", "a"), ("2", "b"), ("3", "c")]);
-        assert!(
-            broken(&promised, &files(&[("1", "a"), ("2", "b"), ("3", "c"), ("4", "half-written")]))
-                .is_empty()
-        );
-        assert_eq!(broken(&promised, &files(&[("1", "a"), ("2", "x")])), ["2 differs", "3 is gone"]);
-    }
-
-    #[test]
-    fn a_report_cut_short_is_no_promise() {
-        let mut promised = Files::new();
-        assert!(record(&format!("7 {}", "0".repeat(64)), &mut promised).is_ok());
-        assert!(record("8 0123", &mut promised).is_err());
-        assert!(record("9", &mut promised).is_err());
-        assert_eq!(promised.len(), 1);
+    fn capacity_is_cut_out_of_status() {
+        let status = "health  ok\n\nprovisioned  3\nlogical  2\nraw  1\nusable  9\n\nVMs  1\n";
+        assert_eq!(capacity(status), "provisioned  3\nlogical  2\nraw  1");
     }
 }

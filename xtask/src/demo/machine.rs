@@ -4,38 +4,26 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
-use super::Image;
-use super::console::Console;
+use crate::lab::Image;
+use crate::lab::console::Console;
 use crate::process::{bound, ended};
 use crate::{Result, failed};
 
-/// From power on to a shell: 10 s to 20 s emulated on an idle machine, far more on a busy one.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(180);
-const QUICK_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running guest. Dropping it pulls the plug.
-pub(super) struct Guest {
+pub(super) struct Machine {
     qemu: Child,
     pub(super) console: Console<ChildStdin>,
 }
 
-impl Guest {
+impl Machine {
     /// Boots the image's kernel with the disk at `uri` and waits for the shell.
     pub(super) fn boot(image: &Image, uri: &str, transcript: &Path) -> Result<Self> {
         let mut command = bound("qemu-system-x86_64");
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
-        command.args([
-            "-display",
-            "none",
-            "-monitor",
-            "none",
-            "-serial",
-            "stdio",
-            "-nic",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+        command.args(["-serial", "stdio"]);
         command.args(["-drive", &format!("file={uri},format=raw,if=virtio,cache=none")]);
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initrd);
         command.args(["-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1"]);
@@ -44,11 +32,9 @@ impl Guest {
         let input = qemu.stdin.take().expect("stdin is piped");
         let output = qemu.stdout.take().expect("stdout is piped");
         let console = Console::new(input, output, transcript)?;
-        let mut guest = Self { qemu, console };
-        guest.console.wait_for("console-shell-ready", BOOT_LIMIT)?;
-        // No echo, no prompts, no kernel messages between the answers.
-        guest.console.run("stty -echo; PS1=; PS2=; dmesg -n 1", QUICK_LIMIT)?;
-        Ok(guest)
+        let mut machine = Self { qemu, console };
+        machine.console.booted()?;
+        Ok(machine)
     }
 
     /// Shuts the guest down as its administrator would: file systems unmounted, caches flushed.
@@ -62,7 +48,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Machine {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.qemu.kill();

@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use crate::{Result, failed};
 
+/// From power on to a shell: 10 s to 20 s emulated on an idle machine, far more on a busy one.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const QUICK_LIMIT: Duration = Duration::from_secs(60);
 /// Output not yet read. More is dropped: a guest gone wild must not fill this machine.
 const UNREAD_BYTES_MAX: usize = 16 << 20;
 
 /// One end of a serial line with a shell on the other.
-pub(super) struct Console<W> {
+pub(crate) struct Console<W> {
     input: W,
     feed: Arc<Feed>,
     calls: u64,
@@ -44,7 +47,7 @@ impl Feed {
 
 impl<W: Write> Console<W> {
     /// Reads `output` from now on, writing all of it to `transcript` too.
-    pub(super) fn new(input: W, mut output: impl Read + Send + 'static, transcript: &Path) -> Result<Self> {
+    pub(crate) fn new(input: W, mut output: impl Read + Send + 'static, transcript: &Path) -> Result<Self> {
         let mut transcript =
             File::create(transcript).map_err(|error| failed(format!("{}: {error}", transcript.display())))?;
         let feed = Arc::new(Feed::default());
@@ -70,14 +73,22 @@ impl<W: Write> Console<W> {
         Ok(Self { input, feed, calls: 0 })
     }
 
+    /// Waits until a guest made by `tools/vm-images.sh` has booted to its shell.
+    pub(crate) fn booted(&mut self) -> Result {
+        self.wait_for("console-shell-ready", BOOT_LIMIT)?;
+        // No echo, no prompts, no kernel messages between the answers.
+        self.run("stty -echo; PS1=; PS2=; dmesg -n 1", QUICK_LIMIT)?;
+        Ok(())
+    }
+
     /// Types one line.
-    pub(super) fn send(&mut self, line: &str) -> Result {
+    pub(crate) fn send(&mut self, line: &str) -> Result {
         let sent = self.input.write_all(format!("{line}\n").as_bytes()).and_then(|()| self.input.flush());
         sent.map_err(|error| failed(format!("the console is gone: {error}")))
     }
 
     /// Waits for a line that begins with `mark`; gives the rest of it and the lines before it.
-    pub(super) fn wait_for(&mut self, mark: &str, limit: Duration) -> Result<(String, Vec<String>)> {
+    pub(crate) fn wait_for(&mut self, mark: &str, limit: Duration) -> Result<(String, Vec<String>)> {
         let start = Instant::now();
         let mut before = Vec::new();
         loop {
@@ -98,7 +109,7 @@ impl<W: Write> Console<W> {
     }
 
     /// The next whole line, without its end; `None` when none came within `limit` or none can come.
-    pub(super) fn next_line(&mut self, limit: Duration) -> Result<Option<String>> {
+    pub(crate) fn next_line(&mut self, limit: Duration) -> Result<Option<String>> {
         let start = Instant::now();
         let mut unread = self.feed.lock();
         loop {
@@ -115,7 +126,7 @@ impl<W: Write> Console<W> {
     }
 
     /// Runs a command in the shell; gives what it printed. An exit code other than 0 is a failure.
-    pub(super) fn run(&mut self, command: &str, limit: Duration) -> Result<String> {
+    pub(crate) fn run(&mut self, command: &str, limit: Duration) -> Result<String> {
         self.calls += 1;
         let call = self.calls;
         self.send(&format!("{{ {command}"))?;

@@ -1,4 +1,4 @@
-//! The site under demonstration: one `holdfast standalone`, and its command line.
+//! A site: one `holdfast standalone`, and its command line.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Stage;
-use crate::process::{bound, ended, must, signal};
+use crate::process::{Outcome, bound, ended, must, signal};
 use crate::{Result, failed};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -15,24 +15,27 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const COPY_LIMIT: Duration = Duration::from_secs(900);
 const POLL: Duration = Duration::from_millis(20);
+/// What is buffered is put into a container within seconds, full or not.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+const SETTLE_POLL: Duration = Duration::from_millis(250);
 
 /// Six media of 8 GiB: 4+2 fragments, any two media may go.
 const MEDIA: &str = "6x8G";
 
 /// A site whose server runs or not. Dropping it kills the server.
-pub(super) struct Site<'a> {
+pub(crate) struct Site<'a> {
     stage: &'a Stage,
     server: Option<Child>,
     starts: u32,
 }
 
 impl<'a> Site<'a> {
-    pub(super) fn new(stage: &'a Stage) -> Self {
+    pub(crate) fn new(stage: &'a Stage) -> Self {
         Self { stage, server: None, starts: 0 }
     }
 
     /// Starts the server and waits until it answers; gives the time that took.
-    pub(super) fn start(&mut self) -> Result<Duration> {
+    pub(crate) fn start(&mut self) -> Result<Duration> {
         let start = Instant::now();
         let path = self.stage.logs.join(format!("server-{}.log", self.starts + 1));
         let log = File::create(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
@@ -62,14 +65,14 @@ impl<'a> Site<'a> {
     }
 
     /// kill -9.
-    pub(super) fn kill(&mut self) -> Result {
+    pub(crate) fn kill(&mut self) -> Result {
         let mut server = self.server.take().ok_or_else(|| failed("no server runs"))?;
         server.kill().and_then(|()| server.wait()).map_err(|error| failed(format!("kill -9: {error}")))?;
         Ok(())
     }
 
     /// A clean stop.
-    pub(super) fn stop(&mut self) -> Result {
+    pub(crate) fn stop(&mut self) -> Result {
         let mut server = self.server.take().ok_or_else(|| failed("no server runs"))?;
         signal("TERM", server.id())?;
         if !ended(&mut server, STOP_LIMIT) {
@@ -84,19 +87,43 @@ impl<'a> Site<'a> {
     }
 
     /// One command of the command line; gives what it printed.
-    pub(super) fn cli(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
+        Ok(self.run(arguments, COMMAND_LIMIT)?.output)
+    }
+
+    /// A new VM whose first disk is the image; gives the time that took.
+    pub(crate) fn import(&self, vm: &str, image: &Path) -> Result<Duration> {
+        let image = image.to_str().ok_or_else(|| failed(format!("{image:?} is no text")))?;
+        Ok(self.run(&["vm", "import", vm, image, "-f", "raw"], COPY_LIMIT)?.took)
+    }
+
+    fn run(&self, arguments: &[&str], limit: Duration) -> Result<Outcome> {
         let mut command = Command::new(&self.stage.binary);
-        command.arg("--site").arg(&self.stage.site).args(arguments);
-        Ok(must(&mut command, COMMAND_LIMIT)?.output)
+        must(command.arg("--site").arg(&self.stage.site).args(arguments), limit)
+    }
+
+    /// Bytes of this name in `status`.
+    pub(crate) fn bytes(&self, name: &str) -> Result<u64> {
+        let status = self.cli(&["status", "-o", "json"])?;
+        number(&status, name).ok_or_else(|| failed(format!("status says nothing of {name}:\n{status}")))
+    }
+
+    /// Waits until all that was written is in containers, so that `status` counts it.
+    pub(crate) fn settle(&self) -> Result {
+        let start = Instant::now();
+        while self.bytes("buffered_bytes")? > 0 && start.elapsed() < SETTLE_LIMIT {
+            std::thread::sleep(SETTLE_POLL);
+        }
+        Ok(())
     }
 
     /// Where an NBD client finds a disk.
-    pub(super) fn uri(&self, export: &str) -> String {
+    pub(crate) fn uri(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.stage.site.join("nbd.sock").display())
     }
 
     /// The media, in order of name.
-    pub(super) fn media(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn media(&self) -> Result<Vec<PathBuf>> {
         let directory = self.stage.site.join("media");
         let entries = std::fs::read_dir(&directory)
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
@@ -117,8 +144,16 @@ impl Drop for Site<'_> {
 }
 
 /// Copies a whole disk with nbdcopy; one side is a file, the other an NBD address.
-pub(super) fn copy(from: impl AsRef<std::ffi::OsStr>, to: impl AsRef<std::ffi::OsStr>) -> Result<Duration> {
+pub(crate) fn copy(from: impl AsRef<std::ffi::OsStr>, to: impl AsRef<std::ffi::OsStr>) -> Result<Duration> {
     Ok(must(Command::new("nbdcopy").arg("--flush").arg(from).arg(to), COPY_LIMIT)?.took)
+}
+
+/// The whole number of that name in a JSON text, where no other member has the name.
+fn number(json: &str, name: &str) -> Option<u64> {
+    let (_, rest) = json.split_once(&format!("\"{name}\":"))?;
+    let digits = rest.trim_start();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 /// The end of a log.
@@ -126,4 +161,18 @@ fn tail(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_name() {
+        let json = "{\"a_bytes\": 17,\n \"bytes\":4, \"text\": \"x\"}";
+        assert_eq!(number(json, "a_bytes"), Some(17));
+        assert_eq!(number(json, "bytes"), Some(4));
+        assert_eq!(number(json, "text"), None);
+        assert_eq!(number(json, "c_bytes"), None);
+    }
 }
