@@ -29,9 +29,13 @@ pub(crate) struct Case {
     pub(crate) connections: usize,
     /// A flush follows each write and belongs to it.
     pub(crate) durable: bool,
+    /// Blocks of a region that are used, from its start: few enough for every cache to hold.
+    pub(crate) hot: Option<usize>,
 }
 
 const MIB: usize = 1 << 20;
+/// Blocks of the cached cases: 32 MiB. Holdfast's cache of blocks holds 128 MiB.
+const HOT: usize = (32 << 20) / BLOCK;
 
 /// Every case, in the order they run.
 pub(crate) const CASES: &[Case] = &[
@@ -41,6 +45,8 @@ pub(crate) const CASES: &[Case] = &[
     case("randwrite-qd32", false, 0, BLOCK, 32),
     case("randread-qd1", false, 100, BLOCK, 1),
     case("randread-qd32", false, 100, BLOCK, 32),
+    Case { hot: Some(HOT), ..case("cachedread-qd1", false, 100, BLOCK, 1) },
+    Case { hot: Some(HOT), ..case("cachedread-qd32", false, 100, BLOCK, 32) },
     case("mixed-qd16", false, 70, BLOCK, 16),
     Case { durable: true, ..case("durable-1", false, 0, BLOCK, 1) },
     Case { durable: true, connections: 8, ..case("durable-8", false, 0, BLOCK, 1) },
@@ -51,7 +57,7 @@ pub(crate) const FILL: Case = case("fill", true, 0, MIB, 8);
 pub(crate) const SWEEP: Case = case("verify", true, 100, MIB, 8);
 
 const fn case(name: &'static str, sequential: bool, reads: u64, bytes: usize, depth: usize) -> Case {
-    Case { name, sequential, reads, bytes, depth, connections: 1, durable: false }
+    Case { name, sequential, reads, bytes, depth, connections: 1, durable: false, hot: None }
 }
 
 /// A disk under load and what must be on it.
@@ -246,7 +252,8 @@ impl Worker<'_> {
     /// Where in the region the next operation goes, in blocks: nowhere that another one is at work, so that the
     /// outcome is known.
     fn place(&mut self, blocks: usize) -> usize {
-        let spots = self.generations.len() / blocks;
+        let used = self.case.hot.unwrap_or(usize::MAX).min(self.generations.len());
+        let spots = used / blocks;
         loop {
             let place = if self.case.sequential {
                 let place = self.cursor;

@@ -30,8 +30,11 @@ pub(crate) struct Target {
 enum Kind {
     /// `holdfast standalone`, with its media.
     Holdfast(&'static str),
-    /// qemu-storage-daemon, with the image's format.
-    Qemu(&'static str),
+    /// qemu-storage-daemon, with the image's format, around the page cache or through it.
+    Qemu {
+        format: &'static str,
+        direct: bool,
+    },
     Own(Behind),
 }
 
@@ -61,14 +64,21 @@ pub(crate) const TARGETS: &[Target] = &[
         about: "qemu-storage-daemon, raw file, cache.direct=on",
         usual: true,
         keeps_data: true,
-        kind: Kind::Qemu("raw"),
+        kind: Kind::Qemu { format: "raw", direct: true },
+    },
+    Target {
+        name: "qsd-raw-cached",
+        about: "qemu-storage-daemon, raw file, cache.direct=off: the kernel's page cache",
+        usual: false,
+        keeps_data: true,
+        kind: Kind::Qemu { format: "raw", direct: false },
     },
     Target {
         name: "qsd-qcow2",
         about: "qemu-storage-daemon, qcow2 file, cache.direct=on",
         usual: true,
         keeps_data: true,
-        kind: Kind::Qemu("qcow2"),
+        kind: Kind::Qemu { format: "qcow2", direct: true },
     },
     Target {
         name: CEILING,
@@ -104,7 +114,7 @@ impl Target {
         let folder = images::Folder::new(home)?;
         match self.kind {
             Kind::Holdfast(media) => start_holdfast(folder, holdfast, media, size),
-            Kind::Qemu(format) => start_qemu(folder, format, size),
+            Kind::Qemu { format, direct } => start_qemu(folder, format, direct, size),
             Kind::Own(behind) => start_own(folder, behind, size),
         }
     }
@@ -146,7 +156,7 @@ fn start_holdfast(
     })
 }
 
-fn start_qemu(folder: images::Folder, format: &str, size: u64) -> Result<Running, Failure> {
+fn start_qemu(folder: images::Folder, format: &str, direct: bool, size: u64) -> Result<Running, Failure> {
     for program in ["qemu-storage-daemon", "qemu-img"] {
         if !on_path(program) {
             return Err(Failure::failed(format!("{program} is not installed")));
@@ -159,9 +169,11 @@ fn start_qemu(folder: images::Folder, format: &str, size: u64) -> Result<Running
     run(create, &home.join("create.log"), COMMAND_LIMIT)?;
     let socket = home.join("nbd.sock");
     let mut refused = None;
-    for aio in ["io_uring", "native", "threads"] {
+    // Linux's native way wants O_DIRECT.
+    let ways: &[&str] = if direct { &["io_uring", "native", "threads"] } else { &["io_uring", "threads"] };
+    for aio in ways {
         let log = home.join("server.log");
-        let mut server = Server::start(qemu(format, aio, &image, &socket), &log)?;
+        let mut server = Server::start(qemu((format, direct), aio, &image, &socket), &log)?;
         match server.wait_until(START_LIMIT, || UnixStream::connect(&socket).is_ok()) {
             Ok(()) => {
                 let export = serve::EXPORT.to_owned();
@@ -174,12 +186,13 @@ fn start_qemu(folder: images::Folder, format: &str, size: u64) -> Result<Running
     Err(refused.unwrap_or_else(|| Failure::failed("qemu-storage-daemon did not start")))
 }
 
-fn qemu(format: &str, aio: &str, image: &Path, socket: &Path) -> Command {
+fn qemu((format, direct): (&str, bool), aio: &str, image: &Path, socket: &Path) -> Command {
+    let direct = if direct { "on" } else { "off" };
     let mut command = bound("qemu-storage-daemon");
     let (image, socket) = (image.display(), socket.display());
     command.arg("--blockdev");
-    command.arg(format!("driver=file,node-name=file,filename={image},aio={aio},cache.direct=on"));
-    command.args(["--blockdev", &format!("driver={format},node-name=disk,file=file,cache.direct=on")]);
+    command.arg(format!("driver=file,node-name=file,filename={image},aio={aio},cache.direct={direct}"));
+    command.args(["--blockdev", &format!("driver={format},node-name=disk,file=file,cache.direct={direct}")]);
     command.args(["--nbd-server", &format!("addr.type=unix,addr.path={socket}")]);
     let name = serve::EXPORT;
     command.args(["--export", &format!("type=nbd,id=export,node-name=disk,name={name},writable=on")]);

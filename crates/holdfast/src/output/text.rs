@@ -54,7 +54,11 @@ fn capacity(status: &Status) -> Vec<String> {
             status.stored_bytes,
             format!("compression: {}", ratio(status.unique_bytes, status.stored_bytes)),
         ),
-        row("raw", status.raw_bytes, format!("on media; of it parity: {}", format_size(parity))),
+        row(
+            "raw",
+            status.raw_bytes,
+            format!("of {} on media; of it parity: {}", format_size(status.raw_capacity_bytes), format_size(parity)),
+        ),
         row("usable", status.usable_bytes, "can be written now, no reduction counted on".to_owned()),
         "              what was overwritten or deleted stays in unique, stored and raw: nothing is cleaned yet".to_owned(),
     ]
