@@ -4,12 +4,13 @@
 //! to both file systems, each reported once `fsync` returned, while other files come and go. The server is killed with
 //! SIGKILL in the middle, and the guest loses its power. Both start again from the same lines: both file systems replay
 //! their journals, every reported file is there with its checksum, and `xfs_repair -n` and `e2fsck -fn` find nothing
-//! wrong.
+//! wrong. At the end a site is started, killed and stopped by the guest's systemd, from the unit in `packaging`.
 //!
 //! What it does not do: it never touches a libvirt that runs on the machine; see `libvirt`.
 
 mod libvirt;
 mod story;
+mod unit;
 
 use crate::lab::{self, Options, Profile, Progress};
 use crate::{Result, setup, tree};

@@ -28,7 +28,7 @@ const INSTALLED: &str = "cd / && cat /var/lib/dpkg/info/*.md5sums | md5sum --qui
 /// Tells it. An error says which promise was broken.
 pub(super) fn tell(stage: &Stage, images: &[Image; 3], progress: &mut Progress) -> Result {
     let mut site = Site::new(stage);
-    progress.step("a new site: six media of 8 GiB, 4+2");
+    progress.step("a new site: six media of 4 GiB, 4+2");
     progress.note(&format!("serving after {}", seconds(site.start()?)));
     import(stage, images, &site, progress)?;
     let [image, others @ ..] = images;
@@ -62,8 +62,8 @@ fn import(stage: &Stage, images: &[Image; 3], site: &Site<'_>, progress: &mut Pr
     let mut before = (0, 0);
     for (vm, image) in VMS.iter().zip(images) {
         let one = site.import(vm, &image.disk)?;
-        site.settle()?;
-        let now = (site.bytes("logical_bytes")?, site.bytes("stored_bytes")?);
+        let needed = site.needed_bytes()?;
+        let now = (site.bytes("logical_bytes")?, needed);
         progress.note(&format!(
             "{vm}: {} of data took {} and needed {} more",
             mebibytes(now.0 - before.0),

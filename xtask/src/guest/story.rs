@@ -4,15 +4,16 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::libvirt::Libvirt;
+use super::unit;
 use crate::lab::console::Console;
 use crate::lab::promises::{Promises, writer};
-use crate::lab::site::Site;
+use crate::lab::site::{Site, copy};
 use crate::lab::{Image, Progress, Stage};
 use crate::process::seconds;
 use crate::{Result, failed};
 
 const VM: &str = "guest01";
-const DISKS: [&str; 3] = ["disk0", "disk1", "disk2"];
+const DISKS: [&str; 4] = ["disk0", "disk1", "disk2", "disk3"];
 /// Room for what the writers write on a quick machine, many times over.
 const DISK_SIZE: &str = "8G";
 /// Folders of the two file systems: promised files lie there.
@@ -32,11 +33,13 @@ const CHECK: &str = "umount /mnt/xfs /mnt/ext4 && xfs_repair -n /dev/vdb 2>&1 &&
 /// Tells it. An error says which promise was broken.
 pub(super) fn tell(stage: &Stage, image: &Image, progress: &mut Progress) -> Result {
     let mut site = Site::new(stage);
-    progress.step("a new site; a Debian VM is imported and gets two more disks");
+    progress.step("a new site; a Debian VM is imported and gets three more disks");
     site.start()?;
     progress.note(&format!("the import took {}", seconds(site.import(VM, &image.disk)?)));
-    site.cli(&["disk", "add", VM, DISK_SIZE])?;
-    site.cli(&["disk", "add", VM, DISK_SIZE])?;
+    for size in [DISK_SIZE, DISK_SIZE, unit::DISK_SIZE] {
+        site.cli(&["disk", "add", VM, size])?;
+    }
+    copy(unit::pack(stage)?, site.uri(&format!("{VM}/disk3")))?;
     let disks = attach_info(&site)?;
 
     progress.step("libvirt starts it from the lines of `holdfast disk attach-info`");
@@ -65,6 +68,9 @@ pub(super) fn tell(stage: &Stage, image: &Image, progress: &mut Progress) -> Res
     progress.note(&format!("all {} promised files are there, checksums equal", promised.len()));
     console.run(CHECK, CHECK_LIMIT)?;
     progress.note("xfs_repair -n and e2fsck -fn find nothing wrong");
+
+    progress.step("the unit for systemd, in the guest");
+    unit::check(&mut console, progress)?;
     console.send("poweroff")?;
     libvirt.wait_off()?;
     site.stop()

@@ -15,12 +15,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const COPY_LIMIT: Duration = Duration::from_secs(900);
 const POLL: Duration = Duration::from_millis(20);
-/// What is buffered is put into a container within seconds, full or not.
+/// Less than this may wait for more in the write buffer.
+const CONTAINER: u64 = 8 << 20;
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
-const SETTLE_POLL: Duration = Duration::from_millis(250);
 
-/// Six media of 8 GiB: 4+2 fragments, any two media may go.
-const MEDIA: &str = "6x8G";
+/// Six media of 4 GiB: 4+2 fragments, any two media may go.
+const MEDIA: &str = "6x4G";
 
 /// A site whose server runs or not. Dropping it kills the server.
 pub(crate) struct Site<'a> {
@@ -108,13 +108,13 @@ impl<'a> Site<'a> {
         number(&status, name).ok_or_else(|| failed(format!("status says nothing of {name}:\n{status}")))
     }
 
-    /// Waits until all that was written is in containers, so that `status` counts it.
-    pub(crate) fn settle(&self) -> Result {
+    /// Bytes needed so far, before parity. What waits for its container is counted as it is in RAM, uncompressed.
+    pub(crate) fn needed_bytes(&self) -> Result<u64> {
         let start = Instant::now();
-        while self.bytes("buffered_bytes")? > 0 && start.elapsed() < SETTLE_LIMIT {
-            std::thread::sleep(SETTLE_POLL);
+        while self.bytes("buffered_bytes")? >= CONTAINER && start.elapsed() < SETTLE_LIMIT {
+            std::thread::sleep(POLL);
         }
-        Ok(())
+        Ok(self.bytes("stored_bytes")? + self.bytes("buffered_bytes")?)
     }
 
     /// Where an NBD client finds a disk.
