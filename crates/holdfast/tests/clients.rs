@@ -2,6 +2,9 @@
 //!
 //! These need what `cargo x setup` installs; the one with a file system needs root too, for a loop device.
 
+mod readme;
+mod schemathesis;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -229,7 +229,7 @@ impl Drop for Server {
 }
 
 /// Processes beneath this one, parents first.
-fn descendants(process: u32) -> Vec<u32> {
+pub(crate) fn descendants(process: u32) -> Vec<u32> {
     let mut found = Vec::new();
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     for task in tasks {

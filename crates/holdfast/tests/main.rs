@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests stop at what they did not expect; their clock is real
 
+mod bad_input;
 mod changes;
 mod cli;
 mod clients;

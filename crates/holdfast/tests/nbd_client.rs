@@ -22,8 +22,8 @@ const REPLY_INFO: u32 = 3;
 pub(crate) enum NbdError {
     /// The server said so: an error number.
     Refused(u32),
-    /// The connection broke: the request may be done or not. For the message of a failed test.
-    Gone(#[expect(dead_code)] std::io::Error),
+    /// The connection broke: the request may be done or not.
+    Gone(std::io::Error),
 }
 
 impl From<std::io::Error> for NbdError {

@@ -41,7 +41,7 @@ const WALKS: &[Walk] = &[
     walk("vm export", &["i", "@/out"], "Task", &["i", "@/image"]),
     walk("task list", &[], "List_Task", &["more"]),
     walk("task show", &["1"], "Task", &["99"]),
-    walk("task cancel", &[], "Task", &["1"]),
+    walk("task cancel", &["3"], "Task", &["1"]),
     walk("disk add", &["m", "1M"], "Vm", &["x", "1M"]),
     walk("disk resize", &["m", "disk1", "2M"], "Vm", &["m", "disk1", "512K"]),
     walk("disk attach-info", &["m", "disk1"], "AttachInfo", &["m", "disk9"]),
@@ -120,6 +120,26 @@ fn lose_a_site(bench: &Bench) {
     tool("cp", ["-r", "--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]);
 }
 
+/// An import from a pipe that does not end, until it is cancelled: the third task.
+fn cancelled(bench: &Bench, good: &[&str], form: &str) -> String {
+    let mut import = Command::new(program());
+    import.args(["--site", bench.dir().to_str().unwrap(), "vm", "import", "stuck", "-", "--size", "1M"]);
+    import.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut import = import.spawn().unwrap();
+    let start = Instant::now();
+    while bench.json(&["task", "show", good[0]]).code != 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the import does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ran = run(bench, "task cancel", good, form);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Its pipe is open until here: the task did not end by itself.
+    drop(import.stdin.take());
+    assert_eq!(import.wait().unwrap().code(), Some(6));
+    assert_eq!(bench.json(&["vm", "show", "stuck"]).code, 4);
+    ran.stdout
+}
+
 fn run(bench: &Bench, words: &str, arguments: &[&str], form: &str) -> Ran {
     let folder = bench.path("").display().to_string();
     let arguments = arguments.iter().map(|word| word.replace("@/", &folder));
@@ -155,8 +175,7 @@ fn every_command_keeps_to_the_published_types() {
             }
             let said = match *words {
                 "standalone" => serving(form),
-                // Nothing runs that could be cancelled.
-                "task cancel" => continue,
+                "task cancel" => cancelled(&bench, good, form),
                 _ => {
                     let ran = run(&bench, words, good, form);
                     assert_eq!(ran.code, 0, "{what}: {ran:?}");

@@ -90,6 +90,8 @@ pub struct Model {
     running: BTreeMap<OpId, Span>,
     /// Writes cut off by the last crash of their disk: their answers may still be on the way to the guest.
     cut_off: BTreeMap<OpId, Span>,
+    /// Those answers say nothing: see [`Model::doubt`].
+    in_doubt: bool,
     reads: BTreeSet<Stamp>,
 }
 
@@ -110,6 +112,7 @@ impl Model {
             blocks: BTreeMap::new(),
             running: BTreeMap::new(),
             cut_off: BTreeMap::new(),
+            in_doubt: false,
             reads: BTreeSet::new(),
         }
     }
@@ -156,6 +159,9 @@ impl Model {
     /// # Panics
     /// When `op` has ended before.
     pub fn end_write(&mut self, op: OpId, now: Duration) {
+        if self.in_doubt && self.cut_off.remove(&op).is_some() {
+            return;
+        }
         self.finish(op, |block, stamp| block.ack(op.0, stamp, now));
     }
 
@@ -191,14 +197,16 @@ impl Model {
     /// As [`Model::crash`], for one disk: the node that served it stopped.
     pub fn crash_disk(&mut self, disk: DiskId, now: Duration) {
         let stamp = self.tick();
+        self.in_doubt = false;
         self.cut_off.retain(|_, span| span.disk != disk);
         self.cut_off.extend(self.running.extract_if(.., |_, span| span.disk == disk));
         self.blocks.range_mut(whole(disk)).for_each(|(_, block)| block.crash(stamp, now));
     }
 
-    /// More was damaged than the site tolerates: what was acknowledged after `since` may be gone. To be told after
-    /// the crash.
+    /// More was damaged than the site tolerates: what was acknowledged after `since` may be gone, and what is
+    /// acknowledged late. To be told after the crash.
     pub fn doubt(&mut self, since: Duration) {
+        self.in_doubt = true;
         self.blocks.values_mut().for_each(|block| block.doubt(since));
     }
 

@@ -120,6 +120,12 @@ fn what_is_in_doubt_is_there_or_gone_and_stays_so() {
         let (value, other) = if lost { (2, 3) } else { (3, 2) };
         assert_eq!(one.read(value), None);
         assert_eq!(one.read(other), STALE);
+        // An answer that was on the way counts for as little.
+        let op = one.begin(4);
+        one.model.crash(Duration::from_secs(4));
+        one.model.doubt(Duration::from_secs(4));
+        one.model.end_write(op, Duration::from_secs(5));
+        assert_eq!(one.read(value), None);
     }
 }
 

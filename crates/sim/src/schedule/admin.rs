@@ -163,6 +163,7 @@ impl Admin {
         // From here on nobody begins a write beyond the new end; those under way end first.
         if let Some(disk) = world.lock().disks.get_mut(&disk) {
             disk.shrinking_to = Some(bytes.min(old));
+            disk.resizes += 1;
         }
         let least = bytes.min(old);
         let mut hold = None;

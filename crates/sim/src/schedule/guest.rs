@@ -120,6 +120,7 @@ impl Guest {
         self.log("read", stretch);
         let settled = serving.engine.is_writable();
         let (read, disk) = (self.world.lock().model.begin_read(self.world.now()), self.disk);
+        let steady = self.steady(bytes);
         let answer = self.world.ask(serving, patience, |engine| {
             Box::pin(async move { engine.read(disk, stretch.start, stretch.length() as usize).await })
         });
@@ -131,7 +132,9 @@ impl Guest {
                 if !shared.disks.contains_key(&disk) {
                     return shared.model.abandon_read(read);
                 }
-                let to_the_end = stretch.end == bytes && shared.disks[&disk].is_steady(bytes);
+                // What lay behind the end before a resize is not known to be zeros.
+                let still = steady.is_some() && shared.disks[&disk].steady(bytes) == steady;
+                let to_the_end = stretch.end == bytes && still;
                 let (first, whole) = whole_blocks(stretch, &found, to_the_end);
                 // A site that serves reads only may show the last writes before a crash later.
                 let settled = settled && serving.engine.is_writable();
@@ -323,7 +326,7 @@ impl Guest {
             } else {
                 let (first, mut end) = stretch.whole();
                 if stretch.end == bytes {
-                    if !self.is_steady(bytes) {
+                    if self.steady(bytes).is_none() {
                         continue;
                     }
                     end = bytes.div_ceil(BLOCK_U64);
@@ -346,8 +349,8 @@ impl Guest {
         }
     }
 
-    fn is_steady(&self, bytes: u64) -> bool {
-        self.world.lock().disks.get(&self.disk).is_some_and(|disk| disk.is_steady(bytes))
+    fn steady(&self, bytes: u64) -> Option<u64> {
+        self.world.lock().disks.get(&self.disk).and_then(|disk| disk.steady(bytes))
     }
 
     async fn flush(&mut self, serving: &Serving) {

@@ -33,6 +33,8 @@ pub(super) struct Disk {
     pub(super) bytes_max: u64,
     /// Its size is changing: requests beyond this may be refused.
     pub(super) shrinking_to: Option<u64>,
+    /// How often its size was to change.
+    pub(super) resizes: u64,
     /// It is being deleted.
     pub(super) leaving: bool,
     held: Vec<Held>,
@@ -44,9 +46,9 @@ impl Disk {
         self.shrinking_to.is_none() && !self.leaving
     }
 
-    /// Its size is `bytes` and stays so for now.
-    pub(super) fn is_steady(&self, bytes: u64) -> bool {
-        self.bytes == bytes && self.shrinking_to.is_none()
+    /// Which of its sizes it has, when that is `bytes` and stays so for now.
+    pub(super) fn steady(&self, bytes: u64) -> Option<u64> {
+        (self.bytes == bytes && self.shrinking_to.is_none()).then_some(self.resizes)
     }
 }
 
@@ -240,7 +242,14 @@ impl World {
 
     /// A disk exists from now on.
     pub(super) fn add_disk(&self, disk: DiskId, bytes: u64) {
-        let state = Disk { bytes, bytes_max: bytes, shrinking_to: None, leaving: false, held: Vec::new() };
+        let state = Disk {
+            bytes,
+            bytes_max: bytes,
+            shrinking_to: None,
+            resizes: 0,
+            leaving: false,
+            held: Vec::new(),
+        };
         self.lock().disks.insert(disk, state);
     }
 
