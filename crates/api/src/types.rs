@@ -167,7 +167,7 @@ pub struct Disk {
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// Its name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
     #[schema(min_items = 1, max_items = 32)]
@@ -189,7 +189,7 @@ pub struct NewDisk {
 #[serde(deny_unknown_fields)]
 pub struct ChangeVm {
     /// Its new name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "www1")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "www1")]
     pub name: String,
 }
 
@@ -290,7 +290,7 @@ pub struct Task {
 #[serde(deny_unknown_fields)]
 pub struct NewImport {
     /// Name of the new VM.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web02")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web02")]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
     #[schema(min_items = 1, max_items = 32)]
@@ -304,7 +304,7 @@ pub struct NewImport {
 #[serde(deny_unknown_fields)]
 pub struct NewExport {
     /// The VM.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
     pub vm: String,
     /// One of its disks; else all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

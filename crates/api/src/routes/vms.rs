@@ -38,7 +38,7 @@ pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) ->
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}", operation_id = "show_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -50,7 +50,7 @@ pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> 
 #[utoipa::path(
     patch, path = "/api/v1/vms/{name}", operation_id = "change_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     request_body = ChangeVm,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
@@ -67,7 +67,7 @@ pub(super) async fn change(
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
@@ -83,7 +83,7 @@ pub(super) async fn delete(
 #[utoipa::path(
     post, path = "/api/v1/vms/{name}/disks", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     request_body = NewDisk,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
@@ -101,7 +101,7 @@ pub(super) async fn add_disk(
 #[utoipa::path(
     patch, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
         ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     request_body = ChangeDisk,
@@ -122,7 +122,7 @@ pub(super) async fn change_disk(
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
         ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
@@ -139,7 +139,7 @@ pub(super) async fn remove_disk(
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/disks/{disk}/attach", operation_id = "attach_info", tag = "disks",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
         ("disk" = String, Path, description = "The disk.", example = "disk0"),
     ),
     responses((status = 200, body = AttachInfo), (status = "default", response = crate::description::Refused)),
@@ -155,7 +155,7 @@ pub(super) async fn attach(
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/definition", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
 )]
@@ -170,7 +170,7 @@ pub(super) async fn definition(
 #[utoipa::path(
     put, path = "/api/v1/vms/{name}/definition", tag = "VMs",
     params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "web01"),
+        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
     ),
     request_body = Definition,
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
