@@ -154,7 +154,9 @@ fn the_first_commands_work_as_written() {
     let (success, booted, said) = run(&bench, &commands(README));
     assert!(success && booted, "success: {success}, a VM ran: {booted}\n{said}");
     assert!(said.contains("-blockdev") && said.contains("<disk"), "lines for QEMU and libvirt: {said}");
-    assert!(said.contains("health        ok"), "{said}");
+    // Not `ok` where the machine has little room below the media.
+    assert!(said.contains("health        ") && !said.contains("health        failed"), "{said}");
+    assert!(said.contains("\nVMs           1"), "{said}");
     let (raw, exported) = (bench.path("debian.raw"), bench.path("web01.qcow2"));
     tool(
         "qemu-img",
