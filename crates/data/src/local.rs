@@ -1,6 +1,8 @@
 //! The transport of one process: requests go straight to the media of this node.
 
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
@@ -46,6 +48,36 @@ impl LocalTransport {
     }
 }
 
+type Answer = Result<Response, CallError>;
+
+/// A change, which goes on to its end even when nobody waits for it any more: half-done it would leave an extent or
+/// slot taken. Dropped before its end it becomes a task; until then it costs none.
+struct ToTheEnd<'a> {
+    rt: &'a Rt,
+    work: Option<BoxFuture<'static, Answer>>,
+}
+
+impl Future for ToTheEnd<'_> {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let answer = work.as_mut().poll(cx);
+        if answer.is_ready() {
+            self.work = None;
+        }
+        answer
+    }
+}
+
+impl Drop for ToTheEnd<'_> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.rt.spawn("data request", Box::pin(async move { drop(work.await) }));
+        }
+    }
+}
+
 impl Transport for LocalTransport {
     fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(async move {
@@ -62,22 +94,16 @@ impl Transport for LocalTransport {
                     | Request::FragmentFree(_)
             );
             let answer = if changes {
-                // A change goes on to its end even when nobody waits for it any more: half-done it would leave an
-                // extent or slot taken.
-                let (sender, receiver) = tokio::sync::oneshot::channel();
-                let work = async move { drop(sender.send(node.handle(request).await)) };
-                self.rt.spawn("data request", Box::pin(work));
-                seam::timeout(&*self.rt, DEADLINE, receiver).await.map(|answer| answer.ok())
+                let work = Box::pin(async move { node.handle(request).await });
+                let work = ToTheEnd { rt: &self.rt, work: Some(work) };
+                seam::timeout(&*self.rt, DEADLINE, work).await
             } else {
-                seam::timeout(&*self.rt, DEADLINE, node.handle(request)).await.map(Some)
+                seam::timeout(&*self.rt, DEADLINE, node.handle(request)).await
             };
-            match answer {
-                Ok(Some(answer)) => answer,
-                Ok(None) | Err(seam::Elapsed) => {
-                    let reason = format!("no answer within {} s", DEADLINE.as_secs());
-                    Err(CallError { kind: CallErrorKind::Unreachable, medium, reason })
-                }
-            }
+            answer.unwrap_or_else(|seam::Elapsed| {
+                let reason = format!("no answer within {} s", DEADLINE.as_secs());
+                Err(CallError { kind: CallErrorKind::Unreachable, medium, reason })
+            })
         })
     }
 }

@@ -7,6 +7,7 @@ mod format;
 mod fragments;
 mod fuzz;
 mod journal_on_media;
+mod local;
 mod medium;
 mod slots;
 mod table;

@@ -83,6 +83,11 @@ impl State {
         receiver
     }
 
+    /// Records that wait for a batch.
+    pub(crate) fn queued(&self) -> usize {
+        self.control.len() + self.data.len()
+    }
+
     /// Asks for a new segment.
     pub(crate) fn rotate(&mut self) -> Append {
         let (sender, receiver) = oneshot::channel();

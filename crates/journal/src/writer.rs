@@ -1,6 +1,7 @@
 //! The writer: group commit, one batch at a time, segments rolled over failures.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::{CallError, CallErrorKind, Request, SegmentId, Transport};
 use seam::{BoxFuture, Rt};
@@ -13,6 +14,13 @@ use crate::{Ensembles, Entry, LiveSegment, Start, Tail};
 
 /// How often a member that gave no answer is asked again before it counts as failed.
 const CALL_ATTEMPTS: usize = 3;
+/// Longest wait for more records that are on their way, as a share of what the last batch took: a batch more costs as
+/// much as the last one.
+const GATHER_SHARE: u32 = 4;
+/// The same in times that other tasks may run.
+const GATHER_YIELDS: usize = 32;
+/// Records of a batch from which on nothing is waited for: it is worth its sync.
+const GATHER_RECORDS: usize = 64;
 
 /// What the journal can be told.
 #[derive(Debug, Clone)]
@@ -118,8 +126,14 @@ impl Journal {
         let (wake, done) = (Notify::new(), Notify::new());
         let shared =
             Arc::new(Shared { rt: rt.clone(), transport, ensembles, sink, config, state, wake, done });
-        let mut writer =
-            Writer { shared: shared.clone(), segment: None, next_number: 0, last_mac: [0; 16], tail };
+        let mut writer = Writer {
+            shared: shared.clone(),
+            segment: None,
+            next_number: 0,
+            last_mac: [0; 16],
+            tail,
+            last: Last::default(),
+        };
         let opened = writer.roll().await;
         if opened.is_err() {
             writer.free_trimmed();
@@ -251,6 +265,17 @@ pub(crate) struct Writer {
     pub(crate) last_mac: [u8; 16],
     /// The last batch of the stream before, until a start record has taken it along.
     pub(crate) tail: Option<Tail>,
+    pub(crate) last: Last,
+}
+
+/// How the last batch went.
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    records: usize,
+    /// What was queued when it ended.
+    queued: usize,
+    took: Duration,
+    ended: Duration,
 }
 
 impl Writer {
@@ -258,6 +283,7 @@ impl Writer {
         loop {
             self.free_trimmed();
             self.rotate().await;
+            self.gather().await;
             let config = &self.shared.config;
             let left = self.segment.as_ref().map_or(0, |segment| segment.left(config.segment_bytes));
             let next = self.shared.lock().next(config, left);
@@ -270,6 +296,21 @@ impl Writer {
         self.free_trimmed();
         self.shared.lock().finished = true;
         self.shared.done.notify_waiters();
+    }
+
+    /// Waits a little for those that were answered by the last batch: they write again at once, and in one batch with
+    /// what came meanwhile all of them pay for one sync instead of two.
+    async fn gather(&self) {
+        let expected = self.last.records + self.last.queued;
+        let until = self.last.ended + self.last.took / GATHER_SHARE;
+        for _ in 0..GATHER_YIELDS {
+            let queued = self.shared.lock().queued();
+            let few = queued > 0 && queued < expected.min(GATHER_RECORDS);
+            if !few || self.shared.rt.now() >= until {
+                return;
+            }
+            seam::yield_now().await;
+        }
     }
 
     async fn rotate(&mut self) {
@@ -295,7 +336,10 @@ impl Writer {
             entries.push(queued.entry);
             replies.extend(queued.reply.map(|reply| (i as u64 + 1, reply)));
         }
-        match self.write(&entries).await {
+        let begun = self.shared.rt.now();
+        let written = self.write(&entries).await;
+        let (records, ended) = (entries.len(), self.shared.rt.now());
+        match written {
             Ok(()) => {
                 let first = {
                     let mut state = self.shared.lock();
@@ -321,6 +365,8 @@ impl Writer {
                 self.end_if_fenced(&error);
             }
         }
+        let queued = self.shared.lock().queued();
+        self.last = Last { records, queued, took: ended.saturating_sub(begun), ended };
     }
 
     /// A fenced writer must not go on with members that have not heard of it yet [I3].

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{CallError, CallErrorKind, ReadBytes, Request, Response, SegmentId, Transport};
@@ -58,6 +59,8 @@ pub(super) struct Inner {
     pub(super) slots: usize,
     /// Requests that change nothing.
     pub(super) reads: u64,
+    /// Each request takes so long.
+    pub(super) slow: Option<(Rt, Duration)>,
 }
 
 /// Media in memory behind a transport.
@@ -196,7 +199,11 @@ impl FakeMedium {
 impl Transport for FakeMedia {
     fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(async move {
-            seam::yield_now().await;
+            let slow = self.with(|inner| inner.slow.clone());
+            match slow {
+                Some((rt, latency)) => rt.sleep(latency).await,
+                None => seam::yield_now().await,
+            }
             let answer = self.serve(medium, request);
             seam::yield_now().await;
             answer.map_err(|kind| CallError { kind, medium, reason: format!("{kind:?}") })

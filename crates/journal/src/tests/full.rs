@@ -1,9 +1,13 @@
 //! Goal: a full journal lets through what makes room and nothing else; close and fencing leave nobody waiting.
 
+use std::time::Duration;
+
 use proto::CallErrorKind;
 
 use super::fake::*;
 use crate::JournalErrorKind;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn live(site: &Site) -> usize {
     site.journal.used_percent() * 8 / 100
@@ -214,5 +218,33 @@ fn a_journal_that_does_not_open_gives_its_segments_back() {
         assert!(Site::open(&rt, &media, None, Options::default()).await.is_err());
         rt.sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(media.with(|inner| inner.media.values().map(|m| m.segments.len()).sum::<usize>()), 0);
+    });
+}
+
+#[test]
+fn writers_that_were_answered_together_share_the_next_batch() {
+    const WRITERS: u64 = 8;
+    const ROUNDS: u64 = 20;
+    run(1, async |rt| {
+        let media = FakeMedia::new(2);
+        media.with(|inner| inner.slow = Some((rt.clone(), MILLISECOND)));
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let writers = (0..WRITERS).map(|writer| {
+            let journal = site.journal.clone();
+            async move {
+                for round in 0..ROUNDS {
+                    end(journal.append(vec![hole(writer * ROUNDS + round)])).await.unwrap();
+                    // The way to the guest and back.
+                    for _ in 0..2 * writer {
+                        seam::yield_now().await;
+                    }
+                }
+            }
+        });
+        let begun = rt.now();
+        seam::join_all(writers).await;
+        let batches = (rt.now() - begun).as_nanos() / MILLISECOND.as_nanos();
+        // One for each round, and some to come together; without waiting for each other it is two.
+        assert!((20..30).contains(&batches), "{batches}");
     });
 }
