@@ -54,6 +54,10 @@ impl Engine {
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
                     self.shared.set_stuck(Some(error));
                     self.give_up_waiting();
+                    if self.shared.lock().closed {
+                        // The journal holds it until the next start.
+                        return;
+                    }
                     self.pause().await;
                     continue;
                 }

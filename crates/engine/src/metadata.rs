@@ -21,6 +21,11 @@ const DISKS: Table = Table::new("disk");
 const NEXT_DISK: Table = Table::new("next-disk");
 /// Pause before a record that found too few media is written again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Metadata that no checkpoint holds yet, in limits (`meta_bytes_max`, a sixteenth of a segment), beyond which records
+/// wait for one.
+const RECORDS_LIMITS: usize = 3;
+/// The same for records that only delete: a full site takes deletions.
+const DELETIONS_LIMITS: usize = 4;
 /// Attempts at a transaction that others keep changing under our feet.
 const RACES_MAX: usize = 64;
 /// Most disks of a site.
@@ -63,7 +68,7 @@ impl Persist for JournalPersist {
             shared.sealer.seal(Kind::Meta, fingerprint, &record, &mut unit);
             let entry = Entry::Meta { fingerprint, unit: Bytes::from(unit) };
             loop {
-                let append = shared.journal().map_err(|_| gone())?.append_control(vec![entry.clone()]);
+                let append = shared.journal().map_err(|_| gone())?.append_meta(vec![entry.clone()]);
                 match append.await.map_err(|_| gone())? {
                     Ok(_) => break,
                     // The record may be found after a crash or not. Written again it is found once or twice, which is the
@@ -80,6 +85,33 @@ impl Persist for JournalPersist {
             }
             shared.flush_wake.notify_one();
             Ok(())
+        })
+    }
+
+    /// Every start record carries what no checkpoint holds yet: where checkpoints find no room, there must not be more
+    /// of it than a start record takes, or the journal could not go on.
+    fn admit(&self, bytes: usize, frees: bool) -> BoxFuture<'_, Result<(), PersistError>> {
+        Box::pin(async move {
+            let mut until = None;
+            loop {
+                let gone = || PersistError { reason: "the engine is gone".to_owned() };
+                let shared = self.shared.upgrade().ok_or_else(gone)?;
+                let limits = if frees { DELETIONS_LIMITS } else { RECORDS_LIMITS };
+                let carried = shared.lock().meta_bytes();
+                // A record that finds little carried goes, however long: start records are made for that.
+                if carried <= shared.config.meta_bytes_max
+                    || carried + bytes <= limits * shared.config.meta_bytes_max
+                {
+                    return Ok(());
+                }
+                let now = shared.rt.now();
+                if now >= *until.get_or_insert(now + shared.config.write_patience) {
+                    let reason = "a checkpoint of the metadata finds no room".to_owned();
+                    return Err(PersistError { reason });
+                }
+                shared.flush_wake.notify_one();
+                shared.rt.sleep(RETRY / 10).await;
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What the journal has under way, as a plain state machine: queues, live segments, what may be written next.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use proto::SegmentId;
@@ -9,15 +10,44 @@ use units::{MediumId, Seq};
 use crate::writer::{Append, JournalConfig, JournalError, JournalErrorKind};
 use crate::{BATCH_HEADER_BYTES, Entry, LiveSegment};
 
-/// Segments kept free for commits and checkpoints, which make room, when writes have filled the rest.
+/// Segments kept free for metadata, commits and checkpoints when writes have filled the rest.
 const CONTROL_SEGMENTS: usize = 2;
+/// Segments beyond `segments_max` that metadata may fill, so that a full site takes deletions. What makes room, and the
+/// next start, find the slots behind these.
+const META_SEGMENTS: usize = 4;
+
+/// What is written before what, and what still goes when the journal fills up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Commits, rows and checkpoints: they make room, and always go.
+    Control,
+    /// Metadata.
+    Meta,
+    /// Writes and holes.
+    Data,
+}
+
+impl Lane {
+    /// In the order in which a batch takes from them.
+    pub(crate) const ALL: [Self; 3] = [Self::Control, Self::Meta, Self::Data];
+
+    /// With these segments in use: whether the lane's records may open another (`Less`), may only go on in the current
+    /// one (`Equal`), or wait.
+    fn may_go(self, live: usize, config: &JournalConfig) -> Ordering {
+        match self {
+            Self::Control => Ordering::Less,
+            Self::Meta => live.cmp(&(config.segments_max + META_SEGMENTS)),
+            Self::Data => (live + CONTROL_SEGMENTS).cmp(&config.segments_max),
+        }
+    }
+}
 
 type Reply = oneshot::Sender<Result<Seq, JournalError>>;
 
 /// A record that waits for its batch.
 pub(crate) struct Queued {
     pub(crate) entry: Entry,
-    pub(crate) control: bool,
+    pub(crate) lane: Lane,
     /// On the last record of an append.
     pub(crate) reply: Option<Reply>,
     bytes: usize,
@@ -35,8 +65,7 @@ pub(crate) enum Next {
 
 #[derive(Default)]
 pub(crate) struct State {
-    control: VecDeque<Queued>,
-    data: VecDeque<Queued>,
+    lanes: [VecDeque<Queued>; 3],
     rotations: Vec<Reply>,
     /// Segments that hold uncovered records, oldest first; the newest takes records.
     pub(crate) live: Vec<LiveSegment>,
@@ -61,8 +90,12 @@ impl State {
         }
     }
 
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Queued> {
+        &mut self.lanes[lane as usize]
+    }
+
     /// Queues one append.
-    pub(crate) fn push(&mut self, entries: Vec<Entry>, control: bool, config: &JournalConfig) -> Append {
+    pub(crate) fn push(&mut self, entries: Vec<Entry>, lane: Lane, config: &JournalConfig) -> Append {
         let (sender, receiver) = oneshot::channel();
         let sizes: Vec<usize> = entries.iter().map(Entry::encoded_bytes).collect();
         let refused = self.refused.clone().or_else(|| sizes.iter().find_map(|size| too_large(*size, config)));
@@ -70,10 +103,10 @@ impl State {
             let _ = sender.send(refused.map_or(Ok(self.next_seq), Err));
             return receiver;
         }
-        let queue = if control { &mut self.control } else { &mut self.data };
+        let queue = self.lane(lane);
         queue.extend(entries.into_iter().zip(sizes).map(|(entry, bytes)| Queued {
             entry,
-            control,
+            lane,
             reply: None,
             bytes,
         }));
@@ -85,7 +118,7 @@ impl State {
 
     /// Records that wait for a batch.
     pub(crate) fn queued(&self) -> usize {
-        self.control.len() + self.data.len()
+        self.lanes.iter().map(VecDeque::len).sum()
     }
 
     /// Asks for a new segment.
@@ -102,21 +135,19 @@ impl State {
         std::mem::take(&mut self.rotations)
     }
 
-    /// What one batch holds, where the current segment has `left` bytes. Control records always go; writes wait
-    /// while the journal has no room left for them, so that what makes room finds some.
+    /// What one batch holds, where the current segment has `left` bytes. Metadata and writes wait while the journal has
+    /// no room left for them, so that what makes room finds some.
     pub(crate) fn next(&mut self, config: &JournalConfig, left: usize) -> Next {
         let mut batch = Vec::new();
         let mut bytes = BATCH_HEADER_BYTES;
-        take(&mut self.control, &mut batch, &mut bytes, config.batch_bytes, true);
-        match (self.live.len() + CONTROL_SEGMENTS).cmp(&config.segments_max) {
-            std::cmp::Ordering::Less => {
-                take(&mut self.data, &mut batch, &mut bytes, config.batch_bytes, true);
-            }
-            // The last segment writes may fill; they do not open the next.
-            std::cmp::Ordering::Equal => {
-                take(&mut self.data, &mut batch, &mut bytes, left.min(config.batch_bytes), false);
-            }
-            std::cmp::Ordering::Greater => {}
+        let live = self.live.len();
+        for lane in Lane::ALL {
+            let (limit, alone) = match lane.may_go(live, config) {
+                Ordering::Less => (config.batch_bytes, true),
+                Ordering::Equal => (left.min(config.batch_bytes), false),
+                Ordering::Greater => continue,
+            };
+            take(self.lane(lane), &mut batch, &mut bytes, limit, alone);
         }
         if !batch.is_empty() {
             return Next::Batch(batch);
@@ -138,7 +169,7 @@ impl State {
 
     /// Fails all that is queued.
     pub(crate) fn fail_queued(&mut self, error: &JournalError) {
-        let queued = self.control.drain(..).chain(self.data.drain(..)).filter_map(|queued| queued.reply);
+        let queued = self.lanes.iter_mut().flat_map(|lane| lane.drain(..)).filter_map(|queued| queued.reply);
         for reply in queued.chain(self.rotations.drain(..)) {
             let _ = reply.send(Err(error.clone()));
         }
@@ -154,14 +185,14 @@ impl State {
         if !self.is_full(config) {
             return;
         }
-        for reply in self.data.drain(..).filter_map(|queued| queued.reply) {
+        for reply in self.lane(Lane::Data).drain(..).filter_map(|queued| queued.reply) {
             let _ = reply.send(Err(error.clone()));
         }
     }
 
     /// Fails what is still queued of an append whose first part failed.
-    pub(crate) fn fail_rest(&mut self, control: bool, error: &JournalError) {
-        let queue = if control { &mut self.control } else { &mut self.data };
+    pub(crate) fn fail_rest(&mut self, lane: Lane, error: &JournalError) {
+        let queue = self.lane(lane);
         while let Some(queued) = queue.pop_front() {
             if let Some(reply) = queued.reply {
                 let _ = reply.send(Err(error.clone()));

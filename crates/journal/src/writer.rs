@@ -8,7 +8,7 @@ use seam::{BoxFuture, Rt};
 use tokio::sync::{Notify, oneshot};
 use units::{Epoch, Incarnation, MediumId, Seq};
 
-use crate::queue::{Next, Queued, State};
+use crate::queue::{Lane, Next, Queued, State};
 use crate::roll::Segment;
 use crate::{Ensembles, Entry, LiveSegment, Start, Tail};
 
@@ -146,16 +146,22 @@ impl Journal {
     /// Appends a write or hole, in order with the others; resolves when all of `entries` are durable.
     /// The caller bounds the bytes it has under way.
     pub fn append(&self, entries: Vec<Entry>) -> Append {
-        self.push(entries, false)
+        self.push(entries, Lane::Data)
     }
 
-    /// Appends metadata, commits, rows and checkpoints, ahead of queued writes; resolves when durable.
+    /// Appends metadata, ahead of queued writes; resolves when durable. It waits only when the journal is full beyond
+    /// `segments_max`.
+    pub fn append_meta(&self, entries: Vec<Entry>) -> Append {
+        self.push(entries, Lane::Meta)
+    }
+
+    /// Appends commits, rows and checkpoints, ahead of all else, however full the journal is; resolves when durable.
     pub fn append_control(&self, entries: Vec<Entry>) -> Append {
-        self.push(entries, true)
+        self.push(entries, Lane::Control)
     }
 
-    fn push(&self, entries: Vec<Entry>, control: bool) -> Append {
-        let append = self.shared.lock().push(entries, control, &self.shared.config);
+    fn push(&self, entries: Vec<Entry>, lane: Lane) -> Append {
+        let append = self.shared.lock().push(entries, lane, &self.shared.config);
         self.shared.wake.notify_one();
         append
     }
@@ -168,7 +174,7 @@ impl Journal {
     }
 
     /// Share of the journal that is in use, in percent; from 50 on the engine flushes whatever it has. More than 100
-    /// when control records had to go on in a full journal.
+    /// when other records than writes had to go on in a full journal.
     pub fn used_percent(&self) -> usize {
         let state = self.shared.lock();
         state.live.len() * 100 / self.shared.config.segments_max
@@ -329,10 +335,10 @@ impl Writer {
     async fn commit(&mut self, batch: Vec<Queued>) {
         let mut entries = Vec::with_capacity(batch.len());
         let mut replies = Vec::new();
-        // By queue, data and control: whether the rest of an append is still queued.
-        let mut unfinished = [false; 2];
+        // By lane: whether the rest of an append is still queued.
+        let mut unfinished = [false; 3];
         for (i, queued) in batch.into_iter().enumerate() {
-            unfinished[usize::from(queued.control)] = queued.reply.is_none();
+            unfinished[queued.lane as usize] = queued.reply.is_none();
             entries.push(queued.entry);
             replies.extend(queued.reply.map(|reply| (i as u64 + 1, reply)));
         }
@@ -356,9 +362,9 @@ impl Writer {
                 tracing::warn!(%error, "journal append failed");
                 replies.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone()))));
                 let mut state = self.shared.lock();
-                for control in [false, true] {
-                    if unfinished[usize::from(control)] {
-                        state.fail_rest(control, &error);
+                for lane in Lane::ALL {
+                    if unfinished[lane as usize] {
+                        state.fail_rest(lane, &error);
                     }
                 }
                 drop(state);

@@ -77,6 +77,11 @@ impl<P: Pages, S: PageSink> Merger<'_, P, S> {
                 return Ok(same_level);
             }
             let emptied = base >= self.blocks || self.overlay.holes().covers(base, end.min(self.blocks));
+            // A hole costs what it empties, not what it spans.
+            if (old.is_none() || emptied) && self.overlay.points(base, end.min(self.blocks)).next().is_none()
+            {
+                return Ok(None);
+            }
             let before = match same_level {
                 Some(Entry { place: Place::Stored(address), fingerprint, .. }) if !emptied => {
                     let page =

@@ -169,6 +169,36 @@ fn a_change_writes_one_path_and_shares_the_rest() {
     assert_eq!(tree.root, None);
 }
 
+/// A discard of a whole disk of 64 TiB, as mkfs does it, or cutting most of one off: this ends only when it costs
+/// what it empties.
+#[test]
+fn a_hole_costs_what_it_empties_and_not_what_it_spans() {
+    let blocks = 1 << 34;
+    let mut tree = Tree::new();
+    let mut hole = Overlay::default();
+    hole.punch(Lba(0), blocks);
+    assert_eq!(tree.merge(&hole, blocks), 0);
+    assert_eq!(tree.root, None);
+    let far = [3, 1 << 20, (1 << 33) + 7, blocks - 1];
+    let mut points = Overlay::default();
+    for lba in far {
+        points.put(Lba(lba), value(lba));
+    }
+    tree.merge(&points, blocks);
+    // All but the first and one that is written again.
+    let mut hole = Overlay::default();
+    hole.punch(Lba(4), blocks - 4);
+    hole.put(Lba(far[2]), value(5));
+    tree.merge(&hole, blocks);
+    let found: Vec<bool> = far.iter().map(|lba| tree.get(*lba).is_some()).collect();
+    assert_eq!(found, [true, false, true, false]);
+    // And with the disk cut to its first block and grown again.
+    tree.merge(&Overlay::default(), 1);
+    tree.merge(&hole, blocks);
+    let found: Vec<bool> = far.iter().map(|lba| tree.get(*lba).is_some()).collect();
+    assert_eq!(found, [false, false, true, false]);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Put(u64, u64),

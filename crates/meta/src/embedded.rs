@@ -33,6 +33,15 @@ pub trait Persist: Send + Sync {
     /// # Errors
     /// When it is not durable, or nobody knows. The store takes no other transaction until it is rebuilt.
     fn persist(&self, record: Vec<u8>) -> BoxFuture<'_, std::result::Result<(), PersistError>>;
+
+    /// Whether a record of so many bytes may be made; waits for room, within bounds. `frees` says that it only deletes.
+    /// Everything may, unless told otherwise.
+    ///
+    /// # Errors
+    /// When there is no room: the transaction is refused as [`ErrorKind::Full`], and nothing is done.
+    fn admit(&self, _bytes: usize, _frees: bool) -> BoxFuture<'_, std::result::Result<(), PersistError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// Keeps nothing.
@@ -349,7 +358,15 @@ impl Store for Embedded {
             let writer = self.core.write().await?;
             let (succeeded, revision, record) = self.core.evaluate(txn)?;
             let revision = match record {
-                Some(record) => self.core.commit(writer, record).await?,
+                Some(record) => {
+                    let (bytes, frees) = (encode_record(&record).len(), record.puts.is_empty());
+                    self.core.persist.admit(bytes, frees).await.map_err(|source| Error {
+                        kind: ErrorKind::Full,
+                        context: "no room for a transaction".to_owned(),
+                        source: Some(source),
+                    })?;
+                    self.core.commit(writer, record).await?
+                }
                 None => revision,
             };
             Ok(TxnResult { succeeded, revision })

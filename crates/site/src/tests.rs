@@ -10,6 +10,7 @@ mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use media::Backend;
 use seam::{Rt, TokioRuntime};
@@ -57,7 +58,26 @@ impl Bench {
     }
 
     fn start(&self, options: Options) -> Result<Started, SiteError> {
+        self.wait_for_media(&options);
         self.runtime.block_on(Site::start(self.rt(), options))
+    }
+
+    /// What a site that was stopped still had to do may hold its media for a moment; a process would be gone.
+    fn wait_for_media(&self, options: &Options) {
+        let made = std::fs::read_dir(options.dir.join("media")).into_iter().flatten();
+        let media = made.filter_map(Result::ok).map(|entry| entry.path()).chain(options.media.clone());
+        let is_free = |path: &Path| {
+            std::fs::File::open(path).map_or(true, |file| {
+                !matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+            })
+        };
+        let media: Vec<PathBuf> = media.filter(|path| path.is_file()).collect();
+        for _ in 0..300 {
+            if media.iter().all(|path| is_free(path)) {
+                return;
+            }
+            self.runtime.block_on(self.rt().sleep(Duration::from_millis(10)));
+        }
     }
 
     /// Starts, and stops again.

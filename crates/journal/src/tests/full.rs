@@ -248,3 +248,27 @@ fn writers_that_were_answered_together_share_the_next_batch() {
         assert!((20..30).contains(&batches), "{batches}");
     });
 }
+
+#[test]
+fn metadata_leaves_slots_for_what_makes_room() {
+    run(4, async |rt| {
+        let media = FakeMedia::new(3);
+        media.with(|inner| inner.slots = 16);
+        let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
+        let mut waiting = site.journal.append_meta(vec![meta(0, 4000)]);
+        for n in 1.. {
+            if waits(&rt, &mut waiting).await {
+                break;
+            }
+            assert!(n < 200, "it never waits");
+            waiting = site.journal.append_meta(vec![meta(n, 4000)]);
+        }
+        assert_eq!(live(&site), 8 + 4);
+        // A commit and a new segment find room, and with the trim behind them all goes on.
+        let covered = site.journal.next_seq();
+        end(site.journal.append_control(vec![commit(1, covered)])).await.unwrap();
+        end(site.journal.rotate()).await.unwrap();
+        site.journal.trim(covered);
+        end(waiting).await.unwrap();
+    });
+}

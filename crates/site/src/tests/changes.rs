@@ -6,7 +6,7 @@ use nbd::Exports;
 
 use super::Bench;
 use crate::attach::AttachInfo;
-use crate::{DISKS_MAX, Site, VmName, VmState};
+use crate::{DISKS_MAX, Options, Site, VmName, VmState};
 
 const MIB: u64 = 1 << 20;
 
@@ -160,6 +160,47 @@ fn definitions_are_kept_with_their_vm_and_go_with_it() {
         let made = site.create_vm(&vm, &[MIB]).await.unwrap();
         assert_eq!((made.has_definition, made.state), (false, VmState::Ready));
     });
+    bench.stop(&site);
+}
+
+/// Metadata alone, on a site so small that its checkpoints fill it: changes are refused at last, and the site goes on.
+#[test]
+fn changes_alone_never_use_up_the_journal() {
+    const HUGE: u64 = 64 << 40;
+    let bench = Bench::new();
+    let patience = Some(std::time::Duration::from_secs(1));
+    let options = Options { write_patience: patience, ..bench.options("d", 3) };
+    let site = bench.start(options).unwrap().site;
+    let vm = name("a");
+    bench.runtime.block_on(async {
+        site.create_vm(&vm, &[HUGE]).await.unwrap();
+        let mut refused = 0;
+        for round in 0.. {
+            let text = format!("{round} ").repeat(1500);
+            let mut results = vec![site.set_definition(&vm, &text).await];
+            refused += usize::from(results[0].is_err());
+            if round % 8 == 0 {
+                // Spans what no loop over blocks would come to the end of.
+                results.push(site.resize_disk(&vm, "disk0", 4096 * (1 + round), true).await.map(drop));
+                results.push(site.resize_disk(&vm, "disk0", HUGE, false).await.map(drop));
+            }
+            let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+            assert!(errors.iter().all(|error| error.code == "no_space"), "{errors:?}");
+            let used = site.engine().status().await.journal_used_percent;
+            assert!(used <= 200, "{used} % of the journal are used in round {round}");
+            assert!(round < 50_000, "the site never fills up");
+            if refused == 2 {
+                break;
+            }
+        }
+        site.delete_vm(&vm).await.unwrap();
+        assert_eq!(code(site.vm(&vm).await), "vm_not_found");
+    });
+    bench.stop(&site);
+    drop(site);
+    // What is there takes over, and is writable.
+    let site = bench.start(bench.later("d")).unwrap().site;
+    assert!(bench.runtime.block_on(site.engine().status()).stuck.is_none());
     bench.stop(&site);
 }
 
