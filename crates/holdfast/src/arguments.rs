@@ -142,6 +142,9 @@ pub(crate) struct Standalone {
     /// New file for the recovery key, which opens the site when all else is lost. An existing site gets a new one
     #[arg(long, value_name = "FILE")]
     pub(crate) recovery_key_file: Option<PathBuf>,
+    /// Group, by name or number, whose members may open the disks, such as that of QEMU's user; else the owner alone
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) nbd_group: Option<String>,
     /// How media are read and written
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) io: Io,

@@ -22,7 +22,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
     log_to_stderr(options.log);
     // From here on a signal is a clean stop, also while the site starts.
     let mut stop = Stop::new()?;
-    let started = Site::start(rt.clone(), site_options(options)).await?;
+    let started = Site::start(rt.clone(), site_options(options)?).await?;
     let site = started.site;
     if let Some(key) = &started.recovery_key {
         show_recovery_key(key);
@@ -73,8 +73,9 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
     printer.done(&recovered, &text)
 }
 
-fn site_options(options: Standalone) -> Options {
-    Options {
+fn site_options(options: Standalone) -> Result<Options, Failure> {
+    Ok(Options {
+        nbd_group: options.nbd_group.as_deref().map(site::group_id).transpose()?,
         dir: options.dir,
         media: options.media,
         file_media: options.file_media,
@@ -87,7 +88,7 @@ fn site_options(options: Standalone) -> Options {
             Layout::Normal => Sizes::Normal,
             Layout::Tiny => Sizes::Tiny,
         },
-    }
+    })
 }
 
 fn log_to_stderr(level: Level) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Bench, Server, TINY, pick, soak, tool, wanted};
+use crate::harness::{Bench, Server, TINY, pick, soak, tool, try_tool, wanted};
 
 /// System calls that change what a crash leaves.
 const CALLS: [&str; 6] = ["fsync", "fdatasync", "rename", "unlink", "mkdir", "pwrite64"];
@@ -114,4 +114,29 @@ fn a_kill_at_any_step_is_made_good_by_the_next_start() {
 #[test]
 fn so_it_is_with_media_that_were_there() {
     check_all(Media::Given);
+}
+
+#[test]
+fn a_group_may_open_the_disks_and_nothing_else() {
+    let bench = Bench::new();
+    let _server = bench.start(&[TINY, &["--nbd-group", "12345"]].concat());
+    bench.create("web01", "1M");
+    for folder in [bench.path(""), bench.dir().parent().unwrap().to_owned()] {
+        tool("chmod", ["o+x", folder.to_str().unwrap()]);
+    }
+    let uri = bench.uri("web01/disk0");
+    let stranger = ["--reuid=54321", "--regid=54321", "--clear-groups"];
+    let member = ["--reuid=54321", "--regid=54321", "--groups=12345"];
+    let size = |who: [&str; 3]| try_tool("setpriv", who.iter().chain(&["nbdinfo", "--size", &uri]));
+    assert_eq!(size(member).stdout.trim(), "1048576");
+    assert_ne!(size(stranger).code, 0);
+    for file in ["api.sock", "key", "site.json", "media"] {
+        let path = bench.dir().join(file).display().to_string();
+        let looked = try_tool("setpriv", member.iter().chain(&["cat", &path]));
+        assert_ne!(looked.code, 0, "{file}: {looked:?}");
+    }
+    let other = Bench::new();
+    let refused = other.refused(&[TINY, &["--nbd-group", "no such group"], &["-o", "json"]].concat());
+    assert_eq!((refused.code, refused.error()["code"].as_str()), (2, Some("no_such_group")));
+    assert!(!other.dir().exists(), "nothing half-done");
 }

@@ -187,6 +187,9 @@ codes! {
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
         "Make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
+    no_such_group 422 2 "No such group"
+        "A group that was named does not exist."
+        "Make it with groupadd, or give its number.";
     not_a_medium 409 6 "Not a medium of a site"
         "A file or device carries no superblock."
         "Leave it out.";

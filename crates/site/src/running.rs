@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) shared_devices: Vec<Vec<PathBuf>>,
     /// How long clients of tasks may be silent; else as tasks have it.
     pub(crate) task_patience: Option<Duration>,
+    /// Who else may open the disks.
+    pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.
     pub(crate) _lock: Lock,
 }
@@ -132,7 +134,7 @@ impl Site {
     /// Serves the disks on the NBD socket.
     ///
     /// # Errors
-    /// `nbd_socket` when the socket cannot be claimed.
+    /// `nbd_socket` when the socket cannot be claimed; `permission_denied` when it cannot be given to its group.
     pub async fn serve(&self) -> Result<()> {
         let mut server = self.shared.server.lock().await;
         if server.is_some() {
@@ -150,7 +152,7 @@ impl Site {
             };
             SiteError::new(kind, "nbd_socket", error.to_string())
         })?);
-        Ok(())
+        self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
     }
 
     /// Stops in good order: clients are answered and cut off, the write buffer goes to the log, the journal ends.

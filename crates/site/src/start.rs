@@ -61,6 +61,8 @@ pub struct Options {
     pub write_patience: Option<Duration>,
     /// How long clients of tasks may be silent before their tasks have failed; else as tasks have it.
     pub task_patience: Option<Duration>,
+    /// A group, by number, whose members may open the disks; else the owner alone.
+    pub nbd_group: Option<u32>,
 }
 
 impl Options {
@@ -74,6 +76,7 @@ impl Options {
             recovery_key_file: None,
             write_patience: None,
             task_patience: None,
+            nbd_group: None,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
         }
@@ -224,6 +227,7 @@ impl Opening<'_> {
             keys_from: newest,
             shared_devices,
             task_patience: self.options.task_patience,
+            nbd_group: self.options.nbd_group,
             _lock: lock,
         }))
     }
