@@ -1,5 +1,6 @@
 //! The transport of one process: requests go straight to the media of this node.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -54,6 +55,7 @@ type Answer = Result<Response, CallError>;
 /// slot taken. Dropped before its end it becomes a task; until then it costs none.
 struct ToTheEnd<'a> {
     rt: &'a Rt,
+    medium: MediumId,
     work: Option<BoxFuture<'static, Answer>>,
 }
 
@@ -61,12 +63,20 @@ impl Future for ToTheEnd<'_> {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(work) = &mut self.work else { return Poll::Pending };
-        let answer = work.as_mut().poll(cx);
-        if answer.is_ready() {
-            self.work = None;
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        // A fault in one request must not end the caller, which may be the journal.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(answer)) => Poll::Ready(answer),
+            Ok(Poll::Pending) => {
+                self.work = Some(work);
+                Poll::Pending
+            }
+            Err(_) => {
+                let reason = "the request ended in a fault of the data node".to_owned();
+                let (kind, medium) = (CallErrorKind::Failed, self.medium);
+                Poll::Ready(Err(CallError { kind, medium, reason }))
+            }
         }
-        answer
     }
 }
 
@@ -95,7 +105,7 @@ impl Transport for LocalTransport {
             );
             let answer = if changes {
                 let work = Box::pin(async move { node.handle(request).await });
-                let work = ToTheEnd { rt: &self.rt, work: Some(work) };
+                let work = ToTheEnd { rt: &self.rt, medium, work: Some(work) };
                 seam::timeout(&*self.rt, DEADLINE, work).await
             } else {
                 seam::timeout(&*self.rt, DEADLINE, node.handle(request)).await

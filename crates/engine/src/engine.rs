@@ -244,6 +244,7 @@ impl Engine {
             Err(error) => Err(error),
         };
         self.shared.journal()?.close().await;
+        self.shared.lock().ended = true;
         self.shared.room_wake.notify_waiters();
         self.shared.flush_wake.notify_one();
         checkpointed

@@ -49,7 +49,12 @@ impl Engine {
                         continue;
                     }
                 }
-                Err(error) if error.kind == EngineErrorKind::Closed => return,
+                Err(error) if error.kind == EngineErrorKind::Closed => {
+                    // The journal takes nothing more: whoever waits for a flush waits no longer.
+                    self.shared.lock().closed = true;
+                    self.shared.set_stuck(Some(error));
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
                     self.shared.set_stuck(Some(error));
@@ -108,8 +113,7 @@ impl Engine {
     }
 
     fn is_over(&self) -> bool {
-        let state = self.shared.lock();
-        state.closed && state.frozen.is_empty() && state.active.is_empty()
+        self.shared.lock().ended
     }
 
     /// Flushes the oldest frozen generation; under pressure the active one is frozen first. False when there is

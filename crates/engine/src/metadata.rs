@@ -28,6 +28,8 @@ const RECORDS_LIMITS: usize = 3;
 const DELETIONS_LIMITS: usize = 4;
 /// Attempts at a transaction that others keep changing under our feet.
 const RACES_MAX: usize = 64;
+/// More than the record of a disk's new size takes.
+const SIZE_RECORD_BYTES: usize = 256;
 /// Most disks of a site.
 const DISKS_MAX: usize = 1 << 20;
 /// Largest disk: 2^52 blocks would overflow the map; 1 PiB is far beyond use.
@@ -92,27 +94,42 @@ impl Persist for JournalPersist {
     /// of it than a start record takes, or the journal could not go on.
     fn admit(&self, bytes: usize, frees: bool) -> BoxFuture<'_, Result<(), PersistError>> {
         Box::pin(async move {
-            let mut until = None;
             loop {
                 let gone = || PersistError { reason: "the engine is gone".to_owned() };
                 let shared = self.shared.upgrade().ok_or_else(gone)?;
-                let limits = if frees { DELETIONS_LIMITS } else { RECORDS_LIMITS };
-                let carried = shared.lock().meta_bytes();
-                // A record that finds little carried goes, however long: start records are made for that.
-                if carried <= shared.config.meta_bytes_max
-                    || carried + bytes <= limits * shared.config.meta_bytes_max
-                {
+                if shared.has_room_for_meta(bytes, frees)? {
                     return Ok(());
                 }
-                let now = shared.rt.now();
-                if now >= *until.get_or_insert(now + shared.config.write_patience) {
-                    let reason = "a checkpoint of the metadata finds no room".to_owned();
-                    return Err(PersistError { reason });
-                }
-                shared.flush_wake.notify_one();
-                shared.rt.sleep(RETRY / 10).await;
+                let rt = shared.rt.clone();
+                drop(shared);
+                rt.sleep(RETRY / 10).await;
             }
         })
+    }
+}
+
+impl Shared {
+    /// Whether a record of metadata may be made now; an error once there has been no room for long.
+    fn has_room_for_meta(&self, bytes: usize, frees: bool) -> Result<bool, PersistError> {
+        let gone = || PersistError { reason: "the journal is gone".to_owned() };
+        let segments = self.journal().map_err(|_| gone())?.segments_for_meta();
+        let most = self.config.meta_bytes_max;
+        let (limits, spare) = if frees { (DELETIONS_LIMITS, 1) } else { (RECORDS_LIMITS, 2) };
+        let mut state = self.lock();
+        let carried = state.meta_bytes();
+        // A record that finds little carried goes, however long: start records are made for that.
+        if segments >= spare && (carried <= most || carried + bytes <= limits * most) {
+            state.meta_waits_since = None;
+            return Ok(true);
+        }
+        let now = self.rt.now();
+        let since = *state.meta_waits_since.get_or_insert(now);
+        drop(state);
+        if now >= since + self.config.write_patience {
+            return Err(PersistError { reason: "no flush or checkpoint makes room for metadata".to_owned() });
+        }
+        self.flush_wake.notify_one();
+        Ok(false)
     }
 }
 
@@ -192,6 +209,10 @@ impl Engine {
         let old = old.ok_or_else(|| {
             EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))
         })?;
+        // Before anything is cut off: a size that cannot be recorded must leave the disk as it is.
+        while !self.shared.has_room_for_meta(SIZE_RECORD_BYTES, false).map_err(|error| no_room(&error))? {
+            self.shared.rt.sleep(RETRY / 10).await;
+        }
         let (from, to) = (bytes.div_ceil(BLOCK_U64), old.div_ceil(BLOCK_U64));
         // Held alone: no write may land beyond the new end after the hole that clears it.
         let _range = self.shared.ranges.hold(disk, from.min(to), u64::MAX, true).await;
@@ -220,6 +241,10 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn no_room(error: &PersistError) -> EngineError {
+    EngineError::new(EngineErrorKind::NoSpace, error.to_string())
 }
 
 fn check_bytes(bytes: u64) -> Result<(), EngineError> {

@@ -84,6 +84,10 @@ pub(crate) struct State {
     /// Blocks of writes that are under way: they hold grants too.
     pub(crate) under_way_blocks: u64,
     pub(crate) closed: bool,
+    /// What was to be written before the end is written: the flusher ends.
+    pub(crate) ended: bool,
+    /// Since when metadata finds no room in start records.
+    pub(crate) meta_waits_since: Option<std::time::Duration>,
 }
 
 impl State {

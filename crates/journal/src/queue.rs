@@ -175,6 +175,11 @@ impl State {
         }
     }
 
+    /// Segments that metadata may still open.
+    pub(crate) fn segments_for_meta(&self, config: &JournalConfig) -> usize {
+        (config.segments_max + META_SEGMENTS).saturating_sub(self.live.len())
+    }
+
     /// Whether writes open no further segment.
     pub(crate) fn is_full(&self, config: &JournalConfig) -> bool {
         self.live.len() + CONTROL_SEGMENTS >= config.segments_max

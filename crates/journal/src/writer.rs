@@ -180,6 +180,11 @@ impl Journal {
         state.live.len() * 100 / self.shared.config.segments_max
     }
 
+    /// Segments that metadata may still open before it waits for a trim.
+    pub fn segments_for_meta(&self) -> usize {
+        self.shared.lock().segments_for_meta(&self.shared.config)
+    }
+
     /// Seq of the next record.
     pub fn next_seq(&self) -> Seq {
         self.shared.lock().next_seq
