@@ -32,7 +32,7 @@ fn the_unit_is_whole() {
     // Ready is when the interface's socket is there, and not before.
     assert_eq!(one("Service", "Type"), "exec");
     let dir = one("Service", "ExecStart").split_once("--dir ").unwrap().1.to_owned();
-    assert!(one("Service", "ExecStartPost").contains(&format!("{dir}/api.sock")));
+    assert!(one("Service", "ExecStartPost").contains(&format!("holdfast --site {dir} status")));
     assert_eq!(one("Service", "Restart"), "on-failure");
     assert_eq!(one("Service", "KillMode"), "mixed");
     // Longer than a stop takes: clients, then the write buffer.
