@@ -29,7 +29,7 @@ fn the_unit_is_whole() {
         let values = settings.get(&(section.to_owned(), key.to_owned()));
         values.unwrap_or_else(|| panic!("no {key} in {section}"))[0].clone()
     };
-    // Ready is when the interface's socket is there, and not before.
+    // Ready is when the site answers, and not before.
     assert_eq!(one("Service", "Type"), "exec");
     let dir = one("Service", "ExecStart").split_once("--dir ").unwrap().1.to_owned();
     assert!(one("Service", "ExecStartPost").contains(&format!("holdfast --site {dir} status")));
