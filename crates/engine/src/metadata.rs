@@ -93,18 +93,21 @@ impl Persist for JournalPersist {
     /// Every start record carries what no checkpoint holds yet: where checkpoints find no room, there must not be more
     /// of it than a start record takes, or the journal could not go on.
     fn admit(&self, bytes: usize, frees: bool) -> BoxFuture<'_, Result<(), PersistError>> {
-        Box::pin(async move {
-            loop {
-                let gone = || PersistError { reason: "the engine is gone".to_owned() };
-                let shared = self.shared.upgrade().ok_or_else(gone)?;
-                if shared.has_room_for_meta(bytes, frees)? {
-                    return Ok(());
-                }
-                let rt = shared.rt.clone();
-                drop(shared);
-                rt.sleep(RETRY / 10).await;
-            }
-        })
+        Box::pin(room_for_meta(&self.shared, bytes, frees))
+    }
+}
+
+/// Waits until a record of metadata may be made. Holds the engine only while it looks.
+async fn room_for_meta(shared: &Weak<Shared>, bytes: usize, frees: bool) -> Result<(), PersistError> {
+    loop {
+        let gone = || PersistError { reason: "the engine is gone".to_owned() };
+        let shared = shared.upgrade().ok_or_else(gone)?;
+        if shared.has_room_for_meta(bytes, frees)? {
+            return Ok(());
+        }
+        let rt = shared.rt.clone();
+        drop(shared);
+        rt.sleep(RETRY / 10).await;
     }
 }
 
@@ -210,9 +213,8 @@ impl Engine {
             EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))
         })?;
         // Before anything is cut off: a size that cannot be recorded must leave the disk as it is.
-        while !self.shared.has_room_for_meta(SIZE_RECORD_BYTES, false).map_err(|error| no_room(&error))? {
-            self.shared.rt.sleep(RETRY / 10).await;
-        }
+        let room = room_for_meta(&Arc::downgrade(&self.shared), SIZE_RECORD_BYTES, false).await;
+        room.map_err(|error| EngineError::new(EngineErrorKind::NoSpace, error.to_string()))?;
         let (from, to) = (bytes.div_ceil(BLOCK_U64), old.div_ceil(BLOCK_U64));
         // Held alone: no write may land beyond the new end after the hole that clears it.
         let _range = self.shared.ranges.hold(disk, from.min(to), u64::MAX, true).await;
@@ -241,10 +243,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn no_room(error: &PersistError) -> EngineError {
-    EngineError::new(EngineErrorKind::NoSpace, error.to_string())
 }
 
 fn check_bytes(bytes: u64) -> Result<(), EngineError> {

@@ -42,8 +42,8 @@ impl ScrubTotals {
 }
 
 impl Engine {
-    /// Forgets what is cached in RAM: the next reads come from the media. For tests, measurements, and admins who want
-    /// to know that the media give what was written.
+    /// Forgets what is cached in RAM: the next reads come from the media. For tests and
+    /// the simulator: what the media give is judged, not what RAM remembers.
     pub fn drop_caches(&self) {
         self.shared.blocks.clear();
         self.shared.pages.clear();

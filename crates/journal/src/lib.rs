@@ -22,7 +22,8 @@
 //! damaged on every member with nothing valid behind it cannot be told from one that was on its way.
 //!
 //! A full journal: when all but two of the segments it may hold are live, writes wait, and fill at most the segment
-//! that is open; control records go on, so that what makes room never waits for room.
+//! that is open. Metadata goes on into a few more, so that a full site takes deletions; control records always go
+//! on, so that what makes room never waits for room.
 //!
 //! What it does not do: it chooses no media ([`Ensembles`] does), and knows no map and no container.
 

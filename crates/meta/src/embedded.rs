@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::state::{Attachment, Put, Record, State};
 use crate::store::{Get, Lease, LeaseId, Page, Revision, Store, Watch};
-use crate::txn::{Op, Txn, TxnResult, check_ops};
+use crate::txn::{Op, Txn, TxnResult};
 
 /// Where records go. The store calls it for one record at a time, in order of revision.
 pub trait Persist: Send + Sync {
@@ -34,7 +34,7 @@ pub trait Persist: Send + Sync {
     /// When it is not durable, or nobody knows. The store takes no other transaction until it is rebuilt.
     fn persist(&self, record: Vec<u8>) -> BoxFuture<'_, std::result::Result<(), PersistError>>;
 
-    /// Whether a record of so many bytes may be made; waits for room, within bounds. `frees` says that it only deletes.
+    /// Whether a record of at most so many bytes may be made; waits for room, within bounds. `frees` says that it only deletes.
     /// Everything may, unless told otherwise.
     ///
     /// # Errors
@@ -347,19 +347,15 @@ impl Store for Embedded {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult>> {
         Box::pin(async move {
-            txn.check()?;
-            for ops in [&txn.then, &txn.otherwise] {
-                let bytes = check_ops(ops)? + OP_BYTES * (ops.len() + 1);
-                let most = self.core.options.record_bytes;
-                if bytes > most {
-                    return Err(Error::invalid(format!("a record of {bytes} bytes, more than {most}")));
-                }
+            let (bytes, most) = (txn.check()?, self.core.options.record_bytes);
+            if bytes > most {
+                return Err(Error::invalid(format!("a record of {bytes} bytes, more than {most}")));
             }
             let writer = self.core.write().await?;
             let (succeeded, revision, record) = self.core.evaluate(txn)?;
             let revision = match record {
                 Some(record) => {
-                    let (bytes, frees) = (encode_record(&record).len(), record.puts.is_empty());
+                    let frees = record.puts.is_empty();
                     self.core.persist.admit(bytes, frees).await.map_err(|source| Error {
                         kind: ErrorKind::Full,
                         context: "no room for a transaction".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyRange};
-use crate::limits::{TXN_BYTES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{OP_BYTES, TXN_BYTES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX};
 use crate::store::{LeaseId, Revision};
 
 /// What must hold for a key.
@@ -125,8 +125,9 @@ impl Txn {
         self
     }
 
-    /// Refuses what is beyond a limit or malformed, before anything is locked.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what is beyond a limit or malformed, before anything is locked. Gives the bytes that the longer branch's
+    /// record may take.
+    pub(crate) fn check(&self) -> Result<usize> {
         if self.compares.len() > TXN_OPS_MAX {
             return Err(Error::invalid(format!("{} compares, more than {TXN_OPS_MAX}", self.compares.len())));
         }
@@ -134,11 +135,13 @@ impl Txn {
             let value = if let Test::Value(value) = &compare.test { value.len() } else { 0 };
             compare.key.as_bytes().len() + value
         });
-        let bytes = compared.sum::<usize>() + check_ops(&self.then)? + check_ops(&self.otherwise)?;
+        let (then, otherwise) = (check_ops(&self.then)?, check_ops(&self.otherwise)?);
+        let bytes = compared.sum::<usize>() + then + otherwise;
         if bytes > TXN_BYTES_MAX {
             return Err(Error::invalid(format!("{bytes} bytes in a transaction, more than {TXN_BYTES_MAX}")));
         }
-        Ok(())
+        let record = |bytes: usize, ops: &[Op]| bytes + OP_BYTES * (ops.len() + 1);
+        Ok(record(then, &self.then).max(record(otherwise, &self.otherwise)))
     }
 }
 

@@ -9,6 +9,29 @@ use super::{App, Body, Names};
 use crate::problem::Problem;
 use crate::types::{AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List, NewDisk, Vm, VmSummary};
 
+/// The path of what belongs to a VM: described here once; [`Names`] reads it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+struct OfVm {
+    /// The VM.
+    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    name: String,
+}
+
+/// The path of a disk.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+struct OfDisk {
+    /// The VM.
+    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    name: String,
+    /// The disk.
+    #[param(example = "disk0")]
+    disk: String,
+}
+
 /// Every VM that is ready, by name.
 #[utoipa::path(
     get, path = "/api/v1/vms", operation_id = "list_vms", tag = "VMs",
@@ -37,9 +60,7 @@ pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) ->
 /// A VM with its disks.
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}", operation_id = "show_vm", tag = "VMs",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Problem> {
@@ -49,9 +70,7 @@ pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> 
 /// Gives a VM another name; refused while a client has one of its disks open.
 #[utoipa::path(
     patch, path = "/api/v1/vms/{name}", operation_id = "change_vm", tag = "VMs",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     request_body = ChangeVm,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -66,9 +85,7 @@ pub(super) async fn change(
 /// Deletes a VM with its disks and its definition; refused while a client has one of them open.
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn delete(
@@ -82,9 +99,7 @@ pub(super) async fn delete(
 /// Adds an empty disk; its name is one number above the highest.
 #[utoipa::path(
     post, path = "/api/v1/vms/{name}/disks", tag = "disks",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     request_body = NewDisk,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -100,10 +115,7 @@ pub(super) async fn add_disk(
 /// Changes the size of a disk: larger at any time, smaller only when told and while no client has it open.
 #[utoipa::path(
     patch, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-        ("disk" = String, Path, description = "The disk.", example = "disk0"),
-    ),
+    params(OfDisk),
     request_body = ChangeDisk,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
@@ -121,10 +133,7 @@ pub(super) async fn change_disk(
 /// Removes a disk with its data; refused while a client has it open.
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-        ("disk" = String, Path, description = "The disk.", example = "disk0"),
-    ),
+    params(OfDisk),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn remove_disk(
@@ -138,10 +147,7 @@ pub(super) async fn remove_disk(
 /// How a guest gets a disk.
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/disks/{disk}/attach", operation_id = "attach_info", tag = "disks",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-        ("disk" = String, Path, description = "The disk.", example = "disk0"),
-    ),
+    params(OfDisk),
     responses((status = 200, body = AttachInfo), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn attach(
@@ -154,9 +160,7 @@ pub(super) async fn attach(
 /// The text stored with a VM.
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/definition", tag = "VMs",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn definition(
@@ -169,9 +173,7 @@ pub(super) async fn definition(
 /// Stores a text with a VM; an empty one removes it.
 #[utoipa::path(
     put, path = "/api/v1/vms/{name}/definition", tag = "VMs",
-    params(
-        ("name" = String, Path, description = "The VM.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01"),
-    ),
+    params(OfVm),
     request_body = Definition,
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]

@@ -66,6 +66,7 @@ pub(crate) fn accesses(log: &str) -> BTreeMap<(String, String), usize> {
 
 /// About `count` of the points, spread evenly; others for each commit. All of them in a soak.
 pub(crate) fn sample<T>(points: Vec<T>, count: usize) -> Vec<T> {
+    assert!(!points.is_empty(), "nothing to inject into");
     let step = if soak() { 1 } else { points.len().div_ceil(count).max(1) };
     points.into_iter().skip(pick() % step).step_by(step).collect()
 }

@@ -102,6 +102,7 @@ fn a_batch_damaged_on_all_members_is_an_error_unless_it_is_the_last() {
 fn zeros_in_the_middle_are_not_the_tail() {
     run(1, async |rt| {
         let scene = scene(&rt).await;
+        assert_eq!(scene.batches.len(), 6);
         for (i, (at, bytes)) in scene.batches.clone().into_iter().enumerate().skip(1) {
             let saved = scene.media.restarted();
             (at..at + bytes).for_each(|at| scene.damage(3, at, |b| *b = 0));

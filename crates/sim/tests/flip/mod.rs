@@ -64,7 +64,9 @@ fn chosen(bytes: impl Iterator<Item = (usize, u64)>, ci_stride: u64) -> Vec<Flip
     let bits = (0..).zip(bytes).flat_map(|(i, (medium, byte))| {
         (0..8).map(move |bit| (medium, byte * 8 + (bit + i / per_round) % 8))
     });
-    bits.skip((pick % stride) as usize).step_by(stride as usize).collect()
+    let chosen: Vec<Flip> = bits.skip((pick % stride) as usize).step_by(stride as usize).collect();
+    assert!(!chosen.is_empty(), "no byte of the store to flip");
+    chosen
 }
 
 /// Judges all cases on two threads; gives how many ended how.
