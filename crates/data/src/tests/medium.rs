@@ -112,6 +112,8 @@ struct Inner {
     /// How many operations pass before one write, or sync, fails in this way.
     fail_write: Option<(u64, MediaErrorKind)>,
     fail_sync: Option<u64>,
+    /// The next write ends in a panic.
+    panics: bool,
     failing: bool,
     gone: bool,
 }
@@ -167,6 +169,10 @@ impl TestMedium {
         self.with(|inner| inner.fail_sync = Some(skip));
     }
 
+    pub(super) fn panic_at_next_write(&self) {
+        self.with(|inner| inner.panics = true);
+    }
+
     pub(super) fn set_gone(&self, gone: bool) {
         self.with(|inner| inner.gone = gone);
     }
@@ -184,6 +190,9 @@ impl TestMedium {
     }
 
     fn submit(&self, offset: u64, bytes: &PageSlice) -> Result<usize> {
+        // Not under the lock, which is not at fault.
+        let panics = self.with(|inner| std::mem::take(&mut inner.panics));
+        assert!(!panics, "a fault of the data node, as the test wants it");
         self.with(|inner| {
             self.check(inner, offset, bytes.len() as u64)?;
             if inner.failing {
