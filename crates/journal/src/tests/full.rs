@@ -170,6 +170,89 @@ fn a_fenced_journal_takes_nothing_more() {
     });
 }
 
+/// How long an answer may take once a newer incarnation has taken over.
+const FENCED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Appends to one lane until an append fails; how it failed.
+async fn appends_until_one_fails(append: impl Fn(u64) -> crate::Append) -> JournalErrorKind {
+    for n in 0.. {
+        if let Err(error) = end(append(n)).await {
+            return error.kind;
+        }
+    }
+    unreachable!()
+}
+
+/// Writers in every lane, those that wait for room in a full journal among them, when request `at` from now on meets a
+/// newer incarnation; the recording of the position when there is none.
+async fn fenced_at(rt: &seam::Rt, full: bool, at: Option<u64>) {
+    let what = format!("full: {full}, request {at:?}");
+    let media = FakeMedia::new(5);
+    let site = Site::open(rt, &media, None, Options::default()).await.unwrap();
+    let journal = &site.journal;
+    let mut waiting = Vec::new();
+    if full {
+        waiting.push(fill(rt, &site).await.1);
+        loop {
+            let mut append = journal.append_meta(vec![meta(0, 4000)]);
+            if waits(rt, &mut append).await {
+                waiting.push(append);
+                break;
+            }
+        }
+    }
+    match at {
+        Some(at) => {
+            let changes = media.with(|inner| inner.changes);
+            media.fault_at(changes + at, Fault::Refused(CallErrorKind::Fenced));
+        }
+        None => site.sink.state.lock().unwrap().refuse = true,
+    }
+    let long = (0..12).map(|n| meta(n, 3000)).collect();
+    waiting.push(journal.append_control(long));
+    let rotation = journal.rotate();
+    let lanes = seam::join_all([
+        Box::pin(appends_until_one_fails(|n| journal.append(vec![write(n, 900)])))
+            as seam::BoxFuture<'_, JournalErrorKind>,
+        Box::pin(appends_until_one_fails(|n| journal.append_meta(vec![meta(n, 900)]))),
+        Box::pin(appends_until_one_fails(|n| journal.append_control(vec![meta(n, 900)]))),
+    ]);
+    let lanes = seam::timeout(&**rt, FENCED_WITHIN, lanes).await;
+    assert_eq!(lanes.ok(), Some(vec![JournalErrorKind::Fenced; 3]), "{what}");
+    for append in waiting {
+        let answer = seam::timeout(&**rt, FENCED_WITHIN, end(append)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{what}: an append is not answered"));
+        assert_eq!(answer.map_err(|error| error.kind), Err(JournalErrorKind::Fenced), "{what}");
+    }
+    let rotated = seam::timeout(&**rt, FENCED_WITHIN, end(rotation)).await;
+    assert!(rotated.is_ok(), "{what}: a rotation is not answered");
+    // Whoever comes later hears it at once, and no medium hears of him.
+    let (changes, seen) = (media.with(|inner| inner.changes), site.durable().len());
+    let mut refused = [
+        journal.append(vec![hole(1)]),
+        journal.append_meta(vec![meta(1, 10)]),
+        journal.append_control(vec![meta(2, 10)]),
+        journal.rotate(),
+    ];
+    for append in &mut refused {
+        let answer = append.try_recv().unwrap_or_else(|_| panic!("{what}: not at once"));
+        assert_eq!(answer.unwrap_err().kind, JournalErrorKind::Fenced, "{what}");
+    }
+    let closed = seam::timeout(&**rt, FENCED_WITHIN, journal.close()).await;
+    assert!(closed.is_ok(), "{what}: the journal does not close");
+    assert_eq!((media.with(|inner| inner.changes), site.durable().len()), (changes, seen), "{what}");
+}
+
+#[test]
+fn a_fenced_journal_answers_every_lane_soon() {
+    for full in [false, true] {
+        // Opening a segment, its start record, and the batches behind it.
+        for at in (0..14).map(Some).chain([None]) {
+            run(10 + at.unwrap_or(20), async |rt| fenced_at(&rt, full, at).await);
+        }
+    }
+}
+
 #[test]
 fn a_position_that_cannot_be_recorded_ends_the_journal_and_keeps_the_segment() {
     run(6, async |rt| {
