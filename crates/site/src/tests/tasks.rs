@@ -133,6 +133,9 @@ fn a_client_that_is_silent_is_gone() {
     bench.runtime.block_on(async {
         let silent = begin(&site, "a").await;
         let heard = begin(&site, "b").await;
+        let open = site.exports().open("a/disk0").await.unwrap();
+        open.write(0, vec![5; 65_536].into()).await.unwrap();
+        assert_ne!(site.status().await.unwrap().logical_bytes, 0);
         for step in 0..40 {
             bench.rt().sleep(Duration::from_millis(100)).await;
             site.task_progress(heard, IMPORT, step * 1000, MIB).await.unwrap();
@@ -144,6 +147,8 @@ fn a_client_that_is_silent_is_gone() {
         assert_eq!(task.state, TaskState::Failed);
         assert!(task.error.unwrap().contains("no sign of life"));
         assert!(is_gone(&site, "a").await);
+        assert_eq!(site.status().await.unwrap().logical_bytes, 0, "its disk goes too, open or not");
+        assert!(open.read(0, 1).await.is_err());
         let running = site.task(heard).await.unwrap();
         assert!(running.state == TaskState::Running && running.rate > 1000, "{running:?}");
         assert!(running.seconds_left.unwrap() > 10, "{running:?}");
