@@ -44,7 +44,7 @@ impl State {
         if self.closed {
             return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
         }
-        let Some(found) = self.disks.get(&disk) else {
+        let Some(found) = self.disks.get(&disk).filter(|found| !found.gone) else {
             return Err(EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0)));
         };
         match offset.checked_add(length) {
@@ -60,10 +60,20 @@ impl State {
     /// Container bytes the worst case of all that is granted needs.
     pub(crate) fn granted(&self) -> u64 {
         let buffered: u64 = self.frozen.iter().map(|g| g.blocks).sum::<u64>() + self.active.blocks;
-        let merging: usize = self.disks.values().filter_map(|d| d.merging.as_ref()).map(|o| o.len()).sum();
-        let changes = (self.overlay_entries() + merging) as u64;
+        let changes = self.map_changes() as u64;
         (buffered + self.under_way_blocks) * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES)
             + changes * GRANT_CHANGE_BYTES
+    }
+}
+
+impl State {
+    /// [`State::check`] for a change.
+    pub(crate) fn check_change(&self, disk: DiskId, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.check(disk, offset, length)?;
+        if self.disks.get(&disk).is_some_and(|disk| disk.read_only) {
+            return Err(EngineError::new(EngineErrorKind::Invalid, format!("disk {} is read-only", disk.0)));
+        }
+        Ok(())
     }
 }
 
@@ -121,7 +131,7 @@ impl Shared {
                 return Err(error);
             }
             // What is buffered may be too little for a container of its own; waiting for more would be for ever.
-            if state.frozen.is_empty() {
+            if !state.has_ripe() {
                 state.freeze();
             }
             return Ok(Decision::Wait);

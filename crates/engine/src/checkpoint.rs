@@ -1,21 +1,28 @@
 //! Checkpoints: overlays merged into trees, metadata written to the log, one record in the journal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use container::{Builder, UnitKind};
 use journal::{CheckpointPointer, Entry, MetaPiece};
-use map::{MergeError, Overlay, Page, PageSink, Place, Root, encode_page, merge};
+use map::{Kept, MergeError, Overlay, Page, PageSink, Place, Root, Top, encode_page, merge};
 use seal::Kind;
 use seam::BoxFuture;
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, DiskId, Fingerprint, PAGE, Seq};
 
+use crate::disk::{Layer, begins_with};
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::pages::{PageStore, seal_page};
-use crate::state::{Cut, Totals};
+use crate::state::{Boundary, Part, State, Totals};
 
-const VERSION: u8 = 1;
+/// Layers of a disk, one for each cut since a checkpoint, that bring the next: a read looks into each.
+const LAYERS_MAX: usize = 32;
+/// Disks that began as others, before a checkpoint makes them stand on their own.
+pub(crate) const UNSETTLED_MAX: usize = 2048;
+
+const VERSION: u8 = 2;
 /// Bytes of a piece of the checkpoint object.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Room a container keeps for its directory entry and the seal of one more unit.
@@ -25,8 +32,8 @@ const SLACK_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Body {
     version: u8,
-    /// The disks' roots.
-    pub(crate) roots: Vec<(DiskId, Root)>,
+    /// The disks and their roots; `None` for one without blocks. A disk that is not listed began later.
+    pub(crate) roots: Vec<(DiskId, Option<Root>)>,
     /// The metadata store's checkpoint.
     pub(crate) meta: Vec<u8>,
     /// Totals over the commits that are in it.
@@ -47,9 +54,11 @@ impl Engine {
     pub(crate) fn wants_checkpoint(&self, times: usize) -> bool {
         let config = &self.shared.config;
         let state = self.shared.lock();
-        state.overlay_entries() >= times * config.overlay_entries_max
+        state.new_map_changes() >= times * config.overlay_entries_max
             || state.commits.len() >= times * config.commits_max
             || state.meta_bytes() >= times * config.meta_bytes_max
+            || state.disks.values().any(|disk| disk.layers.len() >= times * LAYERS_MAX)
+            || state.unsettled.len() >= times * UNSETTLED_MAX
     }
 
     /// Merges what changed into the trees and writes roots and metadata to the log. Does nothing when nothing changed,
@@ -67,86 +76,89 @@ impl Engine {
     }
 
     pub(crate) async fn take_checkpoint(&self) -> Result<(), EngineError> {
-        let _turn = self.shared.checkpointing.lock().await;
-        let cut = self.cut();
-        let merged = self.merge_all().await?;
+        let taken = {
+            let _turn = self.shared.checkpointing.lock().await;
+            self.checkpoint_in_turn().await
+        };
+        taken?;
+        self.settle().await;
+        Ok(())
+    }
+
+    async fn checkpoint_in_turn(&self) -> Result<(), EngineError> {
+        let boundary = self.draw_boundary();
+        let roots = self.merge_all(&boundary.parts).await?;
         let meta_before = self.shared.lock().meta.last().map(|(seq, ..)| *seq);
         let meta = self.shared.embedded().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
         let meta_before = meta_before.unwrap_or(Seq(0));
-        let mut roots: Vec<(DiskId, Root)> = Vec::new();
-        for (disk, root, _) in &merged {
-            roots.extend(root.map(|root| (*disk, root)));
-        }
-        let body = Body { version: VERSION, roots, meta, totals: cut.totals };
+        let listed = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
+        let body = Body { version: VERSION, roots: listed, meta, totals: boundary.totals };
         let pieces = self.write_body(&body).await?;
         let number = self.shared.lock().checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
-        let pointer = CheckpointPointer { number, pieces, commits_before: cut.commits_before, meta_before };
+        let commits_before = boundary.commits_before;
+        let pointer = CheckpointPointer { number, pieces, commits_before, meta_before };
         let append = self.shared.journal()?.append_control(vec![Entry::Checkpoint(pointer)]);
         match append.await {
             Ok(result) => result?,
             Err(_) => return Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
         };
-        let mut state = self.shared.lock();
-        for (disk, root, overlay) in merged {
-            if let Some(disk) = state.disks.get_mut(&disk)
-                && same(&disk.merging, &overlay)
-            {
-                disk.root = root;
-                disk.merging = None;
-            }
-        }
-        state.cut = None;
+        self.shared.lock().plant(&boundary.parts, &roots);
         tracing::debug!(number, "checkpoint done");
         Ok(())
     }
 
-    /// The boundary: commits before it are in the checkpoint. One that failed is taken up again, since its overlays
-    /// are set aside already.
-    fn cut(&self) -> Cut {
+    /// The boundary: commits before it are in the checkpoint. One that failed is taken up again. Disks whose source is
+    /// still below them begin later.
+    fn draw_boundary(&self) -> Arc<Boundary> {
         let mut state = self.shared.lock();
-        if let Some(cut) = state.cut {
-            return cut;
+        if let Some(boundary) = &state.boundary {
+            return boundary.clone();
         }
-        let cut = Cut { commits_before: state.next_ordinal, totals: state.totals };
-        for disk in state.disks.values_mut() {
-            if !disk.overlay.is_empty() {
-                disk.merging = Some(Arc::new(std::mem::take(&mut disk.overlay)));
-            }
-        }
-        state.cut = Some(cut);
-        cut
+        let disks: Vec<DiskId> =
+            state.disks.iter().filter(|(_, disk)| disk.below.is_none()).map(|(id, _)| *id).collect();
+        disks.iter().for_each(|disk| state.seal_overlay(*disk));
+        let part = |id: &DiskId| {
+            let disk = state.disks.get(id)?;
+            let (root, layers, blocks) = (disk.root, disk.layers.clone(), disk.blocks());
+            Some(Part { disk: *id, root, layers, blocks })
+        };
+        let mut parts: Vec<Part> = disks.iter().filter_map(part).collect();
+        parts.sort_by_key(|part| part.layers.len());
+        let (commits_before, totals, entries) = (state.next_ordinal, state.totals, state.map_changes());
+        let boundary = Arc::new(Boundary { commits_before, totals, parts, entries });
+        state.boundary = Some(boundary.clone());
+        boundary
     }
 
-    #[allow(clippy::type_complexity)] // used in one place
-    async fn merge_all(&self) -> Result<Vec<(DiskId, Option<Root>, Option<Arc<Overlay>>)>, EngineError> {
-        let disks: Vec<(DiskId, Option<Root>, Option<Arc<Overlay>>, u64)> = {
-            let state = self.shared.lock();
-            state.disks.iter().map(|(id, d)| (*id, d.root, d.merging.clone(), d.blocks())).collect()
-        };
+    /// The root of each part with its layers merged in.
+    async fn merge_all(&self, parts: &[Part]) -> Result<Vec<Option<Root>>, EngineError> {
         let mut writer = PageWriter::new(&self.shared);
-        let mut tops = Vec::new();
-        for (id, root, overlay, blocks) in disks {
-            let Some(overlay) = overlay else {
-                tops.push((id, Top::Same(root), None));
-                continue;
-            };
-            let pages = PageStore(&self.shared);
-            let merged = merge(&pages, &mut writer, root.as_ref(), &overlay, blocks).await;
-            let top = merged.map_err(|error| match error {
-                MergeError::Load(error) | MergeError::Store(error) => error,
-            })?;
-            tops.push((id, Top::New(top), Some(overlay)));
+        let mut merged = Merged::default();
+        let mut tops: Vec<Top> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (mut top, done) = merged.longest(part);
+            if let Some((first, rest)) = part.layers[done..].split_first() {
+                let pages = PageStore(&self.shared);
+                let merging = if rest.is_empty() {
+                    merge(&pages, &mut writer, top, first, part.blocks).await
+                } else {
+                    let mut all = Overlay::clone(first);
+                    rest.iter().for_each(|layer| all.cover(layer));
+                    merge(&pages, &mut writer, top, &all, part.blocks).await
+                };
+                top = merging.map_err(|error| match error {
+                    MergeError::Load(error) | MergeError::Store(error) => error,
+                })?;
+                merged.add(part, top);
+            }
+            tops.push(top);
         }
         writer.finish().await?;
-        let root = |top| match top {
-            Top::Same(root) => root,
-            Top::New(None) => None,
-            Top::New(Some((level, entry))) => {
-                let address = writer.address(entry.place);
-                Some(Root { level, fingerprint: entry.fingerprint, address, blocks: entry.blocks })
-            }
+        let root = |(level, entry): (u8, map::Entry)| {
+            let address = writer.address(entry.place);
+            Root { level, fingerprint: entry.fingerprint, address, blocks: entry.blocks }
         };
-        Ok(tops.into_iter().map(|(id, top, overlay)| (id, root(top), overlay)).collect())
+        Ok(tops.into_iter().map(|top| top.map(root)).collect())
     }
 
     async fn write_body(&self, body: &Body) -> Result<Vec<MetaPiece>, EngineError> {
@@ -166,7 +178,7 @@ impl Engine {
                 slots.push((name, builder.add(UnitKind::Meta, name, &unit).0));
             }
             let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
-            let built = self.shared.commit_container(what, false, |_| Vec::new()).await?;
+            let built = self.shared.commit_container(what, |_| Vec::new()).await?;
             pieces.extend(
                 slots
                     .into_iter()
@@ -177,16 +189,72 @@ impl Engine {
     }
 }
 
-enum Top {
-    Same(Option<Root>),
-    New(Option<(u8, map::Entry)>),
+/// What is merged so far: where several disks share layers, the next goes on from there.
+#[derive(Default)]
+struct Merged<'a> {
+    /// By the last layer that is merged in.
+    by_layer: BTreeMap<usize, Vec<(&'a Part, Top)>>,
 }
 
-fn same(a: &Option<Arc<Overlay>>, b: &Option<Arc<Overlay>>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (None, None) => true,
-        _ => false,
+/// Tells a layer from all others, as long as somebody keeps it.
+fn name_of(layer: &Arc<Layer>) -> usize {
+    Arc::as_ptr(layer) as usize
+}
+
+impl<'a> Merged<'a> {
+    /// The top of the longest beginning of a part's layers that is merged, and how many layers that is.
+    fn longest(&self, part: &Part) -> (Top, usize) {
+        for count in (1..=part.layers.len()).rev() {
+            let known = self.by_layer.get(&name_of(&part.layers[count - 1])).into_iter().flatten();
+            let same = |(other, _): &&(&Part, Top)| {
+                other.root == part.root
+                    && other.layers.len() == count
+                    && begins_with(&part.layers, &other.layers)
+            };
+            if let Some((_, top)) = known.rev().find(same) {
+                return (*top, count);
+            }
+        }
+        (part.root.as_ref().map(Root::top), 0)
+    }
+
+    fn add(&mut self, part: &'a Part, top: Top) {
+        if let Some(last) = part.layers.last() {
+            self.by_layer.entry(name_of(last)).or_default().push((part, top));
+        }
+    }
+}
+
+impl State {
+    /// A checkpoint is durable: its roots take the place of the layers that are in them, wherever these are shared.
+    fn plant(&mut self, parts: &[Part], roots: &[Option<Root>]) {
+        let mut by_layer: BTreeMap<usize, Vec<(&Part, Option<Root>)>> = BTreeMap::new();
+        for (part, root) in parts.iter().zip(roots) {
+            if let Some(last) = part.layers.last() {
+                by_layer.entry(name_of(last)).or_default().push((part, *root));
+            }
+        }
+        for disk in self.disks.values_mut() {
+            for count in (1..=disk.layers.len()).rev() {
+                let known = by_layer.get(&name_of(&disk.layers[count - 1])).into_iter().flatten();
+                let same = |(part, _): &&(&Part, Option<Root>)| {
+                    part.root == disk.root
+                        && part.layers.len() == count
+                        && begins_with(&disk.layers, &part.layers)
+                };
+                if let Some((_, root)) = known.rev().find(same) {
+                    disk.root = *root;
+                    disk.layers.drain(..count);
+                    break;
+                }
+            }
+        }
+        for part in parts {
+            if let Some(disk) = self.disks.get_mut(&part.disk) {
+                disk.listed = true;
+            }
+        }
+        self.boundary = None;
     }
 }
 
@@ -196,11 +264,13 @@ struct PageWriter<'a> {
     builder: Builder,
     /// The containers filled so far, with the payload pages of their fragments.
     done: Vec<(ContainerId, u16)>,
+    /// The pages in the container being filled, by slot: the next version of a disk may build on them.
+    fresh: BTreeMap<u16, Arc<Page>>,
 }
 
 impl<'a> PageWriter<'a> {
     fn new(shared: &'a Shared) -> Self {
-        Self { shared, builder: Builder::new(), done: Vec::new() }
+        Self { shared, builder: Builder::new(), done: Vec::new(), fresh: BTreeMap::new() }
     }
 
     /// Writes the container being filled.
@@ -210,8 +280,9 @@ impl<'a> PageWriter<'a> {
         }
         let builder = std::mem::take(&mut self.builder);
         let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
-        let built = self.shared.commit_container(what, false, |_| Vec::new()).await?;
+        let built = self.shared.commit_container(what, |_| Vec::new()).await?;
         self.done.push((built.head.container, (built.fragment_bytes / PAGE) as u16));
+        self.fresh.clear();
         Ok(())
     }
 
@@ -239,8 +310,19 @@ impl PageSink for PageWriter<'_> {
             let parts = encode_page(page, &|container| done.get(container as usize).copied());
             let (name, unit) = seal_page(&self.shared.sealer, page.level, &parts);
             let (slot, offset) = self.builder.add(UnitKind::Page(page.level), name, &unit);
+            self.fresh.insert(slot, Arc::new(page.clone()));
             let container = self.done.len() as u32;
             Ok((name, Place::Pending { container, slot, offset, length: unit.len() as u32 }))
         })
+    }
+
+    fn find(&self, pending: Place) -> Kept {
+        if let Place::Pending { container, slot, .. } = pending
+            && container as usize == self.done.len()
+            && let Some(page) = self.fresh.get(&slot)
+        {
+            return Kept::Page(page.clone());
+        }
+        Kept::At(self.address(pending))
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
+    /// Disk numbers that are free for this incarnation.
+    pub(crate) reserved_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
 }
 
 /// Nothing can be flushed.
@@ -83,18 +85,18 @@ impl Shared {
             .ok_or_else(|| EngineError::new(EngineErrorKind::Closed, "the engine is not open yet"))
     }
 
-    /// Writes a container and makes its commit record durable; `changes` tells what the commit changes in the maps.
+    /// Writes a container and makes its commit record durable; `changes` tells what the commit changes in the maps, for
+    /// each generation that is in it.
     pub(crate) async fn commit_container(
         &self,
         what: ToCommit<'_>,
-        ends_generation: bool,
-        changes: impl FnOnce(&Built) -> Vec<MapChange>,
+        changes: impl FnOnce(&Built) -> Vec<Vec<MapChange>>,
     ) -> Result<Built, EngineError> {
         let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
         let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await?;
         let built = written.built;
         let container = built.head.container;
-        let pending = PendingCommit { changes: changes(&built), ends_generation };
+        let pending = PendingCommit { generations: changes(&built) };
         self.lock().pending.insert(container, pending);
         let mut commit = Commit {
             container,
@@ -160,7 +162,7 @@ impl Engine {
 
     /// Size of a disk in bytes.
     pub fn disk_bytes(&self, disk: DiskId) -> Option<u64> {
-        self.shared.lock().disks.get(&disk).map(|disk| disk.bytes)
+        self.shared.lock().disks.get(&disk).filter(|disk| !disk.gone).map(|disk| disk.bytes)
     }
 
     /// A medium that was down is there again and takes part in what is written from now on.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use container::{Builder, Built, Change, UnitKind};
 use journal::{JournalError, JournalErrorKind};
-use units::{Address, DiskId, Fingerprint, Lba, Map};
+use units::{Address, DiskId, Fingerprint, Lba, Map, Seq};
 
 use crate::dedup::Budget;
 use crate::engine::{Engine, ToCommit};
@@ -24,6 +24,17 @@ const PRESSURE_PERCENT: usize = 50;
 enum Home {
     Slot(u16),
     Elsewhere(Address),
+}
+
+/// A container being filled.
+#[derive(Default)]
+struct Filling {
+    builder: Builder,
+    /// What is in it.
+    here: Map<Fingerprint, u16>,
+    budget: Budget,
+    blocks: u32,
+    block_bytes: u64,
 }
 
 type Placed = (DiskId, Lba, Fingerprint, Home);
@@ -116,24 +127,24 @@ impl Engine {
         self.shared.lock().ended
     }
 
-    /// Flushes the oldest frozen generation; under pressure the active one is frozen first. False when there is
-    /// nothing to do.
+    /// Flushes the oldest frozen generations, as many as fit a container; under pressure the active one is frozen first.
+    /// False when there is nothing to do.
     pub(crate) async fn flush_once(&self) -> Result<bool, EngineError> {
         let pressed = self.shared.journal()?.used_percent() >= PRESSURE_PERCENT;
-        let generation = {
+        let batch = {
             let mut state = self.shared.lock();
-            if pressed && state.frozen.is_empty() {
+            if pressed && !state.has_ripe() {
                 state.freeze();
             }
-            state.frozen.front().cloned()
+            state.next_batch(self.shared.config.container_bytes as usize)
         };
-        let Some(generation) = generation else {
+        if batch.is_empty() {
             if pressed {
                 self.relieve_journal().await?;
             }
             return Ok(false);
-        };
-        self.flush_generation(&generation).await?;
+        }
+        self.flush_batch(&batch).await?;
         let covered = self.shared.lock().covered;
         self.shared.journal()?.trim(covered);
         self.shared.pool.refresh_space().await;
@@ -165,13 +176,33 @@ impl Engine {
         Ok(())
     }
 
-    async fn flush_generation(&self, generation: &Arc<Generation>) -> Result<(), EngineError> {
-        let mut builder = Builder::new();
-        let (mut blocks, mut block_bytes) = (0, 0);
+    async fn flush_batch(&self, batch: &[Arc<Generation>]) -> Result<(), EngineError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        let mut filling = Filling::default();
+        let mut placed: Vec<Vec<Placed>> = Vec::new();
+        for generation in batch {
+            placed.push(self.fill(&mut filling, generation).await);
+        }
+        let Filling { builder, blocks, block_bytes, .. } = filling;
+        let what = ToCommit { builder: &builder, covered: last.end, blocks, block_bytes };
+        let changes = |built: &Built| {
+            batch
+                .iter()
+                .zip(&placed)
+                .map(|(generation, placed)| map_changes(generation, placed, built))
+                .collect()
+        };
+        let built = self.shared.commit_container(what, changes).await?;
+        self.shared.dedup.learn(&built.head, (built.fragment_bytes / units::PAGE) as u16, true);
+        Ok(())
+    }
+
+    /// Puts a generation into the container: units that are new, and the map log.
+    async fn fill(&self, filling: &mut Filling, generation: &Generation) -> Vec<Placed> {
+        let Filling { builder, here, budget, blocks, block_bytes } = filling;
         let mut placed: Vec<Placed> = Vec::new();
-        let mut here: Map<Fingerprint, u16> = Map::default();
-        let mut budget = Budget::default();
-        let seq = generation.end;
+        // Behind all blocks of this generation and before all of the next.
+        let seq = Seq(generation.end.0.saturating_sub(1));
         for (disk, overlay) in &generation.disks {
             // A hole overrules what the maps below say; points that came after it are listed behind it.
             for (start, end) in overlay.holes().iter() {
@@ -181,15 +212,13 @@ impl Engine {
                 let fp = block.fingerprint;
                 let known = match here.get(&fp) {
                     Some(slot) => Some(Home::Slot(*slot)),
-                    None => {
-                        self.shared.dedup.find(&self.shared.pool, &fp, &mut budget).await.map(Home::Elsewhere)
-                    }
+                    None => self.shared.dedup.find(&self.shared.pool, &fp, budget).await.map(Home::Elsewhere),
                 };
                 let home = known.unwrap_or_else(|| {
                     let (slot, _) = builder.add(UnitKind::Data, fp, &block.unit);
                     here.insert(fp, slot);
-                    blocks += 1;
-                    block_bytes += block.unit.len() as u64;
+                    *blocks += 1;
+                    *block_bytes += block.unit.len() as u64;
                     Home::Slot(slot)
                 });
                 let (disk, seq) = (*disk, block.seq);
@@ -200,11 +229,7 @@ impl Engine {
                 placed.push((disk, lba, fp, home));
             }
         }
-        let what = ToCommit { builder: &builder, covered: generation.end, blocks, block_bytes };
-        let built =
-            self.shared.commit_container(what, true, |built| map_changes(generation, &placed, built)).await?;
-        self.shared.dedup.learn(&built.head, (built.fragment_bytes / units::PAGE) as u16, true);
-        Ok(())
+        placed
     }
 }
 

@@ -37,6 +37,24 @@ pub(crate) struct Generation {
     pub(crate) holes: u64,
 }
 
+/// What several generations need of one container.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    bytes: usize,
+    slots: u64,
+}
+
+impl Room {
+    pub(crate) fn add(&mut self, generation: &Generation) {
+        self.bytes += generation.container_bytes;
+        self.slots += generation.blocks + generation.holes;
+    }
+
+    pub(crate) fn fits(&self, limit: usize) -> bool {
+        self.slots < container::SLOTS_MAX as u64 && CONTAINER_FIXED_BYTES + self.bytes <= limit
+    }
+}
+
 impl Generation {
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks == 0 && self.holes == 0

@@ -1,15 +1,21 @@
 //! Recovery, second half: from what the journal says to the engine's state.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use container::{Change, Head, MapLog, PRELUDE_BYTES};
 use journal::{CheckpointPointer, Commit, Record, Recovered};
+use map::Root;
 use pool::Pool;
 use seal::{Kind, Sealer};
-use units::{Fingerprint, Lba, Seq};
+use units::{DiskId, Fingerprint, Lba, Seq};
 
 use crate::checkpoint::Body;
+use crate::disk::Disk;
 use crate::error::{EngineError, EngineErrorKind};
+use crate::generation::Buffered;
+use crate::record::{Base, DiskRecord};
+use crate::sink::{buffer, make_room};
 use crate::state::{MapChange, State};
 
 /// Map logs read at a time.
@@ -43,7 +49,7 @@ impl Story {
         };
         for (seq, record) in std::mem::take(&mut recovered.records) {
             match record {
-                Record::Write { .. } | Record::Hole { .. } => story.data.push((seq, record)),
+                Record::Write { .. } | Record::Hole { .. } | Record::Cut(_) => story.data.push((seq, record)),
                 Record::Meta { fingerprint, unit } => story.meta.push((seq, fingerprint, unit)),
                 Record::Commit(commit) => {
                     story.committed.push(commit.container);
@@ -84,17 +90,101 @@ pub(crate) async fn read_body(
     })
 }
 
+/// A disk that begins as another was at a cut, and is to be made when the story has come so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pending {
+    pub(crate) cut: Seq,
+    pub(crate) target: DiskId,
+    pub(crate) source: DiskId,
+    pub(crate) bytes: u64,
+    pub(crate) read_only: bool,
+    pub(crate) gone: bool,
+}
+
+/// What the metadata store says of disks, as the story needs it.
+#[derive(Debug, Default)]
+pub(crate) struct Cast {
+    /// In the order of their cuts.
+    pub(crate) pending: VecDeque<Pending>,
+    /// Trees of disks that never change and are not in RAM.
+    pub(crate) at_rest: BTreeMap<DiskId, Option<Root>>,
+}
+
+impl Cast {
+    /// Sorts what the metadata store says: disks that are there from the start go into `state`. The disks that the
+    /// checkpoint lists are as it says; the others are as their records say.
+    pub(crate) fn new(
+        records: Vec<(DiskId, DiskRecord)>,
+        listed: &BTreeMap<DiskId, Option<Root>>,
+        state: &mut State,
+    ) -> Self {
+        let mut cast = Self::default();
+        let mut pending = Vec::new();
+        for (id, record) in records {
+            let DiskRecord { bytes, read_only, gone, base, .. } = record;
+            if gone {
+                state.tombstones.insert(id);
+            }
+            match base {
+                Base::Root(root) if read_only => {
+                    cast.at_rest.insert(id, root);
+                    continue;
+                }
+                Base::Root(_) => drop(state.unsettled.insert(id, None)),
+                Base::Cut { source, .. } => drop(state.unsettled.insert(id, Some(source))),
+                Base::Empty => {}
+            }
+            let root = match (listed.get(&id), base) {
+                (Some(root), _) => *root,
+                (None, Base::Cut { source, cut }) => {
+                    pending.push(Pending { cut, target: id, source, bytes, read_only, gone });
+                    continue;
+                }
+                (None, Base::Root(root)) => root,
+                (None, Base::Empty) => None,
+            };
+            let listed = listed.contains_key(&id);
+            state.disks.insert(id, Disk { bytes, root, read_only, gone, listed, ..Disk::default() });
+        }
+        pending.sort_unstable();
+        cast.pending = pending.into();
+        cast
+    }
+
+    /// Makes the disks whose cut is at `seq` or before.
+    pub(crate) fn come(&mut self, state: &mut State, seq: Seq) -> Result<(), EngineError> {
+        while let Some(next) = self.pending.pop_front_if(|next| next.cut <= seq) {
+            let Pending { cut, target, source, bytes, read_only, gone } = next;
+            if !state.fork(source, target, cut) {
+                let reason = format!("disk {} began as disk {}, which nothing tells of", target.0, source.0);
+                let root = self.at_rest.get(&source);
+                let root = *root.ok_or_else(|| EngineError::new(EngineErrorKind::Lost, reason))?;
+                state.disks.insert(target, Disk { root, ..Disk::default() });
+            }
+            if let Some(disk) = state.disks.get_mut(&target) {
+                (disk.bytes, disk.read_only, disk.gone) = (bytes, read_only, gone);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Applies the map logs of `commits`, in order.
 pub(crate) async fn replay(
     pool: &Pool,
     sealer: &Arc<Sealer>,
     state: &mut State,
     commits: &[Commit],
+    cast: &mut Cast,
 ) -> Result<(), EngineError> {
     for some in commits.chunks(READ_AHEAD) {
         let changes = seam::join_all(some.iter().map(|commit| changes_of(pool, sealer, commit))).await;
         for (commit, changes) in some.iter().zip(changes) {
-            changes?.iter().for_each(|change| state.apply(change));
+            for (seq, change) in changes? {
+                cast.come(state, seq)?;
+                state.apply(&change);
+            }
+            cast.come(state, commit.covered)?;
             state.commit(commit.clone());
         }
     }
@@ -105,7 +195,7 @@ async fn changes_of(
     pool: &Pool,
     sealer: &Arc<Sealer>,
     commit: &Commit,
-) -> Result<Vec<MapChange>, EngineError> {
+) -> Result<Vec<(Seq, MapChange)>, EngineError> {
     if commit.map_log_bytes == 0 {
         return Ok(Vec::new());
     }
@@ -137,15 +227,15 @@ async fn changes_of(
     log.changes
         .iter()
         .map(|change| match *change {
-            Change::Put { disk, lba, slot, .. } => {
+            Change::Put { disk, lba, slot, seq } => {
                 let entry = head.entries.get(usize::from(slot)).ok_or_else(lost)?;
                 let address = head.address(slot, pages).ok_or_else(lost)?;
-                Ok(MapChange::Put(disk, lba, entry.fingerprint, address))
+                Ok((seq, MapChange::Put(disk, lba, entry.fingerprint, address)))
             }
-            Change::Hit { disk, lba, fingerprint, address, .. } => {
-                Ok(MapChange::Put(disk, lba, fingerprint, address))
+            Change::Hit { disk, lba, fingerprint, address, seq } => {
+                Ok((seq, MapChange::Put(disk, lba, fingerprint, address)))
             }
-            Change::Hole { disk, lba, count, .. } => Ok(MapChange::Hole(disk, lba, count)),
+            Change::Hole { disk, lba, count, seq } => Ok((seq, MapChange::Hole(disk, lba, count))),
         })
         .collect()
 }
@@ -168,11 +258,15 @@ pub(crate) fn open_meta(
 }
 
 /// Puts the uncovered writes back into the write buffer.
-pub(crate) fn refill(state: &mut State, data: Vec<(Seq, Record)>, container_bytes: usize) {
-    use crate::generation::Buffered;
-    use crate::sink::{buffer, make_room};
+pub(crate) fn refill(
+    state: &mut State,
+    data: Vec<(Seq, Record)>,
+    cast: &mut Cast,
+    container_bytes: usize,
+) -> Result<(), EngineError> {
     for (seq, record) in data {
         state.next_seq = seq;
+        cast.come(state, seq)?;
         match record {
             Record::Write { disk, lba, fingerprint, unit } => {
                 make_room(state, unit.len(), container_bytes);
@@ -187,4 +281,6 @@ pub(crate) fn refill(state: &mut State, data: Vec<(Seq, Record)>, container_byte
         }
         state.next_seq = seq.plus(1);
     }
+    // Nothing is behind these cuts yet.
+    cast.come(state, Seq(u64::MAX))
 }

@@ -1,24 +1,21 @@
 //! The metadata store's records in the journal, and the disks it knows of.
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use journal::{Entry, JournalErrorKind};
-use meta::{Compare, Op, Persist, PersistError, Store, Table, Txn};
+use meta::{Compare, Op, Persist, PersistError, Txn};
 use seal::Kind;
 use seam::BoxFuture;
-use serde::{Deserialize, Serialize};
 use units::{BLOCK_U64, DiskId, Lba};
 
+use crate::disk::Disk;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
-use crate::state::Disk;
+use crate::record::{Base, DiskRecord, disk_key, find, next_disk_key};
 
-/// Disks: key is the disk's number.
-const DISKS: Table = Table::new("disk");
-/// The number of the next disk.
-const NEXT_DISK: Table = Table::new("next-disk");
 /// Pause before a record that found too few media is written again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Metadata that no checkpoint holds yet, in limits (`meta_bytes_max`, a sixteenth of a segment), beyond which records
@@ -26,34 +23,14 @@ const RETRY: Duration = Duration::from_millis(500);
 const RECORDS_LIMITS: usize = 3;
 /// The same for records that only delete: a full site takes deletions.
 const DELETIONS_LIMITS: usize = 4;
+/// Disk numbers taken from the store at a time.
+const IDS_RESERVED: u64 = 256;
 /// Attempts at a transaction that others keep changing under our feet.
-const RACES_MAX: usize = 64;
+pub(crate) const RACES_MAX: usize = 64;
 /// More than the record of a disk's new size takes.
 const SIZE_RECORD_BYTES: usize = 256;
-/// Most disks of a site.
-const DISKS_MAX: usize = 1 << 20;
 /// Largest disk: 2^52 blocks would overflow the map; 1 PiB is far beyond use.
 const DISK_BYTES_MAX: u64 = 1 << 50;
-
-/// What the metadata store says of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct DiskRecord {
-    version: u8,
-    bytes: u64,
-}
-
-impl DiskRecord {
-    fn encode(bytes: u64) -> Vec<u8> {
-        postcard::to_stdvec(&Self { version: 1, bytes }).expect("plain values always encode")
-    }
-
-    fn decode(value: &[u8]) -> Option<u64> {
-        postcard::from_bytes::<Self>(value)
-            .ok()
-            .filter(|record| record.version == 1)
-            .map(|record| record.bytes)
-    }
-}
 
 /// Makes the store's records durable in the journal, sealed.
 pub(crate) struct JournalPersist {
@@ -136,32 +113,40 @@ impl Shared {
     }
 }
 
-fn disk_key(disk: DiskId) -> Result<meta::Key, EngineError> {
-    Ok(DISKS.key().number(disk.0).end()?)
-}
-
 impl Engine {
-    /// A disk number that was never used.
+    /// A disk number that was never used. Numbers are taken from the store many at a time; those left over at the end
+    /// of an incarnation are never used.
     ///
     /// # Errors
     /// When the metadata store does not take the transaction.
     pub async fn new_disk_id(&self) -> Result<DiskId, EngineError> {
         self.check_writable()?;
+        let mut reserved = self.shared.reserved_ids.lock().await;
+        if reserved.is_empty() {
+            *reserved = self.reserve_ids().await?;
+        }
+        let id = reserved.start;
+        reserved.start += 1;
+        Ok(DiskId(id))
+    }
+
+    async fn reserve_ids(&self) -> Result<Range<u64>, EngineError> {
         let meta = self.meta();
-        let key = NEXT_DISK.key().number(0).end()?;
+        let key = next_disk_key()?;
         for _ in 0..RACES_MAX {
             let found = meta.get(&key).await?.kv;
             let next = match &found {
-                Some(kv) => DiskRecord::decode(&kv.value).unwrap_or(1),
+                Some(kv) => (*kv.value).try_into().map_or(1, u64::from_le_bytes),
                 None => 1,
             };
             let compare = match &found {
                 Some(kv) => Compare::unchanged(key.clone(), kv.mod_revision),
                 None => Compare::absent(key.clone()),
             };
-            let txn = Txn::new().when(compare).then(Op::put(key.clone(), DiskRecord::encode(next + 1)));
+            let behind = next + IDS_RESERVED;
+            let txn = Txn::new().when(compare).then(Op::put(key.clone(), behind.to_le_bytes()));
             if meta.txn(txn).await?.succeeded {
-                return Ok(DiskId(next));
+                return Ok(next..behind);
             }
         }
         Err(EngineError::new(EngineErrorKind::Busy, "others keep taking disk numbers: try again"))
@@ -182,12 +167,10 @@ impl Engine {
         let mut txn = txn;
         for (disk, bytes) in create {
             check_bytes(*bytes)?;
-            let key = disk_key(*disk)?;
-            txn = txn.when(Compare::absent(key.clone())).then(Op::put(key, DiskRecord::encode(*bytes)));
+            let (key, record) = (disk_key(*disk)?, DiskRecord::new(*bytes, false, Base::Empty));
+            txn = txn.when(Compare::absent(key.clone())).then(Op::put(key, record.encode()));
         }
-        for disk in remove {
-            txn = txn.then(Op::delete(&disk_key(*disk)?));
-        }
+        let (txn, removal) = self.with_removal(txn, remove).await?;
         if !self.meta().txn(txn).await?.succeeded {
             return Ok(false);
         }
@@ -195,9 +178,7 @@ impl Engine {
         for (disk, bytes) in create {
             state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
         }
-        for disk in remove {
-            state.disks.remove(disk);
-        }
+        removal.done(&mut state);
         Ok(true)
     }
 
@@ -208,10 +189,8 @@ impl Engine {
     pub async fn resize(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
         check_bytes(bytes)?;
         self.check_writable()?;
-        let old = self.disk_bytes(disk);
-        let old = old.ok_or_else(|| {
-            EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))
-        })?;
+        self.shared.lock().check_change(disk, 0, 0)?;
+        let old = self.disk_bytes(disk).ok_or_else(|| no_disk(disk))?;
         // Before anything is cut off: a size that cannot be recorded must leave the disk as it is.
         let room = room_for_meta(&Arc::downgrade(&self.shared), SIZE_RECORD_BYTES, false).await;
         room.map_err(|error| EngineError::new(EngineErrorKind::NoSpace, error.to_string()))?;
@@ -232,17 +211,32 @@ impl Engine {
                 done.map_err(|_| EngineError::new(EngineErrorKind::Closed, "the journal is gone"))??;
             }
         }
-        let key = disk_key(disk)?;
-        let txn =
-            Txn::new().when(Compare::present(key.clone())).then(Op::put(key, DiskRecord::encode(bytes)));
-        if !self.meta().txn(txn).await?.succeeded {
-            return Err(EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0)));
-        }
+        self.record_size(disk, bytes).await?;
         if let Some(disk) = self.shared.lock().disks.get_mut(&disk) {
             disk.bytes = bytes;
         }
         Ok(())
     }
+
+    async fn record_size(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
+        let meta = self.meta();
+        for _ in 0..RACES_MAX {
+            let Some((kv, record)) = find(&*meta, disk).await? else { return Err(no_disk(disk)) };
+            let put = Op::put(kv.key.clone(), DiskRecord { bytes, ..record }.encode());
+            let txn = Txn::new().when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
+            if meta.txn(txn).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(EngineError::new(
+            EngineErrorKind::Busy,
+            format!("others keep changing disk {}: try again", disk.0),
+        ))
+    }
+}
+
+pub(crate) fn no_disk(disk: DiskId) -> EngineError {
+    EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0))
 }
 
 fn check_bytes(bytes: u64) -> Result<(), EngineError> {
@@ -251,20 +245,4 @@ fn check_bytes(bytes: u64) -> Result<(), EngineError> {
     }
     let reason = format!("a disk has 1 byte to {} TiB, not {bytes} bytes", DISK_BYTES_MAX >> 40);
     Err(EngineError::new(EngineErrorKind::Invalid, reason))
-}
-
-/// All disks the metadata store knows.
-pub(crate) async fn disks(meta: &Arc<meta::Embedded>) -> Result<Vec<(DiskId, u64)>, EngineError> {
-    let (kvs, _) = meta::list(&**meta as &dyn Store, DISKS.all(), DISKS_MAX).await?;
-    let disk = |kv: &meta::KeyValue| {
-        let number = DISKS.segments(&kv.key)?.number()?;
-        Some((DiskId(number), DiskRecord::decode(&kv.value)?))
-    };
-    kvs.iter()
-        .map(|kv| {
-            disk(kv).ok_or_else(|| {
-                EngineError::new(EngineErrorKind::Lost, format!("metadata of {:?} makes no sense", kv.key))
-            })
-        })
-        .collect()
 }

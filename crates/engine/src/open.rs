@@ -15,11 +15,12 @@ use crate::config::{Config, Deps};
 use crate::dedup::{Dedup, read_head};
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
-use crate::load::{Story, open_meta, read_body, refill, replay};
-use crate::metadata::{JournalPersist, disks};
+use crate::load::{Cast, Story, open_meta, read_body, refill, replay};
+use crate::metadata::JournalPersist;
 use crate::ranges::Ranges;
+use crate::record::disks;
 use crate::sink::EngineSink;
-use crate::state::{Disk, State, Totals};
+use crate::state::State;
 use crate::witness::WitnessState;
 
 /// Average bytes of a decoded map page.
@@ -148,26 +149,19 @@ impl Engine {
         for run in &story.ledger {
             state.ledger.insert(run.incarnation, run.committed.clone());
         }
-        for (disk, bytes) in disks(&meta).await? {
-            state.disks.insert(disk, Disk { bytes, ..Disk::default() });
-        }
+        let records = disks(&meta).await?;
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
-        if let Some(body) = body {
-            state.totals = body.totals;
-            for (disk, root) in body.roots {
-                if let Some(disk) = state.disks.get_mut(&disk) {
-                    disk.root = Some(root);
-                }
-            }
-        } else {
-            state.totals = Totals::default();
-        }
+        let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
+        state.totals = totals;
+        let mut cast = Cast::new(records, &listed.into_iter().collect(), &mut state);
         state.next_ordinal = state.checkpoint.as_ref().map_or(0, |pointer| pointer.commits_before);
-        replay(&shared.pool, &shared.sealer, &mut state, &story.commits).await?;
+        replay(&shared.pool, &shared.sealer, &mut state, &story.commits, &mut cast).await?;
+        cast.come(&mut state, story.covered)?;
         for container in story.committed {
             state.enter_committed(container);
         }
-        refill(&mut state, story.data, shared.config.container_bytes as usize);
+        refill(&mut state, story.data, &mut cast, shared.config.container_bytes as usize)?;
+        state.drop_gone();
         state.next_seq = next_seq;
         *shared.ordinal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state.next_ordinal;
         *shared.lock() = state;
@@ -307,6 +301,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
+        reserved_ids: tokio::sync::Mutex::default(),
     })
 }
 

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use map::{Found, Root, lookup};
+use map::{Root, lookup};
 use seal::Kind;
 use units::{Address, BLOCK, BLOCK_U64, DiskId, Fingerprint, Lba};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::pages::PageStore;
-use crate::state::State;
 
 /// Units this close in a container are fetched together: a gap costs less than another request.
 const FETCH_GAP_BYTES: u32 = 16 * 1024;
@@ -24,30 +23,7 @@ pub(crate) enum Source {
     Buffered(Fingerprint, Bytes),
     Stored(Fingerprint, Address),
     /// Ask the tree under this root.
-    Tree,
-}
-
-impl State {
-    /// What the layers above the tree say of a block.
-    pub(crate) fn source(&self, disk: DiskId, lba: Lba) -> Source {
-        let generations = std::iter::once(&self.active).chain(self.frozen.iter().rev().map(Arc::as_ref));
-        for generation in generations {
-            match generation.disks.get(&disk).map_or(Found::Below, |overlay| overlay.get(lba)) {
-                Found::Here(block) => return Source::Buffered(block.fingerprint, block.unit.clone()),
-                Found::Hole => return Source::Hole,
-                Found::Below => {}
-            }
-        }
-        let Some(found) = self.disks.get(&disk) else { return Source::Hole };
-        for overlay in std::iter::once(&found.overlay).chain(found.merging.as_deref()) {
-            match overlay.get(lba) {
-                Found::Here((fingerprint, address)) => return Source::Stored(*fingerprint, *address),
-                Found::Hole => return Source::Hole,
-                Found::Below => {}
-            }
-        }
-        if found.root.is_some() { Source::Tree } else { Source::Hole }
-    }
+    Tree(Root),
 }
 
 /// A stored block still to be fetched: its place in the request, name and address.
@@ -84,10 +60,10 @@ impl Engine {
     /// Reads whole blocks into `out`, which is zeroed.
     async fn read_blocks(&self, disk: DiskId, first: Lba, out: &mut [u8]) -> Result<(), EngineError> {
         let count = out.len() / BLOCK;
-        let (sources, root): (Vec<Source>, Option<Root>) = {
+        let sources: Vec<Source> = {
             let state = self.shared.lock();
-            let sources = (0..count).map(|i| state.source(disk, Lba(first.0 + i as u64))).collect();
-            (sources, state.disks.get(&disk).and_then(|disk| disk.root))
+            let view = state.view(disk);
+            (0..count).map(|i| view.source(Lba(first.0 + i as u64))).collect()
         };
         let mut wanted: Vec<Wanted> = Vec::new();
         for (i, source) in sources.into_iter().enumerate() {
@@ -103,9 +79,9 @@ impl Engine {
                 Source::Stored(fingerprint, address) => {
                     self.take_cached(out, &mut wanted, (i, fingerprint, address))
                 }
-                Source::Tree => {
+                Source::Tree(root) => {
                     let lba = Lba(first.0 + i as u64);
-                    let found = lookup(&PageStore(&self.shared), root.as_ref(), lba).await?;
+                    let found = lookup(&PageStore(&self.shared), Some(&root), lba).await?;
                     if let Some((fingerprint, address)) = found {
                         self.take_cached(out, &mut wanted, (i, fingerprint, address));
                     }

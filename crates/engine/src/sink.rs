@@ -78,18 +78,23 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             false
         }
         Entry::Commit(commit) => {
-            let container = commit.container;
+            let pending = state.pending.remove(&commit.container);
             state.commit(commit);
-            if let Some(pending) = state.pending.remove(&container) {
-                pending.changes.iter().for_each(|change| state.apply(change));
-                if pending.ends_generation
-                    && let Some(generation) = state.frozen.pop_front()
-                {
+            for changes in pending.into_iter().flat_map(|pending| pending.generations) {
+                changes.iter().for_each(|change| state.apply(change));
+                if let Some(generation) = state.frozen.pop_front() {
                     state.buffered_bytes -= generation.ram_bytes;
-                    shared.room_wake.notify_waiters();
                 }
+                state.resolve_forks();
+                shared.room_wake.notify_waiters();
             }
             true
+        }
+        Entry::Cut(forks) => {
+            for fork in forks {
+                state.fork(fork.source, fork.target, seq);
+            }
+            state.has_ripe()
         }
         Entry::Checkpoint(pointer) => {
             state.checkpointed(pointer);

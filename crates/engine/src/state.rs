@@ -1,30 +1,19 @@
 //! What the engine knows, under one lock. Critical sections are short and never wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use journal::{CheckpointPointer, Commit, LedgerRun};
 use map::{Overlay, Root};
 use serde::{Deserialize, Serialize};
-use units::{Address, BLOCK_U64, ContainerId, DiskId, Fingerprint, Incarnation, Lba, Seq};
+use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, Seq};
 
-use crate::generation::Generation;
+use crate::disk::{Disk, Layer};
+use crate::generation::{Generation, Room};
 
-/// One disk.
-#[derive(Debug, Default)]
-pub(crate) struct Disk {
-    pub(crate) bytes: u64,
-    pub(crate) root: Option<Root>,
-    pub(crate) overlay: Overlay,
-    /// The overlay a checkpoint is merging: still above the root, below `overlay`.
-    pub(crate) merging: Option<Arc<Overlay>>,
-}
-
-impl Disk {
-    pub(crate) fn blocks(&self) -> u64 {
-        self.bytes.div_ceil(BLOCK_U64)
-    }
-}
+/// Generations that cuts froze before they are flushed: a read looks into each.
+const FROZEN_MAX: usize = 16;
 
 /// One change of a map, with its address known.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +25,8 @@ pub(crate) enum MapChange {
 /// What to do when a commit record becomes durable.
 #[derive(Debug)]
 pub(crate) struct PendingCommit {
-    pub(crate) changes: Vec<MapChange>,
-    /// The oldest frozen generation goes.
-    pub(crate) ends_generation: bool,
+    /// For each generation that is in it, oldest first. These generations go.
+    pub(crate) generations: Vec<Vec<MapChange>>,
 }
 
 /// Totals over all committed containers.
@@ -52,11 +40,24 @@ pub(crate) struct Totals {
     pub(crate) raw_bytes: u64,
 }
 
+/// A disk as a checkpoint takes it.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) disk: DiskId,
+    pub(crate) root: Option<Root>,
+    pub(crate) layers: Vec<Arc<Layer>>,
+    pub(crate) blocks: u64,
+}
+
 /// The boundary of a checkpoint that is being taken, or failed and will be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cut {
+#[derive(Debug)]
+pub(crate) struct Boundary {
     pub(crate) commits_before: u64,
     pub(crate) totals: Totals,
+    /// The disks, those with fewer layers first: what a disk shares with others is merged once.
+    pub(crate) parts: Vec<Part>,
+    /// Map changes that the layers held when it was drawn.
+    pub(crate) entries: usize,
 }
 
 /// The engine's state.
@@ -65,6 +66,16 @@ pub(crate) struct State {
     pub(crate) disks: BTreeMap<DiskId, Disk>,
     pub(crate) active: Generation,
     pub(crate) frozen: VecDeque<Arc<Generation>>,
+    /// Frozen generations that end here or before are to be flushed; the others may wait for more.
+    pub(crate) ripe: Seq,
+    /// Entries of all overlays.
+    pub(crate) overlaid: usize,
+    /// Entries of all layers.
+    pub(crate) layered: Arc<AtomicUsize>,
+    /// Disks whose record says what they began as, with the disk whose changes before a cut that needs.
+    pub(crate) unsettled: BTreeMap<DiskId, Option<DiskId>>,
+    /// Deleted disks whose record stays until those that began as them are settled.
+    pub(crate) tombstones: BTreeSet<DiskId>,
     /// Seq behind the last durable record.
     pub(crate) next_seq: Seq,
     /// Every record before it is covered by durable commits.
@@ -74,7 +85,7 @@ pub(crate) struct State {
     pub(crate) pending: BTreeMap<ContainerId, PendingCommit>,
     pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
     pub(crate) checkpoint: Option<CheckpointPointer>,
-    pub(crate) cut: Option<Cut>,
+    pub(crate) boundary: Option<Arc<Boundary>>,
     pub(crate) ledger: BTreeMap<Incarnation, Vec<(u32, u32)>>,
     pub(crate) totals: Totals,
     /// RAM of generations that are not yet committed.
@@ -91,34 +102,77 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Ends the active generation.
+    /// Ends the active generation: all that is buffered now is to be flushed.
     pub(crate) fn freeze(&mut self) {
+        self.end_generation(self.next_seq);
+        if let Some(last) = self.frozen.back() {
+            self.ripe = last.end;
+        }
+    }
+
+    /// Ends the active generation at a cut: all in it is before the cut. Alone it may be too little for a container.
+    pub(crate) fn freeze_at(&mut self, cut: Seq) {
+        self.end_generation(cut);
+        if self.frozen.len() > FROZEN_MAX {
+            self.freeze();
+        }
+    }
+
+    fn end_generation(&mut self, end: Seq) {
         if self.active.is_empty() {
             return;
         }
-        self.active.end = self.next_seq;
+        self.active.end = end;
         let generation = std::mem::take(&mut self.active);
         self.frozen.push_back(Arc::new(generation));
     }
 
-    /// Map changes since the last checkpoint began.
-    pub(crate) fn overlay_entries(&self) -> usize {
-        self.disks.values().map(|disk| disk.overlay.len()).sum()
+    /// Whether a generation is to be flushed.
+    pub(crate) fn has_ripe(&self) -> bool {
+        self.frozen.front().is_some_and(|generation| generation.end <= self.ripe)
+    }
+
+    /// What goes into the next container of `limit` bytes: generations, oldest first, of which the first is ripe.
+    pub(crate) fn next_batch(&self, limit: usize) -> Vec<Arc<Generation>> {
+        let mut batch: Vec<Arc<Generation>> = Vec::new();
+        let mut room = Room::default();
+        for generation in &self.frozen {
+            room.add(generation);
+            if batch.is_empty() && generation.end > self.ripe || !batch.is_empty() && !room.fits(limit) {
+                break;
+            }
+            batch.push(generation.clone());
+        }
+        batch
+    }
+
+    /// Map changes that no finished checkpoint has.
+    pub(crate) fn map_changes(&self) -> usize {
+        self.overlaid + self.layered.load(Ordering::Relaxed)
+    }
+
+    /// Those that no checkpoint under way has either.
+    pub(crate) fn new_map_changes(&self) -> usize {
+        let taken = self.boundary.as_ref().map_or(0, |boundary| boundary.entries);
+        self.map_changes().saturating_sub(taken)
     }
 
     pub(crate) fn apply(&mut self, change: &MapChange) {
         match *change {
-            MapChange::Put(disk, lba, fingerprint, address) => {
-                if let Some(disk) = self.disks.get_mut(&disk) {
-                    disk.overlay.put(lba, (fingerprint, address));
-                }
-            }
-            MapChange::Hole(disk, lba, count) => {
-                if let Some(disk) = self.disks.get_mut(&disk) {
-                    disk.overlay.punch(lba, count);
-                }
-            }
+            MapChange::Put(disk, lba, fingerprint, address) => self.change(disk, |overlay| {
+                overlay.put(lba, (fingerprint, address));
+            }),
+            MapChange::Hole(disk, lba, count) => self.change(disk, |overlay| {
+                overlay.punch(lba, count);
+            }),
         }
+    }
+
+    fn change(&mut self, disk: DiskId, change: impl FnOnce(&mut Overlay)) {
+        let Some(disk) = self.disks.get_mut(&disk) else { return };
+        let before = disk.overlay.len();
+        change(&mut disk.overlay);
+        self.overlaid = self.overlaid + disk.overlay.len() - before;
     }
 
     /// A commit record is durable: the container is part of the site from here on.
@@ -178,9 +232,9 @@ impl State {
     /// Whether a checkpoint would hold anything that the last one does not.
     pub(crate) fn changed_since_checkpoint(&self) -> bool {
         let Some(pointer) = &self.checkpoint else { return true };
-        self.cut.is_some()
+        self.boundary.is_some()
             || self.meta.iter().any(|(seq, ..)| *seq > pointer.meta_before)
-            || self.disks.values().any(|disk| !disk.overlay.is_empty() || disk.merging.is_some())
+            || self.map_changes() > 0
     }
 
     pub(crate) fn meta_bytes(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use map::{Found, lookup};
+use map::lookup;
 use pool::{Class, MediumHealth};
 use units::{BLOCK_U64, DiskId, Lba};
 
@@ -10,6 +10,9 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::pages::PageStore;
 use crate::read::Source;
+
+/// Blocks looked at under one lock.
+const LOOKED_AT: usize = 256;
 
 /// A stretch of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +60,11 @@ pub struct EngineStatus {
 impl Engine {
     /// The engine at a glance. Reads map pages to count what changed since the last checkpoint.
     pub async fn status(&self) -> EngineStatus {
-        let disks: Vec<DiskId> = self.shared.lock().disks.keys().copied().collect();
+        let disks: Vec<DiskId> = {
+            let state = self.shared.lock();
+            let heads = state.disks.iter().filter(|(_, disk)| !disk.gone && !disk.read_only);
+            heads.map(|(id, _)| *id).collect()
+        };
         let mut logical_bytes = 0;
         for disk in disks {
             logical_bytes += self.disk_usage(disk).await.unwrap_or(0);
@@ -96,20 +103,18 @@ impl Engine {
         self.shared.lock().check(disk, 0, 0)?;
         let (root, changed, holes) = {
             let state = self.shared.lock();
-            let found = state.disks.get(&disk);
+            let view = state.view(disk);
             let mut changed: Vec<u64> = Vec::new();
             let mut holes: Vec<(u64, u64)> = Vec::new();
-            let generations = state.frozen.iter().map(AsRef::as_ref).chain([&state.active]);
-            for overlay in generations.filter_map(|g| g.disks.get(&disk)) {
+            for overlay in &view.buffered {
                 changed.extend(overlay.points(0, u64::MAX).map(|(lba, _)| lba.0));
                 holes.extend(overlay.holes().iter());
             }
-            for overlay in found.into_iter().flat_map(|d| [Some(&d.overlay), d.merging.as_deref()]).flatten()
-            {
+            for overlay in &view.mapped {
                 changed.extend(overlay.points(0, u64::MAX).map(|(lba, _)| lba.0));
                 holes.extend(overlay.holes().iter());
             }
-            (found.and_then(|d| d.root), changed, holes)
+            (view.root, changed, holes)
         };
         let mut blocks = root.map_or(0, |root| root.blocks);
         let pages = PageStore(&self.shared);
@@ -126,14 +131,26 @@ impl Engine {
         let mut changed = changed;
         changed.sort_unstable();
         changed.dedup();
-        for lba in changed {
-            let now = self.shared.lock().source(disk, Lba(lba));
-            let is_there = matches!(now, Source::Buffered(..) | Source::Stored(..));
-            let counted = !holed.contains(lba) && lookup(&pages, root.as_ref(), Lba(lba)).await?.is_some();
-            match (counted, is_there) {
-                (false, true) => blocks += 1,
-                (true, false) => blocks -= 1,
-                _ => {}
+        for some in changed.chunks(LOOKED_AT) {
+            let now: Vec<Source> = {
+                let state = self.shared.lock();
+                let view = state.view(disk);
+                some.iter().map(|lba| view.source(Lba(*lba))).collect()
+            };
+            for (lba, now) in some.iter().zip(now) {
+                let counted =
+                    !holed.contains(*lba) && lookup(&pages, root.as_ref(), Lba(*lba)).await?.is_some();
+                let is_there = match now {
+                    Source::Buffered(..) | Source::Stored(..) => true,
+                    Source::Hole => false,
+                    // A checkpoint went by meanwhile.
+                    Source::Tree(root) => lookup(&pages, Some(&root), Lba(*lba)).await?.is_some(),
+                };
+                match (counted, is_there) {
+                    (false, true) => blocks += 1,
+                    (true, false) => blocks -= 1,
+                    _ => {}
+                }
             }
         }
         Ok(blocks * BLOCK_U64)
@@ -171,45 +188,19 @@ impl Engine {
 
     /// How far the state of block `lba` goes on, at most to `end`, and the state.
     async fn stretch(&self, disk: DiskId, lba: u64, end: u64) -> Result<(u64, bool), EngineError> {
-        let (source, root, border) = {
+        let (source, border) = {
             let state = self.shared.lock();
-            let border = state.next_change(disk, lba, end);
-            (state.source(disk, Lba(lba)), state.disks.get(&disk).and_then(|d| d.root), border)
+            let view = state.view(disk);
+            (view.source(Lba(lba)), view.next_change(lba, end))
         };
         match source {
             Source::Buffered(..) | Source::Stored(..) => Ok((lba + 1, true)),
             Source::Hole => Ok((border.max(lba + 1), false)),
-            Source::Tree => {
+            Source::Tree(root) => {
                 let pages = PageStore(&self.shared);
-                let found = map::extents(&pages, root.as_ref(), lba, border.max(lba + 1), 1).await?;
+                let found = map::extents(&pages, Some(&root), lba, border.max(lba + 1), 1).await?;
                 Ok(found.first().map_or((lba + 1, false), |extent| (extent.end, extent.mapped)))
             }
         }
     }
-}
-
-impl crate::state::State {
-    /// The next block behind `lba` of which a layer above the tree says something else than of `lba`.
-    fn next_change(&self, disk: DiskId, lba: u64, end: u64) -> u64 {
-        let mut border = end;
-        let layers = self.frozen.iter().map(AsRef::as_ref).chain([&self.active]);
-        for overlay in layers.filter_map(|g| g.disks.get(&disk)) {
-            border = border.min(border_in(overlay, lba, border));
-        }
-        if let Some(found) = self.disks.get(&disk) {
-            border = border.min(border_in(&found.overlay, lba, border));
-            if let Some(merging) = &found.merging {
-                border = border.min(border_in(merging, lba, border));
-            }
-        }
-        border
-    }
-}
-
-fn border_in<T>(overlay: &map::Overlay<T>, lba: u64, end: u64) -> u64 {
-    let point = overlay.points(lba + 1, end).next().map_or(end, |(lba, _)| lba.0);
-    let inside = matches!(overlay.get(Lba(lba)), Found::Hole);
-    let hole = overlay.holes().iter().find(|(start, stop)| if inside { *stop > lba } else { *start > lba });
-    let hole = hole.map_or(end, |(start, stop)| if inside { stop } else { start });
-    point.min(hole)
 }

@@ -18,7 +18,7 @@ impl Engine {
     /// When the range is outside the disk, the pool is full or too few media are up. The write may then have
     /// happened, in part or whole.
     pub async fn write(&self, disk: DiskId, offset: u64, data: &[u8]) -> Result<(), EngineError> {
-        self.shared.lock().check(disk, offset, data.len() as u64)?;
+        self.shared.lock().check_change(disk, offset, data.len() as u64)?;
         self.check_writable()?;
         let head = (offset.next_multiple_of(BLOCK_U64) - offset).min(data.len() as u64) as usize;
         let (first, rest) = data.split_at(head);
@@ -111,7 +111,7 @@ impl Engine {
         length: u64,
         exact: bool,
     ) -> Result<(), EngineError> {
-        self.shared.lock().check(disk, offset, length)?;
+        self.shared.lock().check_change(disk, offset, length)?;
         self.check_writable()?;
         let end = offset + length;
         let disk_end = self.disk_bytes(disk).unwrap_or(end);

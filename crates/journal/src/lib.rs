@@ -39,7 +39,7 @@ mod writer;
 pub use ensemble::Ensembles;
 pub use format::{BATCH_HEADER_BYTES, BatchHeader, JournalFormatError, SegmentHeader, SegmentPlace};
 pub use records::{
-    CheckpointPointer, Commit, Entry, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start, Tail,
+    CheckpointPointer, Commit, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start, Tail,
     decode_records,
 };
 pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover};

@@ -5,10 +5,10 @@
 //!  write     disk u64 | lba u64 | fingerprint 16 | sealed unit
 //!  hole      disk u64 | lba u64 | blocks u64
 //!  meta      fingerprint 16 | sealed unit
-//!  commit, checkpoint, row, start: postcard
+//!  commit, checkpoint, row, cut, start: postcard
 //!  tail      first seq u64 | records u32 | zero u32 | records
 //! ```
-//! Kinds 7 (cut) and 8 (reference to a durable block) are reserved. A start record takes no seq; it opens the first
+//! Kind 8 (reference to a durable block) is reserved. A start record takes no seq; it opens the first
 //! batch of its segment, which holds nothing else but, in the first segment of a stream, a tail: the last batch of
 //! the stream before, word for word, with the seqs it had. Only that batch may be on fewer media than its ensemble.
 
@@ -25,6 +25,7 @@ const META: u8 = 3;
 const COMMIT: u8 = 4;
 const CHECKPOINT: u8 = 5;
 const ROW: u8 = 6;
+const CUT: u8 = 7;
 const START: u8 = 9;
 const TAIL: u8 = 10;
 const TAIL_HEADER_BYTES: usize = 16;
@@ -91,6 +92,15 @@ pub struct Row {
     pub row: u16,
     /// Media by fragment index.
     pub members: Vec<MediumId>,
+}
+
+/// A disk that begins as another is at a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The disk that is there.
+    pub source: DiskId,
+    /// The disk that begins.
+    pub target: DiskId,
 }
 
 /// A segment that still holds records no container covers: of this stream or of one it took over from.
@@ -177,6 +187,8 @@ pub enum Record {
     Checkpoint(CheckpointPointer),
     /// A row joined the layout.
     Row(Row),
+    /// The instant at which disks begin as others are: behind all records before it and before all behind it.
+    Cut(Vec<Fork>),
     /// The start of a segment.
     Start(Box<Start>),
 }
@@ -217,6 +229,8 @@ pub enum Entry {
     Checkpoint(CheckpointPointer),
     /// A row joined the layout.
     Row(Row),
+    /// The instant at which disks begin as others are.
+    Cut(Vec<Fork>),
 }
 
 impl Entry {
@@ -230,6 +244,7 @@ impl Entry {
                 Self::Commit(commit) => postcard_bytes(commit).len(),
                 Self::Checkpoint(pointer) => postcard_bytes(pointer).len(),
                 Self::Row(row) => postcard_bytes(row).len(),
+                Self::Cut(forks) => postcard_bytes(forks).len(),
             }
     }
 
@@ -257,6 +272,7 @@ impl Entry {
             Self::Commit(commit) => postcard_record(out, COMMIT, commit),
             Self::Checkpoint(pointer) => postcard_record(out, CHECKPOINT, pointer),
             Self::Row(row) => postcard_record(out, ROW, row),
+            Self::Cut(forks) => postcard_record(out, CUT, forks),
         }
     }
 }
@@ -411,6 +427,7 @@ fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
         COMMIT => Record::Commit(from_postcard(body)?),
         CHECKPOINT => Record::Checkpoint(from_postcard(body)?),
         ROW => Record::Row(from_postcard(body)?),
+        CUT => Record::Cut(from_postcard(body)?),
         START | TAIL => return Err(bad("it belongs in the first batch of a segment")),
         _ => return Err(bad("it has an unknown kind")),
     };

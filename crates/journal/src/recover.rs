@@ -124,7 +124,7 @@ async fn recover_from(
     // What the start record tells is not told again by records from before it.
     records.extend(tail);
     records.retain(|(seq, record)| {
-        *seq >= covered && matches!(record, Record::Write { .. } | Record::Hole { .. })
+        *seq >= covered && matches!(record, Record::Write { .. } | Record::Hole { .. } | Record::Cut(_))
     });
     records.extend(newest);
     let mut keep = keep.into_iter();

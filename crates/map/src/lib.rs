@@ -12,14 +12,16 @@
 //!
 //! What it does not do: it neither seals nor stores pages; [`Pages`] loads and [`PageSink`] stores.
 
+mod diff;
 mod format;
 mod merge;
 mod overlay;
 mod page;
 mod read;
 
+pub use diff::diff;
 pub use format::{MapFormatError, PageParts, decode_page, encode_page};
-pub use merge::{MergeError, PageSink, merge};
+pub use merge::{Kept, MergeError, PageSink, Top, merge};
 pub use overlay::{Found, HoleSet, Overlay};
 pub use page::{Entry, FANOUT, Page, Place, Root, height_for, span};
 pub use read::{Extent, Pages, extents, lookup};

@@ -1,18 +1,32 @@
 //! Merging an overlay into the tree: new pages where something changed, shared pages elsewhere.
 
+use std::sync::Arc;
+
 use seam::BoxFuture;
-use units::Fingerprint;
+use units::{Address, Fingerprint};
 
 use crate::overlay::Overlay;
 use crate::page::{Entry, FANOUT, Page, Place, Root, height_for, span};
 use crate::read::Pages;
 
 /// Stores pages. Places it gives may be pending until the sink has written their container.
-pub trait PageSink: Send {
+pub trait PageSink: Send + Sync {
     /// Why a page cannot be stored.
     type Error: Send;
     /// Stores a page whose entries may name places this sink gave before; gives its name and place.
     fn store<'a>(&'a mut self, page: &'a Page) -> BoxFuture<'a, Result<(Fingerprint, Place), Self::Error>>;
+
+    /// Where a page lies that this sink gave a pending place: a merge may go on from another merge's tree.
+    fn find(&self, pending: Place) -> Kept;
+}
+
+/// A page with a place that was pending when it was stored.
+#[derive(Debug, Clone)]
+pub enum Kept {
+    /// Its container is still being filled.
+    Page(Arc<Page>),
+    /// Its container is written.
+    At(Address),
 }
 
 /// A merge failed; the old root stays valid.
@@ -24,33 +38,39 @@ pub enum MergeError<L, S> {
     Store(S),
 }
 
-/// Merges `overlay` into the tree under `root` of a disk of `blocks` blocks. Gives the new top entry and its level,
-/// or `None` when no block is left. Changes beyond the end of the disk are dropped.
+/// The top of a tree: its level and the entry that stands for the top page. `None` is a disk without blocks.
+pub type Top = Option<(u8, Entry)>;
+
+impl Root {
+    /// The top of a tree that is stored.
+    pub fn top(&self) -> (u8, Entry) {
+        let place = Place::Stored(self.address);
+        (self.level, Entry { fingerprint: self.fingerprint, place, blocks: self.blocks })
+    }
+}
+
+/// Merges `overlay` into the tree under `top` of a disk of `blocks` blocks. Gives the new top. Changes beyond the end
+/// of the disk are dropped. `top` may be what another merge with the same sink gave.
 ///
 /// # Errors
 /// When a page cannot be loaded or stored.
 pub async fn merge<P: Pages, S: PageSink>(
     pages: &P,
     sink: &mut S,
-    root: Option<&Root>,
+    top: Top,
     overlay: &Overlay,
     blocks: u64,
-) -> Result<Option<(u8, Entry)>, MergeError<P::Error, S::Error>> {
+) -> Result<Top, MergeError<P::Error, S::Error>> {
     let level = height_for(blocks);
-    let mut top = root.map(|root| {
-        let entry =
-            Entry { fingerprint: root.fingerprint, place: Place::Stored(root.address), blocks: root.blocks };
-        (root.level, entry)
-    });
+    let mut top = top;
+    let mut merger = Merger { pages, sink, overlay, blocks };
     // A disk that shrank descends to its new top; one that grew gets pages above its old top on the way down.
     while let Some((have, entry)) = top
         && have > level
     {
-        let Place::Stored(address) = entry.place else { break };
-        let page = pages.load(have, entry.fingerprint, &address).await.map_err(MergeError::Load)?;
+        let page = merger.load(have, &entry).await?;
         top = page.get(0).map(|entry| (have - 1, *entry));
     }
-    let mut merger = Merger { pages, sink, overlay, blocks };
     let merged = merger.page(top, level, 0).await?;
     Ok(merged.map(|entry| (level, entry)))
 }
@@ -62,12 +82,28 @@ struct Merger<'a, P, S> {
     blocks: u64,
 }
 
-type Merged<P, S> = Result<Option<Entry>, MergeError<<P as Pages>::Error, <S as PageSink>::Error>>;
+type Outcome<T, P, S> = Result<T, MergeError<<P as Pages>::Error, <S as PageSink>::Error>>;
 
 impl<P: Pages, S: PageSink> Merger<'_, P, S> {
+    async fn load(&self, level: u8, entry: &Entry) -> Outcome<Arc<Page>, P, S> {
+        let address = match entry.place {
+            Place::Stored(address) => address,
+            pending => match self.sink.find(pending) {
+                Kept::Page(page) => return Ok(page),
+                Kept::At(address) => address,
+            },
+        };
+        self.pages.load(level, entry.fingerprint, &address).await.map_err(MergeError::Load)
+    }
+
     /// Merges the page of `level` whose first block is `base`. `old` is what stood there: a page of this level, or the
     /// top of the old tree when that was lower.
-    fn page(&mut self, old: Option<(u8, Entry)>, level: u8, base: u64) -> BoxFuture<'_, Merged<P, S>> {
+    fn page(
+        &mut self,
+        old: Option<(u8, Entry)>,
+        level: u8,
+        base: u64,
+    ) -> BoxFuture<'_, Outcome<Option<Entry>, P, S>> {
         Box::pin(async move {
             let end = base.saturating_add(span(level).saturating_mul(FANOUT));
             let same_level = old.filter(|(have, _)| *have == level).map(|(_, entry)| entry);
@@ -83,11 +119,7 @@ impl<P: Pages, S: PageSink> Merger<'_, P, S> {
                 return Ok(None);
             }
             let before = match same_level {
-                Some(Entry { place: Place::Stored(address), fingerprint, .. }) if !emptied => {
-                    let page =
-                        self.pages.load(level, fingerprint, &address).await.map_err(MergeError::Load)?;
-                    (*page).clone()
-                }
+                Some(entry) if !emptied => (*self.load(level, &entry).await?).clone(),
                 _ => Page::empty(level),
             };
             let mut page = before.clone();

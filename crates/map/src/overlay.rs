@@ -101,6 +101,19 @@ impl<T> Overlay<T> {
         gone.len() as u64
     }
 
+    /// Lays a newer layer over this one.
+    pub fn cover(&mut self, newer: &Self)
+    where
+        T: Clone,
+    {
+        for (start, end) in newer.holes.iter() {
+            self.punch(Lba(start), end - start);
+        }
+        for (lba, value) in newer.points(0, u64::MAX) {
+            self.put(lba, value.clone());
+        }
+    }
+
     /// What this layer says of a block.
     pub fn get(&self, lba: Lba) -> Found<&T> {
         match self.points.get(&lba.0) {

@@ -1,4 +1,5 @@
 mod fuzz;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -53,6 +54,7 @@ struct Sink {
     container: u32,
     slots: u16,
     stored: usize,
+    kept: BTreeMap<(u32, u16), Arc<Page>>,
 }
 
 impl Sink {
@@ -61,6 +63,17 @@ impl Sink {
             Place::Stored(address) => address,
             Place::Pending { container, slot, .. } => address(container, slot),
         }
+    }
+}
+
+impl Sink {
+    fn root(&self, top: Top) -> Option<Root> {
+        top.map(|(level, entry)| Root {
+            level,
+            fingerprint: entry.fingerprint,
+            address: self.real(entry.place),
+            blocks: entry.blocks,
+        })
     }
 }
 
@@ -79,8 +92,17 @@ impl PageSink for Sink {
             self.stored += 1;
             self.store.0.lock().expect("lock").insert((here, slot), parts);
             let place = Place::Pending { container: here, slot, offset: u32::from(slot) * 100, length: 100 };
+            self.kept.insert((here, slot), Arc::new(page.clone()));
             Ok((fp, place))
         })
+    }
+
+    fn find(&self, pending: Place) -> Kept {
+        let Place::Pending { container, slot, .. } = pending else { panic!("{pending:?} is stored") };
+        match self.kept.get(&(container, slot)) {
+            Some(page) if container == self.container => Kept::Page(page.clone()),
+            _ => Kept::At(self.real(pending)),
+        }
     }
 }
 
@@ -118,16 +140,16 @@ impl Tree {
         Self { store: Store::default(), root: None, next: 0 }
     }
 
+    fn sink(&self) -> Sink {
+        let kept = BTreeMap::new();
+        Sink { store: self.store.clone(), container: self.next, slots: 0, stored: 0, kept }
+    }
+
     fn merge(&mut self, overlay: &Overlay, blocks: u64) -> usize {
-        let mut sink = Sink { store: self.store.clone(), container: self.next, slots: 0, stored: 0 };
-        let top =
-            block_on(merge(&self.store, &mut sink, self.root.as_ref(), overlay, blocks)).expect("merges");
-        self.root = top.map(|(level, entry)| Root {
-            level,
-            fingerprint: entry.fingerprint,
-            address: sink.real(entry.place),
-            blocks: entry.blocks,
-        });
+        let mut sink = self.sink();
+        let top = self.root.as_ref().map(Root::top);
+        let top = block_on(merge(&self.store, &mut sink, top, overlay, blocks)).expect("merges");
+        self.root = sink.root(top);
         self.next = sink.container + 1;
         sink.stored
     }

@@ -106,6 +106,13 @@ fn record_bytes() {
             Entry::Row(row()),
             "06000000230000000207020404040404040404040404040404040405050505050505050505050505050505",
         ),
+        (
+            Entry::Cut(vec![
+                Fork { source: DiskId(5), target: DiskId(300) },
+                Fork { source: DiskId(6), target: DiskId(301) },
+            ]),
+            "07000000070000000205ac0206ad02",
+        ),
     ];
     for (entry, expected) in golden {
         let mut bytes = Vec::new();
@@ -201,6 +208,10 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
         Just(Entry::Checkpoint(pointer())),
         (any::<u8>(), any::<u16>(), 0..9u8).prop_map(|(class, row, width)| {
             Entry::Row(Row { class, row, members: (0..width).map(medium).collect() })
+        }),
+        proptest::collection::vec((any::<u64>(), any::<u64>()), 0..9).prop_map(|forks| {
+            let fork = |(source, target)| Fork { source: DiskId(source), target: DiskId(target) };
+            Entry::Cut(forks.into_iter().map(fork).collect())
         }),
     ];
     proptest::collection::vec(entry, 0..20)

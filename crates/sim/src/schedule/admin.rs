@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::EngineErrorKind;
+use engine::{Engine, EngineError, EngineErrorKind};
 use meta::Txn;
-use seam::Runtime;
+use seam::{BoxFuture, Runtime};
 use units::{BLOCK_U64, DiskId, Epoch, Lba};
 
 use crate::model::{Contents, OpId};
@@ -20,8 +20,8 @@ const DISKS_MAX: usize = 5;
 const PATIENCE: usize = 50;
 
 pub(super) struct Admin {
-    world: Arc<World>,
-    rng: Rng,
+    pub(super) world: Arc<World>,
+    pub(super) rng: Rng,
     guests: u64,
     /// The incarnation whose metadata store could not make a record durable: it takes no more of them.
     stopped: Option<Epoch>,
@@ -43,14 +43,19 @@ impl Admin {
             self.create(&serving).await;
             self.world.rt.sleep(Duration::from_millis(1)).await;
         }
-        if !self.world.plan.menu.disks {
+        let menu = self.world.plan.menu;
+        if !menu.disks && !menu.forks {
             return;
         }
         loop {
             let pause = self.rng.below(20 * self.world.plan.pause.as_nanos() as u64);
             self.world.rt.sleep(Duration::from_nanos(pause)).await;
             let Some(serving) = self.world.serving().await else { return };
-            let disks: Vec<DiskId> = self.world.lock().disks.keys().copied().collect();
+            if menu.forks && (!menu.disks || self.rng.coin()) {
+                self.fork_something(&serving).await;
+                continue;
+            }
+            let disks = self.disks(false);
             let disk = disks.get(self.rng.index(disks.len())).copied();
             match (self.rng.below(4), disk) {
                 (0, Some(disk)) if disks.len() > 1 => self.delete(&serving, disk).await,
@@ -59,6 +64,12 @@ impl Admin {
                 _ => {}
             }
         }
+    }
+
+    /// The snapshots, or the disks that guests write to.
+    pub(super) fn disks(&self, read_only: bool) -> Vec<DiskId> {
+        let shared = self.world.lock();
+        shared.disks.iter().filter(|(_, disk)| disk.read_only == read_only).map(|(id, _)| *id).collect()
     }
 
     fn size(&mut self) -> u64 {
@@ -70,18 +81,28 @@ impl Admin {
         }
     }
 
-    async fn create(&mut self, serving: &Serving) {
-        let bytes = self.size();
+    /// A disk number that no disk has.
+    pub(super) async fn new_id(&mut self, serving: &Serving) -> Option<DiskId> {
         let id = self.world.ask(serving, None, |engine| Box::pin(async move { engine.new_disk_id().await }));
         let disk = match id.await {
             Ok(disk) => disk,
-            Err(unanswered) => return self.judge(serving, "new disk id", &unanswered, DiskId(0)),
+            Err(unanswered) => {
+                self.judge(serving, "new disk id", &unanswered, DiskId(0));
+                return None;
+            }
         };
         if self.world.lock().disks.contains_key(&disk) {
-            return self.world.wrong(format_args!("disk number {} was given away twice", disk.0));
+            self.world.wrong(format_args!("disk number {} was given away twice", disk.0));
+            return None;
         }
+        Some(disk)
+    }
+
+    async fn create(&mut self, serving: &Serving) {
+        let bytes = self.size();
+        let Some(disk) = self.new_id(serving).await else { return };
         self.world.note(format_args!("create disk {} of {bytes} bytes", disk.0));
-        self.world.add_disk(disk, bytes);
+        self.world.add_disk(disk, bytes, false);
         let answer = self.world.ask(serving, None, move |engine| {
             Box::pin(async move { engine.apply(Txn::new(), &[(disk, bytes)], &[]).await })
         });
@@ -96,11 +117,27 @@ impl Admin {
                 }
             }
         }
+        self.invite(disk);
+    }
+
+    /// Guests begin to use a disk.
+    pub(super) fn invite(&mut self, disk: DiskId) {
         for _ in 0..self.world.plan.guests {
             self.guests += 1;
             let guest = Guest::new(&self.world, disk, self.guests);
             self.world.rt.spawn("guest", Box::pin(guest.run()));
         }
+    }
+
+    /// The size of a disk; `None` when it is not there, an error when the process died.
+    pub(super) async fn size_now(&self, serving: &Serving, disk: DiskId) -> Result<Option<u64>, Unanswered> {
+        let size = |engine: Engine| -> BoxFuture<'static, Result<Option<u64>, EngineError>> {
+            Box::pin(async move {
+                let Ok(_open) = engine.open_disk(disk).await else { return Ok(None) };
+                Ok(engine.disk_bytes(disk))
+            })
+        };
+        self.world.ask(serving, None, size).await
     }
 
     /// After a change without an answer: whether the disk is there, and its size, once the next process serves.
@@ -110,7 +147,7 @@ impl Admin {
             let Some(serving) = self.world.serving().await else { return false };
             // What a site that serves reads only shows of the last changes is not settled yet.
             if serving.engine.epoch() != before && serving.engine.is_writable() {
-                let bytes = serving.engine.disk_bytes(disk);
+                let Ok(bytes) = self.size_now(&serving, disk).await else { continue };
                 self.world.note(format_args!("disk {} has {bytes:?} bytes", disk.0));
                 let mut shared = self.world.lock();
                 if let (Some(known), Some(bytes)) = (shared.disks.get_mut(&disk), bytes) {
@@ -125,7 +162,7 @@ impl Admin {
         }
     }
 
-    fn judge(&mut self, serving: &Serving, what: &str, unanswered: &Unanswered, disk: DiskId) {
+    pub(super) fn judge(&mut self, serving: &Serving, what: &str, unanswered: &Unanswered, disk: DiskId) {
         let Unanswered::Refused(error) = unanswered else { return };
         self.world.note(format_args!("disk {}: {what} refused: {:?}: {error}", disk.0, error.kind));
         let epoch = Some(serving.engine.epoch());
@@ -136,7 +173,7 @@ impl Admin {
         }
     }
 
-    async fn delete(&mut self, serving: &Serving, disk: DiskId) {
+    pub(super) async fn delete(&mut self, serving: &Serving, disk: DiskId) {
         self.world.note(format_args!("delete disk {}", disk.0));
         if let Some(disk) = self.world.lock().disks.get_mut(&disk) {
             disk.leaving = true;

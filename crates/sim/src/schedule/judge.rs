@@ -48,8 +48,9 @@ async fn in_life<T: Send + 'static>(
     answer.await.ok()
 }
 
-async fn read_disk(engine: &Engine, disk: DiskId) -> Result<Vec<u8>, String> {
+pub(super) async fn read_disk(engine: &Engine, disk: DiskId) -> Result<Vec<u8>, String> {
     let describe = |error: EngineError| format!("{:?}: {error}", error.kind);
+    let _open = engine.open_disk(disk).await.map_err(describe)?;
     let bytes = engine.disk_bytes(disk).ok_or("it is gone")?;
     let mut all = Vec::with_capacity(bytes as usize);
     while (all.len() as u64) < bytes {

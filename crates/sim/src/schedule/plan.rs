@@ -61,6 +61,8 @@ pub(super) struct Menu {
     pub(super) disks: bool,
     /// Guests give up on requests.
     pub(super) impatient: bool,
+    /// Disks begin as others are: snapshots, clones, reverts.
+    pub(super) forks: bool,
 }
 
 /// How a life ends.
@@ -117,6 +119,7 @@ impl Plan {
             host_full: rng.chance(150_000),
             disks: rng.coin(),
             impatient: rng.chance(300_000),
+            forks: rng.chance(600_000),
         };
         let small = family == Family::Within && rng.chance(120_000);
         let lives = 1 + rng.index(4);

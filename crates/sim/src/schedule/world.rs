@@ -37,6 +37,8 @@ pub(super) struct Disk {
     pub(super) resizes: u64,
     /// It is being deleted.
     pub(super) leaving: bool,
+    /// A snapshot.
+    pub(super) read_only: bool,
     held: Vec<Held>,
 }
 
@@ -241,13 +243,14 @@ impl World {
     }
 
     /// A disk exists from now on.
-    pub(super) fn add_disk(&self, disk: DiskId, bytes: u64) {
+    pub(super) fn add_disk(&self, disk: DiskId, bytes: u64, read_only: bool) {
         let state = Disk {
             bytes,
             bytes_max: bytes,
             shrinking_to: None,
             resizes: 0,
             leaving: false,
+            read_only,
             held: Vec::new(),
         };
         self.lock().disks.insert(disk, state);

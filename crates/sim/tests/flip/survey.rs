@@ -268,6 +268,7 @@ impl Surveyor<'_> {
                 Record::Commit(_) => "commit",
                 Record::Checkpoint(_) => "checkpoint",
                 Record::Row(_) => "row",
+                Record::Cut(_) => "cut",
                 Record::Start(start) if is_full(start) => {
                     "start with checkpoint, commits, metadata, rows and ledger"
                 }
