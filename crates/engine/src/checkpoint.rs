@@ -208,6 +208,8 @@ impl<'a> Merged<'a> {
             let known = self.by_layer.get(&name_of(&part.layers[count - 1])).into_iter().flatten();
             let same = |(other, _): &&(&Part, Top)| {
                 other.root == part.root
+                    // Another size cuts off other blocks.
+                    && other.blocks == part.blocks
                     && other.layers.len() == count
                     && begins_with(&part.layers, &other.layers)
             };
@@ -234,11 +236,12 @@ impl State {
                 by_layer.entry(name_of(last)).or_default().push((part, *root));
             }
         }
-        for disk in self.disks.values_mut() {
+        for (id, disk) in &mut self.disks {
             for count in (1..=disk.layers.len()).rev() {
                 let known = by_layer.get(&name_of(&disk.layers[count - 1])).into_iter().flatten();
                 let same = |(part, _): &&(&Part, Option<Root>)| {
-                    part.root == disk.root
+                    (part.disk == *id || part.blocks == disk.blocks())
+                        && part.root == disk.root
                         && part.layers.len() == count
                         && begins_with(&disk.layers, &part.layers)
                 };

@@ -160,7 +160,7 @@ impl Engine {
     }
 
     /// Makes a cut durable; the journal's sink has made the targets when it returns.
-    async fn cut(&self, forks: Vec<journal::Fork>) -> Result<Seq, EngineError> {
+    pub(crate) async fn cut(&self, forks: Vec<journal::Fork>) -> Result<Seq, EngineError> {
         let _under_way = self.admit(0).await?;
         let append = self.shared.journal()?.append(vec![Entry::Cut(forks)]);
         match append.await {

@@ -26,6 +26,7 @@ mod admission;
 mod checkpoint;
 mod config;
 mod dedup;
+mod diff;
 mod disk;
 mod engine;
 mod error;
@@ -47,6 +48,7 @@ mod witness;
 mod write;
 
 pub use config::{Config, Deps};
+pub use diff::Changed;
 pub use engine::Engine;
 pub use error::{EngineError, EngineErrorKind};
 pub use forks::{Fork, OpenDisk};

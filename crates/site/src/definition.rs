@@ -40,12 +40,19 @@ impl Vms {
             (None, true) => return Ok(()),
             (Some(number), true) => {
                 record.definition = None;
-                Txn::new().then(Op::delete(&key(number)?))
+                match self.users_of(number).await? {
+                    0 => Txn::new().then(Op::delete(&key(number)?)),
+                    _ => Txn::new(),
+                }
             }
             (known, false) => {
-                let number = match known {
+                let own = match known {
+                    Some(number) if self.users_of(number).await? == 0 => Some(number),
+                    _ => None,
+                };
+                let number = match own {
                     Some(number) => number,
-                    // A number that was never used, whatever for.
+                    // A number that was never used, whatever for; what a snapshot has is never changed.
                     None => self.engine.new_disk_id().await?.0,
                 };
                 record.definition = Some(number);

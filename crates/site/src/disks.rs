@@ -74,9 +74,12 @@ impl Vms {
 }
 
 fn position(name: &VmName, record: &Record, disk: &str) -> Result<usize> {
-    record.disks.iter().position(|found| found.name == disk).ok_or_else(|| {
-        let shown: String = disk.chars().take(64).collect();
-        SiteError::new(ErrorKind::NotFound, "disk_not_found", format!("VM {name} has no disk {shown:?}"))
-            .hint("`vm show` lists its disks")
-    })
+    let position = record.disks.iter().position(|found| found.name == disk);
+    position.ok_or_else(|| disk_not_found(name.as_str(), disk))
+}
+
+pub(crate) fn disk_not_found(vm: &str, disk: &str) -> SiteError {
+    let shown: String = disk.chars().take(64).collect();
+    SiteError::new(ErrorKind::NotFound, "disk_not_found", format!("VM {vm} has no disk {shown:?}"))
+        .hint("`vm show` lists its disks")
 }

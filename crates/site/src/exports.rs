@@ -1,15 +1,16 @@
-//! Disks as NBD exports: `VM/DISK`.
+//! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read. Lists leave out snapshots: there may be millions.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::{Engine, EngineError, EngineErrorKind};
+use engine::{Engine, EngineError, EngineErrorKind, OpenDisk};
 use nbd::{Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind};
 use seam::BoxFuture;
 use units::DiskId;
 
 use crate::error::{ErrorKind, SiteError};
 use crate::names::VmName;
+use crate::snapshots::Version;
 use crate::uses::{InUse, Passing};
 use crate::vms::Vms;
 
@@ -40,10 +41,16 @@ impl Exports for Vms {
 impl Vms {
     async fn export(&self, name: &str) -> Result<ExportedDisk, OpenError> {
         let unknown = || {
-            let reason = format!("no export is named {name:?}; exports are named VM/DISK, as web01/disk0");
+            let reason = format!(
+                "no export is named {name:?}; exports are named VM/DISK or VM@SNAPSHOT/DISK, as web01/disk0"
+            );
             OpenError { kind: OpenErrorKind::Unknown, reason }
         };
-        let (vm, disk) = parts(name).ok_or_else(unknown)?;
+        let (version, disk) = parts(name).ok_or_else(unknown)?;
+        if let Some(snapshot) = &version.snapshot {
+            return self.export_snapshot(&version.vm, snapshot, disk, unknown).await;
+        }
+        let vm = version.vm;
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
         let id = record.disks.iter().find(|record| record.name == disk).ok_or_else(unknown)?.id();
         let being_changed = || OpenError {
@@ -60,14 +67,40 @@ impl Vms {
             return Err(being_changed());
         }
         let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
-        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, in_use })
+        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, snapshot: None, in_use })
+    }
+
+    async fn export_snapshot(
+        &self,
+        vm: &VmName,
+        name: &VmName,
+        disk: &str,
+        unknown: impl Fn() -> OpenError,
+    ) -> Result<ExportedDisk, OpenError> {
+        let find = async || {
+            let (_, _, record) = self.find_snapshot(vm, name).await.map_err(|error| refusal(&error))?;
+            record.disk(disk).ok_or_else(&unknown)
+        };
+        let (id, bytes) = find().await?;
+        let being_changed = || OpenError {
+            kind: OpenErrorKind::Refused,
+            reason: format!("snapshot {vm}@{name} is being renamed or deleted"),
+        };
+        let in_use = self.uses.open(id).ok_or_else(being_changed)?;
+        // Looked at behind the guard: from here on it keeps its place and its name.
+        if find().await?.0 != id {
+            return Err(unknown());
+        }
+        let open = self.engine.open_disk(id).await.map_err(|error| refusal(&error.into()))?;
+        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, snapshot: Some(open), in_use })
     }
 }
 
-/// The VM and the name of its disk that an export's name stands for; `None` when it is no `VM/DISK`.
-pub(crate) fn parts(name: &str) -> Option<(VmName, &str)> {
-    let (vm, disk) = name.split_once('/')?;
-    Some((VmName::parse(vm).ok()?, disk))
+/// The VM or snapshot and the name of its disk that an export's name stands for; `None` when it is neither `VM/DISK` nor
+/// `VM@SNAPSHOT/DISK`.
+pub(crate) fn parts(name: &str) -> Option<(Version, &str)> {
+    let (version, disk) = name.split_once('/')?;
+    Some((Version::parse(version).ok()?, disk))
 }
 
 fn refusal(error: &SiteError) -> OpenError {
@@ -85,6 +118,8 @@ struct ExportedDisk {
     id: DiskId,
     /// Bytes when it was opened.
     bytes: u64,
+    /// Keeps the disk of a snapshot in RAM.
+    snapshot: Option<OpenDisk>,
     in_use: InUse,
 }
 
@@ -115,6 +150,10 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
 impl Device for ExportedDisk {
     fn size(&self) -> u64 {
         self.engine.disk_bytes(self.id).unwrap_or(self.bytes)
+    }
+
+    fn read_only(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     fn zeroes_are_fast(&self) -> bool {

@@ -46,6 +46,7 @@ mod record;
 mod recover;
 mod running;
 mod size;
+mod snapshots;
 mod start;
 mod status;
 mod tasks;
@@ -64,6 +65,7 @@ pub use names::{DISK_BYTES_MAX, DISK_BYTES_MIN, VmName};
 pub use recover::{RecoverOptions, RecoveredSite};
 pub use running::Site;
 pub use size::{format_size, parse_size};
+pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk, Version};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{Health, MediumState, MediumStatus, Status};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
@@ -77,6 +79,7 @@ pub mod fuzz {
         let _ = crate::witness::decode(input);
         let _ = crate::manifest::Manifest::decode(input);
         let _ = crate::record::Record::decode(input);
+        let _ = crate::snapshots::SnapshotRecord::decode(input);
         if let Ok(record) = crate::tasks::Record::decode(input) {
             let _ = record.ended_task(1, "cut off");
         }

@@ -23,6 +23,11 @@ impl VmName {
     /// # Errors
     /// `invalid_name` when it has other characters, none, or too many.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_for("a VM", text)
+    }
+
+    /// The same for what else follows these rules.
+    pub(crate) fn parse_for(what: &str, text: &str) -> Result<Self> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
         let good = bytes.first().is_some_and(|first| plain(*first))
@@ -32,7 +37,7 @@ impl VmName {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.chars().take(NAME_BYTES_MAX).collect();
-        Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for a VM"))
+        Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for {what}"))
             .hint("1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit"))
     }
 

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  {"version": 1, "created_ms": <Unix ms>, "disks": [{"name": "disk0", "id": <number>}, ...],
-//!   "definition": <number>, "import": <task>}
+//!   "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>}
 //! ```
 //! The record does not say how large a disk is: the engine does. `definition` is there when the VM has one: its key is
-//! `definition/NUMBER`. `import` is there while the VM is being imported.
+//! `definition/NUMBER`. `import` is there while the VM is being imported. `number` comes with
+//! the first snapshot; `snapshots` counts the names given without being asked.
 
 use serde::{Deserialize, Serialize};
 use units::DiskId;
@@ -24,6 +25,17 @@ pub(crate) struct Record {
     pub(crate) definition: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) import: Option<u64>,
+    /// By which its snapshots know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<u64>,
+    /// Names given to its snapshots so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) snapshots: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A disk in the record of its VM.
@@ -48,7 +60,15 @@ impl Record {
     pub(crate) fn new(created_ms: u64, disks: impl IntoIterator<Item = DiskId>) -> Self {
         let disks = disks.into_iter().enumerate();
         let disks = disks.map(|(number, id)| DiskRecord::new(format!("disk{number}"), id)).collect();
-        Self { version: VERSION, created_ms, disks, definition: None, import: None }
+        Self {
+            version: VERSION,
+            created_ms,
+            disks,
+            definition: None,
+            import: None,
+            number: None,
+            snapshots: 0,
+        }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {

@@ -20,6 +20,7 @@ use crate::manifest::Manifest;
 use crate::media_set::Opener;
 use crate::names::VmName;
 use crate::probe;
+use crate::snapshots::{Snapshot, Version};
 use crate::status::{Status, judge};
 use crate::tasks::{Task, TaskKind, Tasks};
 use crate::vms::{Vm, VmSummary, Vms};
@@ -285,6 +286,93 @@ impl Site {
         self.shared.vms.definition(name).await
     }
 
+    /// Makes a snapshot of a VM: all its disks at one instant, and its definition. Without a name it gets the next of `s1`,
+    /// `s2`, ...
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_exists`, `vm_importing`, and what the engine says.
+    pub async fn snapshot(&self, vm: &VmName, name: Option<&VmName>) -> Result<Snapshot> {
+        self.shared.vms.snapshot(&**self.runtime(), vm, name).await
+    }
+
+    /// Snapshots of one VM or all, by VM and name; at most `limit`, and 1,000, of those behind `after`.
+    ///
+    /// # Errors
+    /// `vm_not_found`.
+    pub async fn snapshots(
+        &self,
+        vm: Option<&VmName>,
+        after: Option<&Version>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>> {
+        self.shared.vms.snapshots(vm, after, limit).await
+    }
+
+    /// A snapshot by name.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`.
+    pub async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
+        self.shared.vms.show_snapshot(vm, name).await
+    }
+
+    /// Deletes a snapshot. Others are not touched, nor VMs and disks that began as it.
+    ///
+    /// # Errors
+    /// `snapshot_not_found`; `vm_in_use` while a client reads it.
+    pub async fn delete_snapshot(&self, vm: &VmName, name: &VmName) -> Result<()> {
+        self.shared.vms.delete_snapshot(vm, name).await
+    }
+
+    /// Gives a snapshot another name.
+    ///
+    /// # Errors
+    /// `snapshot_not_found`, `snapshot_exists`; `vm_in_use` while a client reads it.
+    pub async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
+        self.shared.vms.rename_snapshot(vm, name, new).await
+    }
+
+    /// Makes a VM that begins as another is at this instant, or was at a snapshot. It copies no data.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`, `vm_exists`, `too_many_vms`.
+    pub async fn clone_vm(&self, from: &Version, new: &VmName) -> Result<Vm> {
+        self.shared.vms.clone_vm(&**self.runtime(), from, new).await
+    }
+
+    /// Adds a disk to a VM that begins as a disk of a VM or snapshot is.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `disk_count`.
+    pub async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
+        self.shared.vms.clone_disk(from, disk, vm).await
+    }
+
+    /// Puts a VM back to a snapshot: disks, their names and sizes, and definition. Gives the VM, and the snapshot that was
+    /// made of it before.
+    ///
+    /// # Errors
+    /// `vm_in_use` while a client has a disk open; `vm_not_found`, `snapshot_not_found`.
+    pub async fn revert(&self, vm: &VmName, name: &VmName) -> Result<(Vm, Snapshot)> {
+        self.shared.vms.revert(&**self.runtime(), vm, name).await
+    }
+
+    /// The stretches of a disk from `offset` on that differ between two versions of a VM, at most `limit`; without `old`
+    /// those that hold data in `new`.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`.
+    pub async fn diff(
+        &self,
+        old: Option<&Version>,
+        new: &Version,
+        disk: &str,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<engine::Changed>> {
+        self.shared.vms.diff(old, new, disk, offset, limit).await
+    }
+
     /// Makes a VM that is being imported: its disks are there for NBD clients as long as the task runs, and the VM is in
     /// no list. `source` says where from, for people.
     ///
@@ -298,7 +386,7 @@ impl Site {
     ///
     /// # Errors
     /// `vm_not_found`, `disk_not_found`, `vm_importing`, `too_many_tasks`.
-    pub async fn begin_export(&self, name: &VmName, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
+    pub async fn begin_export(&self, name: &Version, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
         self.shared.tasks.begin_export(name, disk, to).await
     }
 

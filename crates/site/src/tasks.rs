@@ -21,6 +21,7 @@ use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
+use crate::snapshots::Version;
 use crate::record::Record as VmRecord;
 use crate::vms::{Vm, Vms};
 pub(crate) use record::Record;
@@ -113,15 +114,16 @@ impl Tasks {
     /// Makes a task for reading a VM's disks, or one of them.
     pub(crate) async fn begin_export(
         &self,
-        name: &VmName,
+        name: &Version,
         disk: Option<&str>,
         destination: &str,
     ) -> Result<(Task, Vm)> {
-        let (_, found) = self.vms.find_ready(name).await?;
-        let mut vm = self.vms.describe(name.as_str(), &found).await?;
+        let mut vm = self.vms.describe_version(name).await?;
         if let Some(disk) = disk {
-            let position = self.vms.disk_position(name, disk).await?;
-            vm.disks = vec![vm.disks.swap_remove(position)];
+            vm.disks.retain(|found| found.name == disk);
+            if vm.disks.is_empty() {
+                return Err(crate::disks::disk_not_found(&vm.name, disk));
+            }
         }
         let target = disk.map_or_else(|| name.to_string(), |disk| format!("{name}/{disk}"));
         let total = vm.disks.iter().map(|disk| disk.bytes).sum();

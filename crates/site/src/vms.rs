@@ -141,6 +141,7 @@ impl Vms {
     /// Deletes a VM with its disks and its definition.
     pub(crate) async fn delete(&self, name: &VmName) -> Result<()> {
         let (kv, record) = self.find_ready(name).await?;
+        self.check_no_snapshots(name, &record).await?;
         let _closed = self.close(name, &record.ids())?;
         self.remove(name, &kv, &record, Txn::new()).await?;
         tracing::info!(vm = %name, "VM deleted");
@@ -259,7 +260,7 @@ impl Vms {
     }
 }
 
-fn key(name: &VmName) -> Result<Key> {
+pub(crate) fn key(name: &VmName) -> Result<Key> {
     Ok(VMS.key().text(name.as_str()).end()?)
 }
 
@@ -271,12 +272,12 @@ fn damaged(name: &str, reason: &str) -> SiteError {
     SiteError::new(ErrorKind::Failed, "record_damaged", format!("the record of VM {name}: {reason}"))
 }
 
-fn vm_exists(name: &VmName) -> SiteError {
+pub(crate) fn vm_exists(name: &VmName) -> SiteError {
     SiteError::new(ErrorKind::Conflict, "vm_exists", format!("there is a VM {name} already"))
         .hint("choose another name")
 }
 
-fn vm_changed(name: &VmName) -> SiteError {
+pub(crate) fn vm_changed(name: &VmName) -> SiteError {
     SiteError::new(ErrorKind::Conflict, "vm_changed", format!("VM {name} was changed meanwhile"))
         .hint("look at it and try again")
 }

@@ -124,7 +124,10 @@ impl Admin {
         let begun = self.world.now();
         loop {
             self.world.rt.sleep(look_again(self.world.now() - begun)).await;
-            let Some(serving) = self.world.serving().await else { return };
+            let Some(serving) = self.world.serving().await else {
+                // Nobody will know whether they are there.
+                return removed.iter().for_each(|head| self.world.remove_disk(*head));
+            };
             if serving.engine.epoch() == before || !serving.engine.is_writable() {
                 continue;
             }

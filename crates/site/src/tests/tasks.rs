@@ -6,7 +6,7 @@ use nbd::Exports;
 
 use super::Bench;
 use crate::tasks::Record;
-use crate::{HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, VmName, VmState};
+use crate::{HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, Version, VmName, VmState};
 
 const MIB: u64 = 1 << 20;
 const IMPORT: TaskKind = TaskKind::Import;
@@ -45,7 +45,7 @@ fn a_vm_is_there_when_its_import_is_done() {
         assert_eq!(code(site.begin_import(&name("a"), &[MIB], "").await), "vm_exists");
         assert_eq!(code(site.delete_vm(&name("a")).await), "vm_importing");
         assert_eq!(code(site.rename_vm(&name("a"), &name("b")).await), "vm_importing");
-        assert_eq!(code(site.begin_export(&name("a"), None, "").await), "vm_importing");
+        assert_eq!(code(site.begin_export(&Version::parse("a").unwrap(), None, "").await), "vm_importing");
         let open = site.exports().open("a/disk0").await.unwrap();
         open.write(0, b"data".to_vec().into()).await.unwrap();
         assert_eq!(code(site.task_progress(task.id, TaskKind::Export, 0, 0).await), "task_not_found");
@@ -100,7 +100,7 @@ fn a_restart_ends_what_ran() {
         let first = begin(&site, "a").await;
         let open = site.exports().open("a/disk0").await.unwrap();
         open.write(0, vec![5; 65_536].into()).await.unwrap();
-        (first, site.begin_export(&name("b"), Some("disk0"), "to a file").await.unwrap().0)
+        (first, site.begin_export(&Version::parse("b").unwrap(), Some("disk0"), "to a file").await.unwrap().0)
     });
     assert_eq!(second.target, "b/disk0");
     bench.stop(&site);
@@ -163,9 +163,9 @@ fn tasks_are_bounded() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
         site.create_vm(&name("a"), &[MIB]).await.unwrap();
-        let kept = site.begin_export(&name("a"), None, "kept").await.unwrap().0.id;
+        let kept = site.begin_export(&Version::parse("a").unwrap(), None, "kept").await.unwrap().0.id;
         for _ in 0..HISTORY_MAX + 5 {
-            let id = site.begin_export(&name("a"), None, "").await.unwrap().0.id;
+            let id = site.begin_export(&Version::parse("a").unwrap(), None, "").await.unwrap().0.id;
             site.finish_task(id, TaskKind::Export).await.unwrap();
         }
         let tasks = site.tasks().await.unwrap();
@@ -173,9 +173,9 @@ fn tasks_are_bounded() {
         assert!(tasks.windows(2).all(|pair| pair[0].id > pair[1].id));
         assert_eq!(tasks.last().unwrap().id, kept, "a running task is not forgotten");
         for _ in 1..RUNNING_MAX {
-            site.begin_export(&name("a"), None, "").await.unwrap();
+            site.begin_export(&Version::parse("a").unwrap(), None, "").await.unwrap();
         }
-        assert_eq!(code(site.begin_export(&name("a"), None, "").await), "too_many_tasks");
+        assert_eq!(code(site.begin_export(&Version::parse("a").unwrap(), None, "").await), "too_many_tasks");
     });
     bench.stop(&site);
 }

@@ -1,0 +1,568 @@
+//! Snapshots: named, immutable copies of a VM's disks at one instant, with its definition (DESIGN 5).
+//!
+//! In the metadata store under `snapshot/VM/NAME`, where `VM` is the VM's number: a rename of the VM does not touch it.
+//! A definition that a snapshot has is never changed: `definition-use/DEFINITION/SNAPSHOT` says who has it.
+
+use engine::Fork;
+use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
+use seam::Runtime;
+use serde::{Deserialize, Serialize};
+use units::DiskId;
+
+use crate::definition;
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::names::VmName;
+use crate::record::{DiskRecord, Record};
+use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
+
+const SNAPSHOTS: Table = Table::new("snapshot");
+const USES: Table = Table::new("definition-use");
+const VERSION: u32 = 1;
+/// Attempts at a change of a VM that others change too.
+const TRIES: usize = 16;
+/// Most snapshots in one answer.
+pub const SNAPSHOTS_AT_ONCE: usize = 1000;
+
+/// A disk in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDisk {
+    /// Name within the VM.
+    pub name: String,
+    /// What an NBD client opens, to read: `VM@SNAPSHOT/DISK`.
+    pub export: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The VM.
+    pub vm: String,
+    /// Its name, one of its VM.
+    pub name: String,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Whether it has a definition.
+    pub has_definition: bool,
+    /// Its disks, in order.
+    pub disks: Vec<SnapshotDisk>,
+}
+
+/// A VM, or one of its snapshots: `web01`, `web01@s1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The VM.
+    pub vm: VmName,
+    /// The snapshot; `None` for the VM as it is now.
+    pub snapshot: Option<VmName>,
+}
+
+impl Version {
+    /// Reads `VM` or `VM@SNAPSHOT`.
+    ///
+    /// # Errors
+    /// `invalid_name`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.split_once('@') {
+            None => Ok(Self { vm: VmName::parse(text)?, snapshot: None }),
+            Some((vm, snapshot)) => {
+                let vm = VmName::parse(vm)?;
+                Ok(Self { vm, snapshot: Some(VmName::parse_for("a snapshot", snapshot)?) })
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.snapshot {
+            Some(snapshot) => write!(f, "{}@{snapshot}", self.vm),
+            None => write!(f, "{}", self.vm),
+        }
+    }
+}
+
+/// A disk as its record in a snapshot has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    id: u64,
+    bytes: u64,
+}
+
+/// The record of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    version: u32,
+    /// A number that nothing else has.
+    number: u64,
+    created_ms: u64,
+    disks: Vec<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    definition: Option<u64>,
+}
+
+impl SnapshotRecord {
+    /// Reads a record; the error says what is wrong.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {}, and this program knows {VERSION}", record.version));
+        }
+        Ok(record)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<DiskId> {
+        self.disks.iter().map(|disk| DiskId(disk.id)).collect()
+    }
+
+    /// The number and size of a disk.
+    pub(crate) fn disk(&self, name: &str) -> Option<(DiskId, u64)> {
+        self.disks.iter().find(|disk| disk.name == name).map(|disk| (DiskId(disk.id), disk.bytes))
+    }
+
+    fn show(&self, vm: &str, name: &str) -> Snapshot {
+        let disk = |disk: &Kept| SnapshotDisk {
+            name: disk.name.clone(),
+            export: format!("{vm}@{name}/{}", disk.name),
+            bytes: disk.bytes,
+        };
+        Snapshot {
+            vm: vm.to_owned(),
+            name: name.to_owned(),
+            created_ms: self.created_ms,
+            has_definition: self.definition.is_some(),
+            disks: self.disks.iter().map(disk).collect(),
+        }
+    }
+}
+
+fn key(vm: u64, name: &str) -> Result<Key> {
+    Ok(SNAPSHOTS.key().number(vm).text(name).end()?)
+}
+
+/// The snapshots of a VM.
+fn all_of(vm: u64) -> Result<KeyRange> {
+    Ok(SNAPSHOTS.key().number(vm).beneath()?)
+}
+
+fn use_key(definition: u64, snapshot: u64) -> Result<Key> {
+    Ok(USES.key().number(definition).number(snapshot).end()?)
+}
+
+fn name_of(kv: &KeyValue) -> Option<String> {
+    let mut segments = SNAPSHOTS.segments(&kv.key)?;
+    segments.number()?;
+    segments.text().map(str::to_owned)
+}
+
+impl Vms {
+    /// Makes a snapshot of all disks at one instant; without a name it gets the next of `s1`, `s2`, ...
+    pub(crate) async fn snapshot(
+        &self,
+        rt: &dyn Runtime,
+        vm: &VmName,
+        name: Option<&VmName>,
+    ) -> Result<Snapshot> {
+        for _ in 0..TRIES {
+            let (kv, mut record) = self.find_ready(vm).await?;
+            let number = self.number(&mut record).await?;
+            let name = match name {
+                Some(name) => name.as_str().to_owned(),
+                None => self.next_name(number, &mut record).await?,
+            };
+            let mut forks = Vec::new();
+            let mut disks = Vec::new();
+            for disk in &record.disks {
+                let (source, target) = (disk.id(), self.engine.new_disk_id().await?);
+                forks.push(Fork { source, target, read_only: true });
+                let bytes = self.engine.disk_bytes(source).unwrap_or(0);
+                disks.push(Kept { name: disk.name.clone(), id: target.0, bytes });
+            }
+            let (created_ms, definition) = (rt.wall_ms(), record.definition);
+            let snapshot = SnapshotRecord {
+                version: VERSION,
+                number: self.engine.new_disk_id().await?.0,
+                created_ms,
+                disks,
+                definition,
+            };
+            let key = key(number, &name)?;
+            let mut txn = Txn::new()
+                .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                .when(Compare::absent(key.clone()))
+                .then(Op::put(kv.key.clone(), record.encode()?))
+                .then(Op::put(key.clone(), snapshot.encode()?));
+            if let Some(definition) = definition {
+                txn = txn.then(Op::put(use_key(definition, snapshot.number)?, Vec::new()));
+            }
+            if self.engine.fork(txn, &forks, &[]).await? {
+                tracing::info!(%vm, snapshot = name, "snapshot made");
+                return Ok(snapshot.show(vm.as_str(), &name));
+            }
+            if self.engine.meta().get(&key).await?.kv.is_some() {
+                return Err(exists(vm, &name));
+            }
+        }
+        Err(vm_changed(vm))
+    }
+
+    /// The number of a VM, given to it with its first snapshot.
+    async fn number(&self, record: &mut Record) -> Result<u64> {
+        let number = match record.number {
+            Some(number) => number,
+            None => self.engine.new_disk_id().await?.0,
+        };
+        record.number = Some(number);
+        Ok(number)
+    }
+
+    async fn next_name(&self, vm: u64, record: &mut Record) -> Result<String> {
+        loop {
+            record.snapshots += 1;
+            let name = format!("s{}", record.snapshots);
+            if self.engine.meta().get(&key(vm, &name)?).await?.kv.is_none() {
+                return Ok(name);
+            }
+        }
+    }
+
+    /// Snapshots, by VM and name, of one VM or all; at most `limit`, those behind `after`.
+    pub(crate) async fn snapshots(
+        &self,
+        vm: Option<&VmName>,
+        after: Option<&Version>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>> {
+        let records = match vm {
+            Some(vm) => vec![(vm.as_str().to_owned(), self.find(vm).await?.1)],
+            None => self.records().await?,
+        };
+        let limit = limit.clamp(1, SNAPSHOTS_AT_ONCE);
+        let mut out = Vec::new();
+        for (vm, record) in records {
+            let Some(number) = record.number else { continue };
+            let mut range = all_of(number)?;
+            if let Some(after) = after {
+                match after.vm.as_str().cmp(&vm) {
+                    std::cmp::Ordering::Greater => continue,
+                    std::cmp::Ordering::Equal => {
+                        let last = after.snapshot.as_ref().map_or("", VmName::as_str);
+                        range = if last.is_empty() { range } else { range.behind(&key(number, last)?) };
+                    }
+                    std::cmp::Ordering::Less => {}
+                }
+            }
+            let page = self.engine.meta().range(range, limit - out.len(), None).await?;
+            for kv in &page.kvs {
+                let name = name_of(kv).ok_or_else(|| damaged(&vm, "a snapshot without a name"))?;
+                let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(&vm, &reason))?;
+                out.push(record.show(&vm, &name));
+            }
+            if out.len() == limit {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The record of a snapshot, with its VM's.
+    pub(crate) async fn find_snapshot(
+        &self,
+        vm: &VmName,
+        name: &VmName,
+    ) -> Result<(Record, KeyValue, SnapshotRecord)> {
+        let (_, record) = self.find(vm).await?;
+        let missing = || {
+            let reason = format!("VM {vm} has no snapshot {name}");
+            SiteError::new(ErrorKind::NotFound, "snapshot_not_found", reason)
+                .hint(format!("`snapshot list --vm {vm}` shows those there are"))
+        };
+        let number = record.number.ok_or_else(missing)?;
+        let kv = self.engine.meta().get(&key(number, name.as_str())?).await?.kv.ok_or_else(missing)?;
+        let snapshot = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm.as_str(), &reason))?;
+        Ok((record, kv, snapshot))
+    }
+
+    /// A snapshot by name.
+    pub(crate) async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
+        let (_, _, snapshot) = self.find_snapshot(vm, name).await?;
+        Ok(snapshot.show(vm.as_str(), name.as_str()))
+    }
+
+    /// Deletes a snapshot; others, and disks that began as it, are not touched.
+    pub(crate) async fn delete_snapshot(&self, vm: &VmName, name: &VmName) -> Result<()> {
+        let _turn = self.definitions.lock().await;
+        let (record, kv, snapshot) = self.find_snapshot(vm, name).await?;
+        let _closed = self.close(vm, &snapshot.ids())?;
+        let mut txn =
+            Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
+        if let Some(definition) = snapshot.definition {
+            let used = use_key(definition, snapshot.number)?;
+            if record.definition != Some(definition) && self.users_of(definition).await? == 1 {
+                txn = txn.then(Op::delete(&definition::key(definition)?));
+            }
+            txn = txn.then(Op::delete(&used));
+        }
+        if !self.engine.apply(txn, &[], &snapshot.ids()).await? {
+            return Err(changed(vm, name));
+        }
+        tracing::info!(%vm, snapshot = %name, "snapshot deleted");
+        Ok(())
+    }
+
+    /// Gives a snapshot another name.
+    pub(crate) async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
+        let (record, kv, snapshot) = self.find_snapshot(vm, name).await?;
+        if name == new {
+            return Ok(snapshot.show(vm.as_str(), name.as_str()));
+        }
+        // A client that lost its connection would not find it again under the old name.
+        let _closed = self.close(vm, &snapshot.ids())?;
+        let new_key = key(record.number.unwrap_or_default(), new.as_str())?;
+        let txn = Txn::new()
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .when(Compare::absent(new_key.clone()))
+            .then(Op::delete(&kv.key))
+            .then(Op::put(new_key.clone(), snapshot.encode()?));
+        if self.engine.apply(txn, &[], &[]).await? {
+            tracing::info!(%vm, snapshot = %name, %new, "snapshot renamed");
+            return Ok(snapshot.show(vm.as_str(), new.as_str()));
+        }
+        let taken = self.engine.meta().get(&new_key).await?.kv.is_some();
+        Err(if taken { exists(vm, new.as_str()) } else { changed(vm, name) })
+    }
+
+    /// Makes a VM that begins as another is now, or was at a snapshot.
+    pub(crate) async fn clone_vm(&self, rt: &dyn Runtime, from: &Version, new: &VmName) -> Result<Vm> {
+        for _ in 0..TRIES {
+            let source = self.version(from).await?;
+            let sizes: Vec<u64> = source.disks.iter().map(|disk| disk.bytes).collect();
+            let ids: Vec<DiskId> = self.new_disks(&sizes).await?.into_iter().map(|(id, _)| id).collect();
+            let forks = fork_all(&source.disks, &ids);
+            let mut record = Record::new(rt.wall_ms(), []);
+            let disks = source.disks.iter().zip(&ids);
+            record.disks = disks.map(|(disk, id)| DiskRecord::new(disk.name.clone(), *id)).collect();
+            let mut txn = Txn::new().when(source.unchanged);
+            if let Some(definition) = source.definition {
+                let number = self.engine.new_disk_id().await?.0;
+                let text = self.engine.meta().get(&definition::key(definition)?).await?.kv;
+                if let Some(text) = text {
+                    record.definition = Some(number);
+                    txn = txn.then(Op::put(definition::key(number)?, text.value.to_vec()));
+                }
+            }
+            let new_key = crate::vms::key(new)?;
+            let txn =
+                txn.when(Compare::absent(new_key.clone())).then(Op::put(new_key.clone(), record.encode()?));
+            if self.engine.fork(txn, &forks, &[]).await? {
+                tracing::info!(%from, vm = %new, "VM cloned");
+                return self.describe(new.as_str(), &record).await;
+            }
+            if self.engine.meta().get(&new_key).await?.kv.is_some() {
+                return Err(crate::vms::vm_exists(new));
+            }
+        }
+        Err(vm_changed(&from.vm))
+    }
+
+    /// Adds a disk to a VM that begins as a disk of another, or of a snapshot, is.
+    pub(crate) async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
+        for _ in 0..TRIES {
+            let source = self.version(from).await?;
+            let source_disk = source.disks.iter().find(|found| found.name == disk);
+            let source_disk =
+                source_disk.ok_or_else(|| crate::disks::disk_not_found(&from.to_string(), disk))?;
+            let (kv, mut record) = self.find_ready(vm).await?;
+            if record.disks.len() >= DISKS_MAX {
+                return Err(disk_count(record.disks.len() + 1));
+            }
+            let target = self.engine.new_disk_id().await?;
+            record.disks.push(DiskRecord::new(record.next_disk(), target));
+            let mut txn = Txn::new()
+                .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                .then(Op::put(kv.key.clone(), record.encode()?));
+            if source.unchanged.key != kv.key {
+                txn = txn.when(source.unchanged);
+            }
+            let fork = Fork { source: DiskId(source_disk.id), target, read_only: false };
+            if self.engine.fork(txn, &[fork], &[]).await? {
+                tracing::info!(%from, disk, %vm, "disk cloned");
+                return self.describe(vm.as_str(), &record).await;
+            }
+        }
+        Err(vm_changed(vm))
+    }
+
+    /// Puts a VM back to a snapshot; what it is now is kept in another, which is given too.
+    pub(crate) async fn revert(
+        &self,
+        rt: &dyn Runtime,
+        vm: &VmName,
+        name: &VmName,
+    ) -> Result<(Vm, Snapshot)> {
+        let _turn = self.definitions.lock().await;
+        let (_, before) = self.find_ready(vm).await?;
+        let _closed = self.close(vm, &before.ids())?;
+        // Looked for before anything is made.
+        self.find_snapshot(vm, name).await?;
+        let safety = self.snapshot(rt, vm, None).await?;
+        for _ in 0..TRIES {
+            let (kv, mut record) = self.find_ready(vm).await?;
+            let (_, found, snapshot) = self.find_snapshot(vm, name).await?;
+            if record.ids() != before.ids() {
+                break;
+            }
+            let mut ids = Vec::new();
+            for _ in &snapshot.disks {
+                ids.push(self.engine.new_disk_id().await?);
+            }
+            let forks = fork_all(&snapshot.disks, &ids);
+            let removed = record.ids();
+            let disks = snapshot.disks.iter().zip(&ids);
+            record.disks = disks.map(|(disk, id)| DiskRecord::new(disk.name.clone(), *id)).collect();
+            record.definition = snapshot.definition;
+            let txn = Txn::new()
+                .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                .when(Compare::unchanged(found.key, found.mod_revision))
+                .then(Op::put(kv.key.clone(), record.encode()?));
+            if self.engine.fork(txn, &forks, &removed).await? {
+                tracing::info!(%vm, snapshot = %name, kept_as = safety.name, "VM reverted");
+                return Ok((self.describe(vm.as_str(), &record).await?, safety));
+            }
+        }
+        Err(vm_changed(vm))
+    }
+
+    /// What changed on a disk between two versions of a VM; `None` for all that the newer one has.
+    pub(crate) async fn diff(
+        &self,
+        old: Option<&Version>,
+        new: &Version,
+        disk: &str,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<engine::Changed>> {
+        let newer = self.disk_of(new, disk).await?;
+        let older = match old {
+            Some(old) => Some(self.disk_of(old, disk).await?),
+            None => None,
+        };
+        Ok(self.engine.diff(older, newer, offset, u64::MAX - offset, limit).await?)
+    }
+
+    async fn disk_of(&self, version: &Version, disk: &str) -> Result<DiskId> {
+        let found = self.version(version).await?;
+        let found = found.disks.iter().find(|found| found.name == disk);
+        let found = found.ok_or_else(|| crate::disks::disk_not_found(&version.to_string(), disk))?;
+        Ok(DiskId(found.id))
+    }
+
+    /// A VM as it is now or was at a snapshot, as tasks show it.
+    pub(crate) async fn describe_version(&self, version: &Version) -> Result<Vm> {
+        let Some(name) = &version.snapshot else {
+            let (_, record) = self.find_ready(&version.vm).await?;
+            return self.describe(version.vm.as_str(), &record).await;
+        };
+        let (_, _, snapshot) = self.find_snapshot(&version.vm, name).await?;
+        let mut disks = Vec::new();
+        for disk in &snapshot.disks {
+            let open = self.engine.open_disk(DiskId(disk.id)).await?;
+            disks.push(crate::vms::Disk {
+                name: disk.name.clone(),
+                export: format!("{version}/{}", disk.name),
+                bytes: disk.bytes,
+                used_bytes: self.engine.disk_usage(open.id()).await?,
+                clients: self.uses.count(open.id()),
+            });
+        }
+        Ok(Vm {
+            name: version.to_string(),
+            state: VmState::Ready,
+            created_ms: snapshot.created_ms,
+            has_definition: snapshot.definition.is_some(),
+            disks,
+        })
+    }
+
+    async fn version(&self, version: &Version) -> Result<Found> {
+        match &version.snapshot {
+            None => {
+                let (kv, record) = self.find_ready(&version.vm).await?;
+                let bytes = |id: DiskId| self.engine.disk_bytes(id).unwrap_or(0);
+                let kept = |disk: &DiskRecord| Kept {
+                    name: disk.name.clone(),
+                    id: disk.id().0,
+                    bytes: bytes(disk.id()),
+                };
+                let disks = record.disks.iter().map(kept).collect();
+                Ok(Found {
+                    unchanged: Compare::unchanged(kv.key, kv.mod_revision),
+                    disks,
+                    definition: record.definition,
+                })
+            }
+            Some(name) => {
+                let (_, kv, snapshot) = self.find_snapshot(&version.vm, name).await?;
+                Ok(Found {
+                    unchanged: Compare::unchanged(kv.key, kv.mod_revision),
+                    disks: snapshot.disks,
+                    definition: snapshot.definition,
+                })
+            }
+        }
+    }
+
+    /// Snapshots that have a definition, two at most.
+    pub(crate) async fn users_of(&self, definition: u64) -> Result<usize> {
+        let range = USES.key().number(definition).beneath()?;
+        Ok(self.engine.meta().range(range, 2, None).await?.kvs.len())
+    }
+
+    /// Refuses to let a VM go that has snapshots.
+    pub(crate) async fn check_no_snapshots(&self, vm: &VmName, record: &Record) -> Result<()> {
+        let Some(number) = record.number else { return Ok(()) };
+        if self.engine.meta().range(all_of(number)?, 1, None).await?.kvs.is_empty() {
+            return Ok(());
+        }
+        Err(SiteError::new(ErrorKind::Conflict, "vm_has_snapshots", format!("VM {vm} has snapshots"))
+            .hint(format!("delete them first: `snapshot list --vm {vm}` shows them")))
+    }
+}
+
+/// Where a fork begins.
+struct Found {
+    unchanged: Compare,
+    disks: Vec<Kept>,
+    definition: Option<u64>,
+}
+
+fn fork_all(disks: &[Kept], targets: &[DiskId]) -> Vec<Fork> {
+    let fork = |(disk, target): (&Kept, &DiskId)| Fork {
+        source: DiskId(disk.id),
+        target: *target,
+        read_only: false,
+    };
+    disks.iter().zip(targets).map(fork).collect()
+}
+
+fn exists(vm: &VmName, name: &str) -> SiteError {
+    SiteError::new(ErrorKind::Conflict, "snapshot_exists", format!("VM {vm} has a snapshot {name} already"))
+        .hint("choose another name")
+}
+
+fn changed(vm: &VmName, name: &VmName) -> SiteError {
+    SiteError::new(ErrorKind::Conflict, "vm_changed", format!("snapshot {vm}@{name} was changed meanwhile"))
+        .hint("look at it and try again")
+}
+
+fn damaged(vm: &str, reason: &str) -> SiteError {
+    let reason = format!("the record of a snapshot of VM {vm}: {reason}");
+    SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+}
