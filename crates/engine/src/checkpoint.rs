@@ -1,6 +1,6 @@
 //! Checkpoints: overlays merged into trees, metadata written to the log, one record in the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container::{Builder, UnitKind};
@@ -117,9 +117,12 @@ impl Engine {
         let disks: Vec<DiskId> =
             state.disks.iter().filter(|(_, disk)| disk.below.is_none()).map(|(id, _)| *id).collect();
         disks.iter().for_each(|disk| state.seal_overlay(*disk));
+        let sources: BTreeSet<DiskId> =
+            state.disks.values().filter_map(|d| d.below.map(|b| b.source)).collect();
         let part = |id: &DiskId| {
             let disk = state.disks.get(id)?;
-            let (root, layers, blocks) = (disk.root, disk.layers.clone(), disk.blocks());
+            let blocks = if sources.contains(id) { state.blocks_seen(*id) } else { disk.blocks() };
+            let (root, layers) = (disk.root, disk.layers.clone());
             Some(Part { disk: *id, root, layers, blocks })
         };
         let mut parts: Vec<Part> = disks.iter().filter_map(part).collect();

@@ -183,6 +183,14 @@ impl State {
         true
     }
 
+    /// Blocks of a disk that it or a disk above it still shows: one that shrank meanwhile may be seen as it was.
+    pub(crate) fn blocks_seen(&self, disk: DiskId) -> u64 {
+        let own = self.disks.get(&disk).map_or(0, Disk::blocks);
+        let above =
+            self.disks.iter().filter(|(_, other)| other.below.is_some_and(|below| below.source == disk));
+        above.map(|(id, _)| self.blocks_seen(*id)).fold(own, u64::max)
+    }
+
     fn inherit(&mut self, source: DiskId, target: DiskId) {
         self.seal_overlay(source);
         let Some(found) = self.disks.get(&source) else { return };
