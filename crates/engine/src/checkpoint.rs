@@ -92,7 +92,7 @@ impl Engine {
         let meta = self.shared.embedded().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
         let meta_before = meta_before.unwrap_or(Seq(0));
         let listed = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
-        let body = Body { version: VERSION, roots: listed, meta, totals: boundary.totals };
+        let body = Body { version: VERSION, roots: listed, meta, totals: self.totals_at(&boundary) };
         let pieces = self.write_body(&body).await?;
         let number = self.shared.lock().checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
         let commits_before = boundary.commits_before;
@@ -105,6 +105,14 @@ impl Engine {
         self.shared.lock().plant(&boundary.parts, &roots);
         tracing::debug!(number, "checkpoint done");
         Ok(())
+    }
+
+    /// Totals over the commits before a boundary that are still there: it may have waited for another attempt.
+    fn totals_at(&self, boundary: &Boundary) -> Totals {
+        let state = self.shared.lock();
+        let mut before = State { totals: boundary.totals, ..State::default() };
+        state.deleted[boundary.deleted.min(state.deleted.len())..].iter().for_each(|d| before.uncount(d));
+        before.totals
     }
 
     /// The boundary: commits before it are in the checkpoint. One that failed is taken up again. Disks whose source is
@@ -127,8 +135,13 @@ impl Engine {
         };
         let mut parts: Vec<Part> = disks.iter().filter_map(part).collect();
         parts.sort_by_key(|part| part.layers.len());
-        let (commits_before, totals, entries) = (state.next_ordinal, state.totals, state.map_changes());
-        let boundary = Arc::new(Boundary { commits_before, totals, parts, entries });
+        let boundary = Arc::new(Boundary {
+            commits_before: state.next_ordinal,
+            totals: state.totals,
+            parts,
+            entries: state.map_changes(),
+            deleted: state.deleted.len(),
+        });
         state.boundary = Some(boundary.clone());
         boundary
     }

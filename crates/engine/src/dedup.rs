@@ -1,6 +1,6 @@
 //! Deduplication: guesses from the index, proof from directories.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Head, PRELUDE_BYTES, UnitKind};
@@ -44,6 +44,8 @@ pub(crate) struct Dedup {
 struct Inner {
     index: Index,
     recent: VecDeque<Arc<Directory>>,
+    /// Containers the cleaner empties: they give no hits.
+    condemned: BTreeSet<ContainerId>,
 }
 
 /// What is left of the directories one generation may read.
@@ -59,7 +61,7 @@ impl Default for Budget {
 impl Dedup {
     pub(crate) fn new(index_bytes: usize, tag_bits: u32) -> Self {
         let index = Index::new(index_bytes).with_tag_bits(tag_bits);
-        Self { inner: Mutex::new(Inner { index, recent: VecDeque::new() }) }
+        Self { inner: Mutex::new(Inner { index, recent: VecDeque::new(), condemned: BTreeSet::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -72,6 +74,9 @@ impl Dedup {
         let directory = Directory::of(head, fragment_pages);
         let holder = Holder { container: head.container, fragment_pages };
         let mut inner = self.lock();
+        if inner.condemned.contains(&head.container) {
+            return;
+        }
         inner.index.insert(holder, directory.blocks.keys().copied());
         if keep && !directory.blocks.is_empty() {
             inner.remember(Arc::new(directory));
@@ -83,6 +88,22 @@ impl Dedup {
         let mut inner = self.lock();
         inner.index.remove(container);
         inner.recent.retain(|directory| directory.container != container);
+    }
+
+    /// The cleaner empties a container: it gives no hits from here on.
+    pub(crate) fn condemn(&self, container: ContainerId) {
+        self.lock().condemned.insert(container);
+        self.forget(container);
+    }
+
+    /// The cleaner left a container as it is.
+    pub(crate) fn pardon(&self, container: ContainerId) {
+        self.lock().condemned.remove(&container);
+    }
+
+    /// No directory of a deleted container is on its way to the index any more.
+    pub(crate) fn forget_condemned(&self) {
+        self.lock().condemned.clear();
     }
 
     pub(crate) fn knows(&self, container: ContainerId) -> bool {
@@ -110,7 +131,12 @@ impl Dedup {
             };
             let directory = Arc::new(Directory::of(&head, holder.fragment_pages));
             let found = directory.blocks.get(fp).copied();
-            self.lock().remember(directory);
+            let mut inner = self.lock();
+            if inner.condemned.contains(&holder.container) {
+                continue;
+            }
+            inner.remember(directory);
+            drop(inner);
             if found.is_some() {
                 return found;
             }

@@ -19,6 +19,7 @@ use crate::dedup::Dedup;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::ranges::Ranges;
 use crate::state::{MapChange, PendingCommit, State};
+use crate::stubs::Contents;
 use crate::witness::Witness;
 
 /// Everything the parts of an engine share.
@@ -52,6 +53,12 @@ pub(crate) struct Shared {
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
+    /// Held by a flush from its first hit until its commit is applied.
+    pub(crate) flush_gate: tokio::sync::Mutex<()>,
+    /// Held by the cleaner.
+    pub(crate) cleaning: tokio::sync::Mutex<()>,
+    /// Directories that stubs lead to.
+    pub(crate) moved: Cache<ContainerId, Arc<Contents>>,
     /// Disk numbers that are free for this incarnation.
     pub(crate) reserved_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
 }

@@ -130,6 +130,7 @@ impl Engine {
     /// Flushes the oldest frozen generations, as many as fit a container; under pressure the active one is frozen first.
     /// False when there is nothing to do.
     pub(crate) async fn flush_once(&self) -> Result<bool, EngineError> {
+        let _gate = self.shared.flush_gate.lock().await;
         let pressed = self.shared.journal()?.used_percent() >= PRESSURE_PERCENT;
         let batch = {
             let mut state = self.shared.lock();
@@ -214,6 +215,9 @@ impl Engine {
                     Some(slot) => Some(Home::Slot(*slot)),
                     None => self.shared.dedup.find(&self.shared.pool, &fp, budget).await.map(Home::Elsewhere),
                 };
+                if let Some(Home::Elsewhere(address)) = known {
+                    self.shared.lock().note_hit(address.container);
+                }
                 let home = known.unwrap_or_else(|| {
                     let (slot, _) = builder.add(UnitKind::Data, fp, &block.unit);
                     here.insert(fp, slot);

@@ -24,6 +24,7 @@
 
 mod admission;
 mod checkpoint;
+mod clean;
 mod config;
 mod dedup;
 mod diff;
@@ -34,6 +35,7 @@ mod flush;
 mod forks;
 mod generation;
 mod load;
+mod mark;
 mod metadata;
 mod open;
 mod pages;
@@ -44,9 +46,11 @@ mod scrub;
 mod sink;
 mod state;
 mod status;
+mod stubs;
 mod witness;
 mod write;
 
+pub use clean::CleanReport;
 pub use config::{Config, Deps};
 pub use diff::Changed;
 pub use engine::Engine;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use container::{Change, Head, MapLog, PRELUDE_BYTES};
-use journal::{CheckpointPointer, Commit, Record, Recovered};
+use journal::{CheckpointPointer, Commit, Deleted, Record, Recovered};
 use map::Root;
 use pool::Pool;
 use seal::{Kind, Sealer};
@@ -33,6 +33,10 @@ pub(crate) struct Story {
     pub(crate) ledger: Vec<journal::LedgerRun>,
     /// All commits since the start record, for the ledger.
     pub(crate) committed: Vec<units::ContainerId>,
+    /// Containers deleted since the start record: no id is used twice, so their order does not matter.
+    pub(crate) deleted: Vec<Deleted>,
+    /// Those deleted since the checkpoint: its totals count them.
+    pub(crate) uncounted: Vec<Deleted>,
 }
 
 impl Story {
@@ -45,6 +49,7 @@ impl Story {
             rows: start.rows.clone(),
             covered: start.covered,
             ledger: start.ledger.clone(),
+            uncounted: start.deleted.clone(),
             ..Self::default()
         };
         for (seq, record) in std::mem::take(&mut recovered.records) {
@@ -56,7 +61,14 @@ impl Story {
                     story.covered = story.covered.max(commit.covered);
                     story.commits.push(commit);
                 }
-                Record::Checkpoint(pointer) => story.checkpoint = Some(pointer),
+                Record::Checkpoint(pointer) => {
+                    story.checkpoint = Some(pointer);
+                    story.uncounted.clear();
+                }
+                Record::Delete(deleted) => {
+                    story.deleted.extend(&deleted);
+                    story.uncounted.extend(deleted);
+                }
                 Record::Row(row) => story.rows.push(row),
                 Record::Start(_) => {}
             }

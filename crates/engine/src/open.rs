@@ -11,6 +11,7 @@ use proto::SegmentId;
 use tokio::sync::Notify;
 use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
 
+use crate::clean::size_of;
 use crate::config::{Config, Deps};
 use crate::dedup::{Dedup, read_head};
 use crate::engine::{Engine, Shared};
@@ -21,10 +22,13 @@ use crate::ranges::Ranges;
 use crate::record::disks;
 use crate::sink::EngineSink;
 use crate::state::State;
+use crate::stubs::stubs;
 use crate::witness::WitnessState;
 
 /// Average bytes of a decoded map page.
 const PAGE_RAM_BYTES: u64 = 3072;
+/// Average bytes of a directory in RAM.
+const CONTENTS_RAM_BYTES: u64 = 64 * 1024;
 /// Pause between attempts to take over.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -150,6 +154,7 @@ impl Engine {
             state.ledger.insert(run.incarnation, run.committed.clone());
         }
         let records = disks(&meta).await?;
+        state.stubs = stubs(&meta).await?;
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
         let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
         state.totals = totals;
@@ -160,6 +165,12 @@ impl Engine {
         for container in story.committed {
             state.enter_committed(container);
         }
+        for deleted in &story.deleted {
+            state.leave_committed(deleted.container);
+            state.sizes.remove(&deleted.container);
+        }
+        story.uncounted.iter().for_each(|deleted| state.uncount(deleted));
+        state.deleted = story.uncounted;
         refill(&mut state, story.data, &mut cast, shared.config.container_bytes as usize)?;
         state.drop_gone();
         state.next_seq = next_seq;
@@ -230,8 +241,11 @@ impl Engine {
         let shared = &self.shared;
         let found: Mutex<Vec<ContainerId>> = Mutex::default();
         for medium in media {
-            let committed =
-                |id: ContainerId| id.incarnation == shared.incarnation || shared.lock().is_committed(id);
+            let committed = |id: ContainerId| {
+                let state = shared.lock();
+                let here = id.incarnation == shared.incarnation && !state.deleted_here.contains(&id.number);
+                here || state.is_committed(id)
+            };
             let keep = |id: ContainerId| {
                 let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if found.last() != Some(&id) && !shared.dedup.knows(id) {
@@ -255,6 +269,7 @@ impl Engine {
             }
             let Some(pages) = shared.pool.fragment_pages_of(container).await else { continue };
             if let Some(head) = read_head(&shared.pool, container, pages).await {
+                shared.lock().sizes.entry(container).or_insert_with(|| size_of(&head));
                 shared.dedup.learn(&head, pages, false);
             }
         }
@@ -301,6 +316,9 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
+        flush_gate: tokio::sync::Mutex::default(),
+        cleaning: tokio::sync::Mutex::default(),
+        moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),
         reserved_ids: tokio::sync::Mutex::default(),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use container::UnitKind;
 use map::{Page, PageParts, Pages, decode_page};
 use pool::{PoolError, PoolErrorKind};
 use seal::{Kind, Sealer};
@@ -62,14 +63,15 @@ impl Pages for PageStore<'_> {
             if let Some(page) = self.0.pages.get(&key) {
                 return Ok(page);
             }
+            let address = self.0.resolve(UnitKind::Page(level), &name, *address).await?;
             let mut page = None;
             let sealer = self.0.sealer.clone();
             let mut check = |bytes: &[u8]| {
-                page = open_page(&sealer, level, name, address, bytes);
+                page = open_page(&sealer, level, name, &address, bytes);
                 page.is_some()
             };
-            self.0.pool.read_unit(address, &mut check).await?;
-            let page = page.ok_or_else(|| lost(address))?;
+            self.0.pool.read_unit(&address, &mut check).await?;
+            let page = page.ok_or_else(|| lost(&address))?;
             let page = Arc::new(page);
             self.0.pages.insert(key, page.clone());
             Ok(page)

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use container::UnitKind;
 use map::{Root, lookup};
 use seal::Kind;
 use units::{Address, BLOCK, BLOCK_U64, DiskId, Fingerprint, Lba};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::pages::PageStore;
 
@@ -15,6 +16,32 @@ use crate::pages::PageStore;
 const FETCH_GAP_BYTES: u32 = 16 * 1024;
 /// Most bytes fetched at a time.
 const FETCH_BYTES_MAX: u32 = 1 << 20;
+
+/// Attempts at something while the cleaner deletes containers.
+const MOVED_MAX: usize = 8;
+
+/// Attempts at something that follows addresses: again when the cleaner deleted containers meanwhile and one is lost.
+/// What was in it has moved, or nothing reaches it any more.
+pub(crate) struct Attempts {
+    left: usize,
+    deletions: u64,
+}
+
+impl Attempts {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self { left: MOVED_MAX, deletions: shared.lock().deletions }
+    }
+
+    pub(crate) fn once_more<T>(&mut self, shared: &Shared, done: &Result<T, EngineError>) -> bool {
+        if done.as_ref().err().is_none_or(|error| error.kind != EngineErrorKind::Lost) {
+            return false;
+        }
+        let deletions = shared.lock().deletions;
+        let changed = std::mem::replace(&mut self.deletions, deletions) != deletions;
+        self.left = self.left.saturating_sub(1);
+        changed && self.left > 0
+    }
+}
 
 /// Where a block's contents are.
 #[derive(Debug, Clone)]
@@ -59,6 +86,17 @@ impl Engine {
 
     /// Reads whole blocks into `out`, which is zeroed.
     async fn read_blocks(&self, disk: DiskId, first: Lba, out: &mut [u8]) -> Result<(), EngineError> {
+        let mut attempts = Attempts::new(&self.shared);
+        loop {
+            let read = self.try_read(disk, first, out).await;
+            if !attempts.once_more(&self.shared, &read) {
+                return read;
+            }
+            out.fill(0);
+        }
+    }
+
+    async fn try_read(&self, disk: DiskId, first: Lba, out: &mut [u8]) -> Result<(), EngineError> {
         let count = out.len() / BLOCK;
         let sources: Vec<Source> = {
             let state = self.shared.lock();
@@ -87,6 +125,9 @@ impl Engine {
                     }
                 }
             }
+        }
+        for want in &mut wanted {
+            want.2 = self.shared.resolve(UnitKind::Data, &want.1, want.2).await?;
         }
         self.fetch(wanted, out).await
     }

@@ -47,6 +47,7 @@ impl Engine {
     pub fn drop_caches(&self) {
         self.shared.blocks.clear();
         self.shared.pages.clear();
+        self.shared.moved.clear();
     }
 
     /// Checks every fragment of every container that is committed now, and writes again what is missing or damaged.

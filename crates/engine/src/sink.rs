@@ -49,6 +49,7 @@ impl Sink for EngineSink {
             meta: state.meta.clone(),
             rows,
             ledger: state.ledger_runs(),
+            deleted: state.deleted.clone(),
         }
     }
 
@@ -89,6 +90,10 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
                 shared.room_wake.notify_waiters();
             }
             true
+        }
+        Entry::Delete(deleted) => {
+            deleted.into_iter().for_each(|deleted| state.delete_container(deleted, shared.incarnation));
+            false
         }
         Entry::Cut(forks) => {
             for fork in forks {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use journal::{CheckpointPointer, Commit, LedgerRun};
+use index::Holder;
+use journal::{CheckpointPointer, Commit, Deleted, LedgerRun};
 use map::{Overlay, Root};
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, Seq};
@@ -27,6 +28,17 @@ pub(crate) enum MapChange {
 pub(crate) struct PendingCommit {
     /// For each generation that is in it, oldest first. These generations go.
     pub(crate) generations: Vec<Vec<MapChange>>,
+}
+
+/// A committed container, as its commit record has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Bytes.
+    pub(crate) total: u32,
+    /// Slots.
+    pub(crate) entries: u32,
+    /// Blocks of guest data.
+    pub(crate) blocks: u32,
 }
 
 /// Totals over all committed containers.
@@ -58,6 +70,8 @@ pub(crate) struct Boundary {
     pub(crate) parts: Vec<Part>,
     /// Map changes that the layers held when it was drawn.
     pub(crate) entries: usize,
+    /// Deletions that the totals count.
+    pub(crate) deleted: usize,
 }
 
 /// The engine's state.
@@ -86,6 +100,18 @@ pub(crate) struct State {
     pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
     pub(crate) checkpoint: Option<CheckpointPointer>,
     pub(crate) boundary: Option<Arc<Boundary>>,
+    /// Containers deleted since the last checkpoint.
+    pub(crate) deleted: Vec<Deleted>,
+    /// Containers deleted by this incarnation.
+    pub(crate) deletions: u64,
+    /// Numbers of containers of this incarnation that are deleted.
+    pub(crate) deleted_here: BTreeSet<u32>,
+    /// What is known of committed containers.
+    pub(crate) sizes: BTreeMap<ContainerId, Size>,
+    /// Where the contents of deleted containers went.
+    pub(crate) stubs: BTreeMap<ContainerId, Vec<Holder>>,
+    /// While the cleaner marks: containers that duplicates were found in.
+    pub(crate) hits: Option<BTreeSet<ContainerId>>,
     pub(crate) ledger: BTreeMap<Incarnation, Vec<(u32, u32)>>,
     pub(crate) totals: Totals,
     /// RAM of generations that are not yet committed.
@@ -180,7 +206,9 @@ impl State {
         self.enter_committed(commit.container);
         self.totals.blocks += u64::from(commit.blocks);
         self.totals.container_bytes += u64::from(commit.total);
-        self.totals.raw_bytes += raw_bytes(&commit);
+        self.totals.raw_bytes += raw_bytes(commit.container, commit.total);
+        let Commit { total, entries, blocks, .. } = commit;
+        self.sizes.insert(commit.container, Size { total, entries, blocks });
         self.covered = self.covered.max(commit.covered);
         self.next_ordinal = self.next_ordinal.max(commit.ordinal + 1);
         self.commits.push(commit);
@@ -207,6 +235,60 @@ impl State {
         }
     }
 
+    /// A duplicate was found in a container.
+    pub(crate) fn note_hit(&mut self, container: ContainerId) {
+        if let Some(hits) = &mut self.hits {
+            hits.insert(container);
+        }
+    }
+
+    /// A delete record is durable.
+    pub(crate) fn delete_container(&mut self, deleted: Deleted, here: Incarnation) {
+        let Deleted { container, total, blocks } = deleted;
+        if !self.leave_committed(container) {
+            return;
+        }
+        if container.incarnation == here {
+            self.deleted_here.insert(container.number);
+        }
+        self.sizes.remove(&container);
+        self.deletions += 1;
+        self.uncount(&deleted);
+        tracing::debug!(%container, total, blocks, "container deleted");
+        self.deleted.push(deleted);
+    }
+
+    /// Takes a container out of the totals.
+    pub(crate) fn uncount(&mut self, deleted: &Deleted) {
+        let Deleted { container, total, blocks } = *deleted;
+        self.totals.blocks = self.totals.blocks.saturating_sub(u64::from(blocks));
+        self.totals.container_bytes = self.totals.container_bytes.saturating_sub(u64::from(total));
+        self.totals.raw_bytes = self.totals.raw_bytes.saturating_sub(raw_bytes(container, total));
+    }
+
+    /// Takes a container out of the ledger; false when it was not there.
+    pub(crate) fn leave_committed(&mut self, id: ContainerId) -> bool {
+        let Some(runs) = self.ledger.get_mut(&id.incarnation) else { return false };
+        let at = runs.partition_point(|(start, _)| *start <= id.number);
+        let Some(run) = at.checked_sub(1).and_then(|at| runs.get_mut(at)) else { return false };
+        let (start, end) = *run;
+        if end <= id.number {
+            return false;
+        }
+        run.1 = id.number;
+        let is_empty = run.0 == run.1;
+        if id.number + 1 < end {
+            runs.insert(at, (id.number + 1, end));
+        }
+        if is_empty && start == id.number {
+            runs.remove(at - 1);
+        }
+        if runs.is_empty() {
+            self.ledger.remove(&id.incarnation);
+        }
+        true
+    }
+
     pub(crate) fn is_committed(&self, id: ContainerId) -> bool {
         self.ledger.get(&id.incarnation).is_some_and(|runs| {
             let at = runs.partition_point(|(start, _)| *start <= id.number);
@@ -226,6 +308,7 @@ impl State {
     pub(crate) fn checkpointed(&mut self, pointer: CheckpointPointer) {
         self.commits.retain(|commit| commit.ordinal >= pointer.commits_before);
         self.meta.retain(|(seq, ..)| *seq >= pointer.meta_before);
+        self.deleted.clear();
         self.checkpoint = Some(pointer);
     }
 
@@ -243,8 +326,8 @@ impl State {
 }
 
 /// Bytes of all fragments of a container, headers included.
-pub(crate) fn raw_bytes(commit: &Commit) -> u64 {
-    let Some(class) = pool::CLASSES.get(usize::from(commit.container.class)) else { return 0 };
-    let payload = container::fragment_bytes(commit.total as usize, class.k);
+pub(crate) fn raw_bytes(container: ContainerId, total: u32) -> u64 {
+    let Some(class) = pool::CLASSES.get(usize::from(container.class)) else { return 0 };
+    let payload = container::fragment_bytes(total as usize, class.k);
     (class.width() * (payload + container::header_bytes(payload))) as u64
 }

@@ -9,7 +9,7 @@ use units::{BLOCK_U64, DiskId, Lba};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::pages::PageStore;
-use crate::read::Source;
+use crate::read::{Attempts, Source};
 
 /// Blocks looked at under one lock.
 const LOOKED_AT: usize = 256;
@@ -101,6 +101,16 @@ impl Engine {
     /// When the disk does not exist or a map page is lost.
     pub async fn disk_usage(&self, disk: DiskId) -> Result<u64, EngineError> {
         self.shared.lock().check(disk, 0, 0)?;
+        let mut attempts = Attempts::new(&self.shared);
+        loop {
+            let usage = self.count_usage(disk).await;
+            if !attempts.once_more(&self.shared, &usage) {
+                return usage;
+            }
+        }
+    }
+
+    async fn count_usage(&self, disk: DiskId) -> Result<u64, EngineError> {
         let (root, changed, holes) = {
             let state = self.shared.lock();
             let view = state.view(disk);
@@ -171,9 +181,14 @@ impl Engine {
         self.shared.lock().check(disk, offset, length)?;
         let end = offset + length;
         let mut out: Vec<Extent> = Vec::new();
+        let mut attempts = Attempts::new(&self.shared);
         let mut at = offset;
         while at < end {
-            let (stop, mapped) = self.stretch(disk, at / BLOCK_U64, end.div_ceil(BLOCK_U64)).await?;
+            let found = self.stretch(disk, at / BLOCK_U64, end.div_ceil(BLOCK_U64)).await;
+            if attempts.once_more(&self.shared, &found) {
+                continue;
+            }
+            let (stop, mapped) = found?;
             let stop = (stop * BLOCK_U64).min(end);
             let full = out.len() == limit;
             match out.last_mut() {

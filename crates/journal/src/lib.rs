@@ -39,8 +39,8 @@ mod writer;
 pub use ensemble::Ensembles;
 pub use format::{BATCH_HEADER_BYTES, BatchHeader, JournalFormatError, SegmentHeader, SegmentPlace};
 pub use records::{
-    CheckpointPointer, Commit, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start, Tail,
-    decode_records,
+    CheckpointPointer, Commit, Deleted, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start,
+    Tail, decode_records,
 };
 pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover};
 pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind, Sink};

@@ -5,7 +5,7 @@
 //!  write     disk u64 | lba u64 | fingerprint 16 | sealed unit
 //!  hole      disk u64 | lba u64 | blocks u64
 //!  meta      fingerprint 16 | sealed unit
-//!  commit, checkpoint, row, cut, start: postcard
+//!  commit, checkpoint, row, cut, delete, start: postcard
 //!  tail      first seq u64 | records u32 | zero u32 | records
 //! ```
 //! Kind 8 (reference to a durable block) is reserved. A start record takes no seq; it opens the first
@@ -28,6 +28,7 @@ const ROW: u8 = 6;
 const CUT: u8 = 7;
 const START: u8 = 9;
 const TAIL: u8 = 10;
+const DELETE: u8 = 11;
 const TAIL_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 8;
 
@@ -94,6 +95,17 @@ pub struct Row {
     pub members: Vec<MediumId>,
 }
 
+/// A container that is no part of the site any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The container.
+    pub container: ContainerId,
+    /// Bytes it had.
+    pub total: u32,
+    /// Blocks of guest data it had.
+    pub blocks: u32,
+}
+
 /// A disk that begins as another is at a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fork {
@@ -140,6 +152,8 @@ pub struct Start {
     pub rows: Vec<Row>,
     /// Committed containers, by incarnation.
     pub ledger: Vec<LedgerRun>,
+    /// Containers deleted since the checkpoint.
+    pub deleted: Vec<Deleted>,
 }
 
 /// The committed containers of one incarnation.
@@ -189,6 +203,8 @@ pub enum Record {
     Row(Row),
     /// The instant at which disks begin as others are: behind all records before it and before all behind it.
     Cut(Vec<Fork>),
+    /// Containers are deleted: their fragments may go.
+    Delete(Vec<Deleted>),
     /// The start of a segment.
     Start(Box<Start>),
 }
@@ -231,6 +247,8 @@ pub enum Entry {
     Row(Row),
     /// The instant at which disks begin as others are.
     Cut(Vec<Fork>),
+    /// Containers are deleted.
+    Delete(Vec<Deleted>),
 }
 
 impl Entry {
@@ -245,6 +263,7 @@ impl Entry {
                 Self::Checkpoint(pointer) => postcard_bytes(pointer).len(),
                 Self::Row(row) => postcard_bytes(row).len(),
                 Self::Cut(forks) => postcard_bytes(forks).len(),
+                Self::Delete(deleted) => postcard_bytes(deleted).len(),
             }
     }
 
@@ -273,6 +292,7 @@ impl Entry {
             Self::Checkpoint(pointer) => postcard_record(out, CHECKPOINT, pointer),
             Self::Row(row) => postcard_record(out, ROW, row),
             Self::Cut(forks) => postcard_record(out, CUT, forks),
+            Self::Delete(deleted) => postcard_record(out, DELETE, deleted),
         }
     }
 }
@@ -428,6 +448,7 @@ fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
         CHECKPOINT => Record::Checkpoint(from_postcard(body)?),
         ROW => Record::Row(from_postcard(body)?),
         CUT => Record::Cut(from_postcard(body)?),
+        DELETE => Record::Delete(from_postcard(body)?),
         START | TAIL => return Err(bad("it belongs in the first batch of a segment")),
         _ => return Err(bad("it has an unknown kind")),
     };

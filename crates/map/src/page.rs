@@ -75,6 +75,11 @@ impl Page {
         }
     }
 
+    /// The entries that are there, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     fn rank(&self, bit: u64) -> usize {
         (self.present & (bit - 1)).count_ones() as usize
     }

@@ -22,6 +22,8 @@ pub(crate) struct Repairs {
     queued: BTreeMap<ContainerId, FragmentSet>,
     /// Repairs that failed, and until when they are not tried again.
     failed: BTreeMap<ContainerId, Duration>,
+    /// Deleted, the oldest first: a read that began before may still find them damaged.
+    deleted: VecDeque<ContainerId>,
     running: bool,
 }
 
@@ -34,13 +36,27 @@ impl Repairs {
         }
         let waits = self.failed.get(&stripe.container).is_some_and(|until| *until > now);
         // What a checked read proved wrong is news.
-        if (waits && wrong == 0) || self.queue.len() >= REPAIRS_MAX {
+        if (waits && wrong == 0)
+            || self.queue.len() >= REPAIRS_MAX
+            || self.deleted.contains(&stripe.container)
+        {
             return false;
         }
         self.failed.remove(&stripe.container);
         self.queued.insert(stripe.container, wrong);
         self.queue.push_back(stripe);
         !std::mem::replace(&mut self.running, true)
+    }
+
+    /// A container was deleted.
+    pub(crate) fn forget(&mut self, container: ContainerId) {
+        self.queue.retain(|stripe| stripe.container != container);
+        self.queued.remove(&container);
+        self.failed.remove(&container);
+        if self.deleted.len() == REPAIRS_MAX {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(container);
     }
 
     fn next(&mut self) -> Option<(Stripe, FragmentSet)> {

@@ -151,6 +151,17 @@ impl Pool {
 
     /// Frees the fragments of a container that was given up. Left on the media until [`Pool::reconcile`]: what cannot
     /// be reached, and what a fragment write still under way puts there afterwards.
+    /// Frees the fragments of a container that was deleted, and mends it never again. Media that are away free theirs
+    /// when they are reconciled.
+    pub async fn delete(&self, container: ContainerId) {
+        // What is being mended would be written anew.
+        let _turn = self.shared.mending.lock().await;
+        lock(&self.shared.repairs).forget(container);
+        if let Some(stripe) = self.stripe(container, 1) {
+            self.free(container, &stripe.members).await;
+        }
+    }
+
     async fn free(&self, id: ContainerId, members: &[MediumId]) {
         let calls = members.iter().map(|medium| self.ask(*medium, Request::FragmentFree(vec![id])));
         seam::join_all(calls).await;

@@ -6,6 +6,7 @@
 //! that lose or spoil anything, are never more than the geometry tolerates, unless the family goes beyond.
 
 mod admin;
+mod cleaner;
 mod forks;
 mod guest;
 mod judge;
@@ -24,6 +25,7 @@ use crate::executor::{Limits, Simulation};
 use crate::rng::Rng;
 use crate::site::{Life, Site};
 use admin::Admin;
+use cleaner::Cleaner;
 use nemesis::Nemesis;
 pub use plan::Family;
 use plan::{End, Plan};
@@ -78,6 +80,9 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
     let mut nemesis = Nemesis::new(world);
     nemesis.prepare();
     world.rt.spawn("admin", Box::pin(Admin::new(world).run()));
+    if world.plan.menu.cleaner {
+        world.rt.spawn("cleaner", Box::pin(Cleaner::new(world).run()));
+    }
     world.rt.spawn("nemesis", Box::pin(Nemesis::new(world).run()));
     let lives = world.plan.lives.clone();
     let mut left = None;

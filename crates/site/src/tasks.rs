@@ -21,8 +21,8 @@ use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
-use crate::snapshots::Version;
 use crate::record::Record as VmRecord;
+use crate::snapshots::Version;
 use crate::vms::{Vm, Vms};
 pub(crate) use record::Record;
 pub use record::{Task, TaskKind, TaskState};

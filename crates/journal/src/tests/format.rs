@@ -45,11 +45,17 @@ fn start() -> Start {
         meta: vec![(Seq(3), Fingerprint([1; 16]), vec![1, 2, 3])],
         rows: vec![row()],
         ledger: vec![LedgerRun { incarnation: Incarnation(8), committed: vec![(0, 3), (5, 6)] }],
+        deleted: vec![deleted()],
     }
 }
 
 fn row() -> Row {
     Row { class: 2, row: 7, members: vec![medium(4), medium(5)] }
+}
+
+fn deleted() -> Deleted {
+    let container = ContainerId { incarnation: Incarnation(8), number: 300, row: 3, class: 2 };
+    Deleted { container, total: 2048, blocks: 9 }
 }
 
 fn pointer() -> CheckpointPointer {
@@ -113,6 +119,7 @@ fn record_bytes() {
             ]),
             "07000000070000000205ac0206ad02",
         ),
+        (Entry::Delete(vec![deleted()]), "0b000000090000000108ac020203801009"),
     ];
     for (entry, expected) in golden {
         let mut bytes = Vec::new();
@@ -124,7 +131,7 @@ fn record_bytes() {
     start().encode(&mut bytes);
     assert_eq!(
         hex(&bytes),
-        "09000000650000000501020803040102010202020202020202020202020202020205060207010240630b0a000103010101010101010101010101010101010301020301020702040404040404040404040404040404040505050505050505050505050505050501080200030506"
+        "090000006e0000000501020803040102010202020202020202020202020202020205060207010240630b0a0001030101010101010101010101010101010103010203010207020404040404040404040404040404040405050505050505050505050505050505010802000305060108ac020203801009"
     );
     bytes.clear();
     Tail { first: Seq(6), count: 1, payload: vec![1, 2] }.encode(&mut bytes);
@@ -209,6 +216,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
         (any::<u8>(), any::<u16>(), 0..9u8).prop_map(|(class, row, width)| {
             Entry::Row(Row { class, row, members: (0..width).map(medium).collect() })
         }),
+        Just(Entry::Delete(vec![deleted()])),
         proptest::collection::vec((any::<u64>(), any::<u64>()), 0..9).prop_map(|forks| {
             let fork = |(source, target)| Fork { source: DiskId(source), target: DiskId(target) };
             Entry::Cut(forks.into_iter().map(fork).collect())

@@ -143,8 +143,7 @@ impl Admin {
             }
             self.world.note(format_args!("{forks:?}, {removed:?}: there {there:?}"));
             let done = there[0];
-            if there[..forks.len()].iter().any(|there| *there != done)
-                || there[forks.len()..].contains(&done)
+            if there[..forks.len()].iter().any(|there| *there != done) || there[forks.len()..].contains(&done)
             {
                 return self.world.wrong(format_args!("half of a fork was done: {forks:?} {there:?}"));
             }

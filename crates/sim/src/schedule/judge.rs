@@ -38,7 +38,7 @@ async fn read_all(world: &World, life: &Life, engine: &Engine) -> Contents {
 }
 
 /// Runs work as a task of the process; `None` when the process died.
-async fn in_life<T: Send + 'static>(
+pub(super) async fn in_life<T: Send + 'static>(
     life: &Life,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
@@ -179,11 +179,18 @@ impl World {
         let Some((life, engine)) = self.scrubbed(life, engine).await else { return };
         let third = read_all(self, &life, &engine).await;
         self.judge_contents("full read after a scrub", &third, true);
+        self.clean(&life, &engine).await;
+        engine.drop_caches();
+        let fourth = read_all(self, &life, &engine).await;
+        self.judge_contents("full read after a clean", &fourth, true);
         let power_cut = rng.coin();
         self.end_life(life, power_cut);
         let image = self.site.image();
         for _ in 0..self.plan.subsets {
             self.compare_subset(rng, &image).await;
+        }
+        if self.verdict().is_none() {
+            self.emptied().await;
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Menu {
     pub(super) impatient: bool,
     /// Disks begin as others are: snapshots, clones, reverts.
     pub(super) forks: bool,
+    /// The cleaner runs.
+    pub(super) cleaner: bool,
 }
 
 /// How a life ends.
@@ -120,6 +122,7 @@ impl Plan {
             disks: rng.coin(),
             impatient: rng.chance(300_000),
             forks: rng.chance(600_000),
+            cleaner: rng.chance(600_000),
         };
         let small = family == Family::Within && rng.chance(120_000);
         let lives = 1 + rng.index(4);

@@ -269,6 +269,7 @@ impl Surveyor<'_> {
                 Record::Checkpoint(_) => "checkpoint",
                 Record::Row(_) => "row",
                 Record::Cut(_) => "cut",
+                Record::Delete(_) => "delete",
                 Record::Start(start) if is_full(start) => {
                     "start with checkpoint, commits, metadata, rows and ledger"
                 }

@@ -6,7 +6,9 @@ use nbd::Exports;
 
 use super::Bench;
 use crate::tasks::Record;
-use crate::{HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, Version, VmName, VmState};
+use crate::{
+    HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, Version, VmName, VmState,
+};
 
 const MIB: u64 = 1 << 20;
 const IMPORT: TaskKind = TaskKind::Import;

@@ -1,0 +1,102 @@
+//! Somebody who has the cleaner run, beside all else that goes on; and what must be true once it has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Engine, EngineErrorKind};
+use meta::Txn;
+use seam::Runtime;
+use units::DiskId;
+
+use crate::rng::Rng;
+use crate::site::Life;
+
+use super::judge::in_life;
+use super::plan::Family;
+use super::world::{Unanswered, World};
+
+/// Cycles after which an emptied site has nothing left to free: a deletion makes garbage of metadata itself.
+const CYCLES: usize = 4;
+
+pub(super) struct Cleaner {
+    world: Arc<World>,
+    rng: Rng,
+}
+
+impl Cleaner {
+    pub(super) fn new(world: &Arc<World>) -> Self {
+        Self { world: world.clone(), rng: world.control.rng("cleaner") }
+    }
+
+    pub(super) async fn run(mut self) {
+        while !self.world.is_over() {
+            let pause = self.rng.below(100 * self.world.plan.pause.as_nanos() as u64);
+            self.world.rt.sleep(Duration::from_nanos(pause).max(Duration::from_micros(100))).await;
+            let Some(serving) = self.world.serving().await else { return };
+            let percent = [0, 0, 1, 30, 100][self.rng.index(5)];
+            let answer = self
+                .world
+                .ask(&serving, None, move |engine| Box::pin(async move { engine.clean(percent).await }));
+            match answer.await {
+                Ok(report) => self.world.note(format_args!("clean {percent}: {report:?}")),
+                Err(Unanswered::Refused(error)) => {
+                    self.world.note(format_args!("clean refused: {:?}: {error}", error.kind));
+                    let closed = error.kind == EngineErrorKind::Closed;
+                    if !closed && !self.world.may_refuse(&error, DiskId(0), 0, true) {
+                        self.world.wrong(format_args!("the cleaner failed: {:?}: {error}", error.kind));
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl World {
+    /// Cleans a sound site of all that nothing reaches.
+    pub(super) async fn clean(&self, life: &Life, engine: &Engine) {
+        let work = engine.clone();
+        match in_life(life, async move { work.clean(0).await }).await {
+            Some(Ok(report)) => self.note(format_args!("cleaned: {report:?}")),
+            Some(Err(error)) if !self.plan.small => {
+                self.wrong(format_args!("a sound site cannot be cleaned: {:?}: {error}", error.kind));
+            }
+            _ => {}
+        }
+    }
+
+    /// With every disk gone and the site cleaned no block of guest data is left, and the media hold what the ledger says.
+    pub(super) async fn emptied(&self) {
+        let Some((life, engine)) = self.open("to be emptied").await else { return };
+        let disks: Vec<DiskId> = self.lock().disks.keys().copied().collect();
+        let work = engine.clone();
+        let emptied = async move {
+            for disk in &disks {
+                work.apply(Txn::new(), &[], &[*disk]).await?;
+            }
+            for _ in 0..CYCLES {
+                work.drain().await?;
+                work.checkpoint().await?;
+                work.clean(0).await?;
+            }
+            Ok::<_, engine::EngineError>(work.status().await)
+        };
+        match in_life(&life, emptied).await {
+            Some(Ok(status)) => {
+                let committed = engine.committed_raw_bytes();
+                let used = engine.pool().refresh_space().await.raw_used;
+                if status.unique_bytes != 0 {
+                    self.wrong(format_args!("{} bytes of data are left without a disk", status.unique_bytes));
+                }
+                if engine.is_settled() && used != committed {
+                    self.wrong(format_args!("emptied: {used} bytes are in use, the ledger has {committed}"));
+                }
+            }
+            Some(Err(error)) if self.plan.family == Family::Within && !self.plan.small => {
+                self.wrong(format_args!("a sound site cannot be emptied: {:?}: {error}", error.kind));
+            }
+            _ => {}
+        }
+        self.end_life(life, false);
+    }
+}
