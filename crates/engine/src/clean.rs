@@ -87,7 +87,7 @@ impl Engine {
             self.shared.rt.sleep(INDEXING_PAUSE).await;
         }
         self.shared.dedup.forget_condemned();
-        self.checkpoint().await?;
+        self.show_garbage().await?;
         {
             let _gate = self.shared.flush_gate.lock().await;
             self.shared.lock().hits = Some(BTreeSet::new());
@@ -97,6 +97,21 @@ impl Engine {
         self.shared.pool.refresh_space().await;
         self.shared.room_wake.notify_waiters();
         swept
+    }
+
+    /// A checkpoint: what it takes over is no longer needed for recovery. Where there is no room for one, what is garbage
+    /// already makes some.
+    async fn show_garbage(&self) -> Result<(), EngineError> {
+        if !self.shared.lock().changed_since_checkpoint() {
+            return Ok(());
+        }
+        match self.take_checkpoint().await {
+            Err(error) if error.kind == EngineErrorKind::NoSpace => {
+                tracing::warn!(%error, "the cleaner begins without a checkpoint");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn cycle(&self, garbage_percent: u8) -> Result<CleanReport, EngineError> {

@@ -82,6 +82,10 @@ pub(crate) async fn stubs(
 }
 
 impl State {
+    fn is_there(&self, container: ContainerId) -> bool {
+        self.is_committed(container) || self.stubs.contains_key(&container)
+    }
+
     /// Stubs that lead to a container, with what they are to say once it has moved too.
     pub(crate) fn led_on(&self, moved: ContainerId, to: &[Holder]) -> Vec<(ContainerId, Vec<Holder>)> {
         let leads = self.stubs.iter().filter(|(_, targets)| targets.iter().any(|t| t.container == moved));
@@ -107,6 +111,10 @@ impl Shared {
             let Some(targets) = self.stub_of(address.container) else { return Ok(address) };
             let mut found = None;
             for target in targets {
+                // One that is deleted had nothing live: what moved on has its stub mended before.
+                if !self.lock().is_there(target.container) {
+                    continue;
+                }
                 let contents = self.contents(&target).await?;
                 if let Some(place) = contents.places.get(&(kind, *name)) {
                     found = Some(*place);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Engine, EngineErrorKind};
-use meta::Txn;
+use meta::{Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
@@ -15,6 +15,10 @@ use super::judge::in_life;
 use super::plan::Family;
 use super::world::{Unanswered, World};
 
+/// The engine's records of disks.
+const DISKS: Table = Table::new("disk");
+/// More than any schedule makes.
+const DISKS_MAX: usize = 1000;
 /// Cycles after which an emptied site has nothing left to free: a deletion makes garbage of metadata itself.
 const CYCLES: usize = 4;
 
@@ -68,11 +72,13 @@ impl World {
     /// With every disk gone and the site cleaned no block of guest data is left, and the media hold what the ledger says.
     pub(super) async fn emptied(&self) {
         let Some((life, engine)) = self.open("to be emptied").await else { return };
-        let disks: Vec<DiskId> = self.lock().disks.keys().copied().collect();
         let work = engine.clone();
         let emptied = async move {
-            for disk in &disks {
-                work.apply(Txn::new(), &[], &[*disk]).await?;
+            // Those too of whose making nobody heard.
+            let (records, _) = meta::list(&*work.meta(), DISKS.all(), DISKS_MAX).await?;
+            for record in &records {
+                let disk = DISKS.segments(&record.key).and_then(|mut key| key.number());
+                work.apply(Txn::new(), &[], &[DiskId(disk.unwrap_or(0))]).await?;
             }
             for _ in 0..CYCLES {
                 work.drain().await?;
