@@ -147,8 +147,8 @@ impl Shared {
             let reason = "too few media are up to take a write: bring back those that are down";
             return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
         }
-        let reason =
-            "the pool is full: reads, trims and deletions go on, but what they leave behind is not reclaimed";
+        self.clean_wake.notify_one();
+        let reason = "the pool is full: reads, trims and deletions go on; the cleaner frees what nothing needs any more";
         Err(EngineError::new(EngineErrorKind::NoSpace, reason))
     }
 
@@ -188,7 +188,7 @@ impl Shared {
     }
 
     /// Container bytes that are neither granted nor reserved.
-    fn left(&self, state: &State) -> u64 {
+    pub(crate) fn left(&self, state: &State) -> u64 {
         unreserved(&self.pool.space()).saturating_sub(state.granted())
     }
 

@@ -70,7 +70,73 @@ struct Condemned {
     live: Option<Slots>,
 }
 
+/// The cleaner begins when less than this share of the pool is left to be written.
+const LOW_PERCENT: u64 = 20;
+/// And goes on until so much is, each time with containers that hold less garbage.
+const ENOUGH_PERCENT: u64 = 30;
+/// Least garbage of the containers that are emptied, one cycle after the other.
+const STEPS: [u8; 3] = [50, 20, 5];
+/// Pause behind a cycle, however little room it made: a mark reads all metadata that is not in RAM.
+const REST: Duration = Duration::from_secs(30);
+
 impl Engine {
+    /// The task that cleans when room gets low; ends with the engine.
+    pub(crate) async fn run_cleaner(self) {
+        loop {
+            self.shared.clean_wake.notified().await;
+            if self.shared.lock().closed {
+                return;
+            }
+            for percent in STEPS {
+                if self.has_room_left(ENOUGH_PERCENT) {
+                    break;
+                }
+                match self.clean(percent).await {
+                    Ok(report) => tracing::info!(?report, "cleaned"),
+                    Err(error) if error.kind == EngineErrorKind::Closed => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "the cleaner will try again");
+                        break;
+                    }
+                }
+            }
+            self.rest().await;
+            self.clean_when_low();
+        }
+    }
+
+    /// Waits until the rest is over or the engine is closed.
+    async fn rest(&self) {
+        let until = self.shared.rt.now() + REST;
+        loop {
+            let left = until.saturating_sub(self.shared.rt.now());
+            if left.is_zero() || self.shared.lock().closed {
+                return;
+            }
+            let woken = seam::timeout(&*self.shared.rt, left, self.shared.clean_wake.notified()).await;
+            if woken.is_ok() && self.shared.lock().closed {
+                self.shared.clean_wake.notify_one();
+            }
+        }
+    }
+
+    /// Has the cleaner look whether there is something to do.
+    pub(crate) fn clean_when_low(&self) {
+        if !self.has_room_left(LOW_PERCENT) {
+            self.shared.clean_wake.notify_one();
+        }
+    }
+
+    fn has_room_left(&self, percent: u64) -> bool {
+        let space = self.shared.pool.space();
+        let left = u128::from(self.shared.left(&self.shared.lock()));
+        // What is used is counted with parity and what is left without: as shares of a whole they compare.
+        let whole = u128::from(space.raw_capacity);
+        let free = whole.saturating_sub(u128::from(space.raw_used));
+        let usable = u128::from(space.usable()).max(1);
+        left * free * 100 >= whole * usable * u128::from(percent)
+    }
+
     /// Runs a whole cycle: containers of which at least `garbage_percent` of the slots are garbage are emptied and
     /// deleted, those with nothing live in any case. One cycle runs at a time.
     ///

@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) flush_gate: tokio::sync::Mutex<()>,
     /// Held by the cleaner.
     pub(crate) cleaning: tokio::sync::Mutex<()>,
+    /// The cleaner may have something to do.
+    pub(crate) clean_wake: Notify,
     /// Directories that stubs lead to.
     pub(crate) moved: Cache<ContainerId, Arc<Contents>>,
     /// Disk numbers that are free for this incarnation.
@@ -243,6 +245,7 @@ impl Engine {
     /// When something could not be written; it stands in the journal and is found at the next start.
     pub async fn close(&self) -> Result<(), EngineError> {
         self.shared.lock().closed = true;
+        self.shared.clean_wake.notify_one();
         if !self.is_writable() {
             self.shared.room_wake.notify_waiters();
             return Ok(());

@@ -63,6 +63,7 @@ impl Engine {
                 Err(error) if error.kind == EngineErrorKind::Closed => {
                     // The journal takes nothing more: whoever waits for a flush waits no longer.
                     self.shared.lock().closed = true;
+                    self.shared.clean_wake.notify_one();
                     self.shared.set_stuck(Some(error));
                     return;
                 }
@@ -149,6 +150,7 @@ impl Engine {
         let covered = self.shared.lock().covered;
         self.shared.journal()?.trim(covered);
         self.shared.pool.refresh_space().await;
+        self.clean_when_low();
         Ok(true)
     }
 

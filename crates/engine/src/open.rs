@@ -76,6 +76,8 @@ impl Engine {
         self.shared.writable.store(true, Ordering::Release);
         let flusher = self.clone();
         self.shared.rt.spawn("flusher", Box::pin(flusher.run_flusher()));
+        let cleaner = self.clone();
+        self.shared.rt.spawn("cleaner", Box::pin(cleaner.run_cleaner()));
         self.clean_up(opening);
         Ok(())
     }
@@ -317,6 +319,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
         flush_gate: tokio::sync::Mutex::default(),
+        clean_wake: Notify::new(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),
         reserved_ids: tokio::sync::Mutex::default(),
