@@ -215,6 +215,8 @@ impl Engine {
             self.meta().txn(Txn { then, ..Txn::default() }).await?;
             let mut state = self.shared.lock();
             some.iter().for_each(|stub| drop(state.stubs.remove(stub)));
+            // A read may still be on its way with what it found before the mark.
+            state.deletions += 1;
         }
         Ok(free.len() as u64)
     }
