@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Vocabulary: a **generation** is the part of the write buffer that becomes one container. What a read sees of a
-//! disk is, from the top: generations newest first, the overlay, the overlay being merged, the tree.
+//! disk is, from the top: generations newest first, the overlay, sealed layers, the tree. A **fork** is a disk that
+//! begins as another is at a **cut**.
 //!
 //! Invariants: a write is seen only when it is durable on its whole ensemble [I2], because only the journal's sink
 //! fills the generations. A container's changes are applied only with its durable commit record; its generation goes
@@ -20,7 +21,7 @@
 //! Crash rules: all state is rebuilt from the newest start record, the checkpoint, the map logs of the commits since,
 //! and the journal's records that no commit covers; the same code serves every kind of restart.
 //!
-//! What it does not do: no cleaning yet of what no map reaches; no names of VMs, no protocol.
+//! What it does not do: no names of VMs and snapshots, no protocol.
 
 mod admission;
 mod checkpoint;
