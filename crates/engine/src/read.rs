@@ -98,10 +98,11 @@ impl Engine {
 
     async fn try_read(&self, disk: DiskId, first: Lba, out: &mut [u8]) -> Result<(), EngineError> {
         let count = out.len() / BLOCK;
-        let sources: Vec<Source> = {
+        let (sources, has_stubs): (Vec<Source>, bool) = {
             let state = self.shared.lock();
             let view = state.view(disk);
-            (0..count).map(|i| view.source(Lba(first.0 + i as u64))).collect()
+            let sources = (0..count).map(|i| view.source(Lba(first.0 + i as u64))).collect();
+            (sources, !state.stubs.is_empty())
         };
         let mut wanted: Vec<Wanted> = Vec::new();
         for (i, source) in sources.into_iter().enumerate() {
@@ -126,7 +127,7 @@ impl Engine {
                 }
             }
         }
-        for want in &mut wanted {
+        for want in wanted.iter_mut().filter(|_| has_stubs) {
             want.2 = self.shared.resolve(UnitKind::Data, &want.1, want.2).await?;
         }
         self.fetch(wanted, out).await

@@ -49,6 +49,8 @@ async fn scrub(life: &Life, engine: &Engine) -> Result<ScrubTotals, String> {
 /// Whole disks, as they must be.
 async fn read_right(engine: &Engine, contents: &Contents) -> Result<(), String> {
     for (disk, bytes) in contents {
+        let open = engine.open_disk(*disk).await;
+        let _open = open.map_err(|error| format!("disk {} does not open: {error}", disk.0))?;
         match engine.read(*disk, 0, bytes.len()).await {
             Ok(read) if read == *bytes => {}
             Ok(_) => return Err(format!("disk {} reads wrong", disk.0)),
@@ -186,6 +188,14 @@ pub(super) fn beyond(store: &Store, image: SiteImage, what: What, without_last: 
 async fn read_or_lost(engine: &Engine, contents: &Contents, what: What) -> Result<bool, String> {
     let mut right = true;
     for (disk, bytes) in contents {
+        let _open = match engine.open_disk(*disk).await {
+            Ok(open) => open,
+            Err(error) => {
+                excused(&error, what)?;
+                right = false;
+                continue;
+            }
+        };
         let single = (0..bytes.len() as u64).step_by(BLOCK).map(|start| (start, BLOCK));
         for (start, length) in single.chain([(0, bytes.len())]) {
             match engine.read(*disk, start, length).await {

@@ -1,7 +1,7 @@
 //! The store that is flipped.
 
 use data::{Layout, Params};
-use engine::Engine;
+use engine::{Engine, Fork};
 use meta::Txn;
 use sim::{Limits, Simulation, Site, SiteImage, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
@@ -107,6 +107,15 @@ impl Guest<'_> {
         assert!(self.engine.apply(Txn::new(), &[], &[disk]).await.expect("removes"));
     }
 
+    /// A snapshot of the first disk.
+    async fn snapshot(&mut self) {
+        let (source, contents) = self.contents[0].clone();
+        let target = self.engine.new_disk_id().await.expect("an id");
+        let fork = Fork { source, target, read_only: true };
+        assert!(self.engine.fork(Txn::new(), &[fork], &[]).await.expect("a snapshot"));
+        self.contents.push((target, contents));
+    }
+
     /// Requests at once: the journal takes them in few batches, each on a block of its own.
     async fn at_once(&mut self) {
         let (first, second) = (block(1000), block(1001));
@@ -154,9 +163,13 @@ async fn second_life(site: &Site, guest: &mut Guest<'_>, late: bool) {
     guest.engine.drain().await.expect("drains");
     guest.engine.checkpoint().await.expect("a checkpoint");
     guest.make_and_remove_disk().await;
+    guest.snapshot().await;
     guest.some(3).await;
     guest.engine.drain().await.expect("drains");
+    let cleaned = guest.engine.clean(0).await.expect("cleans");
+    assert!(cleaned.moved > 0, "a stub and a delete record: {cleaned:?}");
     guest.some(4).await;
+    guest.snapshot().await;
     fill_segment(site, guest).await;
     guest.make_and_remove_disk().await;
     if late {

@@ -52,9 +52,11 @@ pub(super) struct Survey {
 }
 
 /// All kinds there are. The formats of segment, batch and fragment headers are met on the way to these.
-pub(super) const KINDS: [&str; 23] = [
+pub(super) const KINDS: [&str; 25] = [
     "checkpoint",
     "commit",
+    "cut",
+    "delete",
     "freed segment",
     "head",
     "hole",
