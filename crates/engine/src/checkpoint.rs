@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container::{Builder, UnitKind};
-use journal::{CheckpointPointer, Entry, MetaPiece};
+use journal::{CheckpointPointer, Entry};
 use map::{Kept, MergeError, Overlay, Page, PageSink, Place, Root, Top, encode_page, merge};
-use seal::Kind;
 use seam::BoxFuture;
-use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, DiskId, Fingerprint, PAGE, Seq};
 
+use crate::body::Body;
 use crate::disk::{Layer, begins_with};
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
@@ -22,32 +21,8 @@ const LAYERS_MAX: usize = 32;
 /// Disks that began as others, before a checkpoint makes them stand on their own.
 pub(crate) const UNSETTLED_MAX: usize = 2048;
 
-const VERSION: u8 = 2;
-/// Bytes of a piece of the checkpoint object.
-const PIECE_BYTES: usize = 64 * 1024;
 /// Room a container keeps for its directory entry and the seal of one more unit.
 const SLACK_BYTES: usize = 4096;
-
-/// The checkpoint object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Body {
-    version: u8,
-    /// The disks and their roots; `None` for one without blocks. A disk that is not listed began later.
-    pub(crate) roots: Vec<(DiskId, Option<Root>)>,
-    /// The metadata store's checkpoint.
-    pub(crate) meta: Vec<u8>,
-    /// Totals over the commits that are in it.
-    pub(crate) totals: Totals,
-}
-
-impl Body {
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        match postcard::take_from_bytes::<Self>(bytes) {
-            Ok((body, [])) if body.version == VERSION => Some(body),
-            _ => None,
-        }
-    }
-}
 
 impl Engine {
     /// Whether what a checkpoint would take over has reached `times` its limit.
@@ -92,7 +67,7 @@ impl Engine {
         let meta = self.shared.embedded().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
         let meta_before = meta_before.unwrap_or(Seq(0));
         let listed = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
-        let body = Body { version: VERSION, roots: listed, meta, totals: self.totals_at(&boundary) };
+        let body = Body::new(listed, meta, self.totals_at(&boundary));
         let pieces = self.write_body(&body).await?;
         let number = self.shared.lock().checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
         let commits_before = boundary.commits_before;
@@ -175,33 +150,6 @@ impl Engine {
             Root { level, fingerprint: entry.fingerprint, address, blocks: entry.blocks }
         };
         Ok(tops.into_iter().map(|top| top.map(root)).collect())
-    }
-
-    async fn write_body(&self, body: &Body) -> Result<Vec<MetaPiece>, EngineError> {
-        let bytes = postcard::to_stdvec(body).expect("plain values always encode");
-        let limit = self.shared.config.container_bytes as usize;
-        let piece_bytes = PIECE_BYTES.min(limit / 4);
-        let mut pieces = Vec::new();
-        let mut chunks = bytes.chunks(piece_bytes).peekable();
-        while chunks.peek().is_some() {
-            let mut builder = Builder::new();
-            let mut slots = Vec::new();
-            while let Some(chunk) = chunks.next_if(|_| builder.has_room(1, piece_bytes + SLACK_BYTES, limit))
-            {
-                let name = self.shared.sealer.fingerprint(Kind::Meta, chunk);
-                let mut unit = Vec::new();
-                self.shared.sealer.seal(Kind::Meta, name, chunk, &mut unit);
-                slots.push((name, builder.add(UnitKind::Meta, name, &unit).0));
-            }
-            let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
-            let built = self.shared.commit_container(what, |_| Vec::new()).await?;
-            pieces.extend(
-                slots
-                    .into_iter()
-                    .map(|(fingerprint, slot)| MetaPiece { fingerprint, address: built.address(slot) }),
-            );
-        }
-        Ok(pieces)
     }
 }
 

@@ -24,6 +24,7 @@
 //! What it does not do: no names of VMs and snapshots, no protocol.
 
 mod admission;
+mod body;
 mod checkpoint;
 mod clean;
 mod config;
@@ -66,7 +67,7 @@ pub mod fuzz {
     /// Decodes `input` as a witness and a checkpoint object.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::WitnessState::decode(input);
-        let _ = crate::checkpoint::Body::decode(input);
+        let _ = crate::body::Body::decode(input);
     }
 }
 

@@ -10,7 +10,7 @@ use pool::Pool;
 use seal::{Kind, Sealer};
 use units::{DiskId, Fingerprint, Lba, Seq};
 
-use crate::checkpoint::Body;
+use crate::body::Body;
 use crate::disk::Disk;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::generation::Buffered;

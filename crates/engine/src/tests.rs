@@ -2,6 +2,7 @@ use proto::SegmentId;
 use units::{BLOCK_U64, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, Seq};
 
 use crate::admission::{blocks_in, unreserved};
+use crate::body::pieces;
 use crate::generation::{BLOCK_DIRECTORY_BYTES, Buffered, Generation};
 use crate::ranges::Ranges;
 use crate::state::State;
@@ -43,6 +44,27 @@ fn a_generation_never_outgrows_its_container() {
     assert_eq!(generation.blocks, seq);
     generation.punch(DiskId(1), Lba(1), seq);
     assert_eq!((generation.blocks, generation.holes), (0, 1));
+}
+
+/// What is inserted moves no border far behind it, and the pieces are the whole.
+#[test]
+fn pieces_are_cut_by_their_contents() {
+    let mut state: u64 = 7;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    let before: Vec<u8> = (0..300_000).map(|_| byte()).collect();
+    let mut after = before.clone();
+    after.splice(100_000..100_000, [1, 2, 3]);
+    let (old, new) = (pieces(&before, 4096), pieces(&after, 4096));
+    assert!(old.iter().all(|piece| (1..=4096).contains(&piece.len())));
+    assert_eq!((old.concat(), new.concat()), (before.clone(), after.clone()));
+    let shared = new.iter().filter(|piece| old.contains(piece)).count();
+    assert!(old.len() > 100 && shared + 3 >= new.len(), "{shared} of {} are shared", new.len());
+    assert!(pieces(&[], 4096).is_empty());
+    // Without pattern: as long as they may be.
+    assert_eq!(pieces(&[0; 10_000], 4096).iter().map(|piece| piece.len()).max(), Some(4096));
 }
 
 #[test]
