@@ -122,7 +122,7 @@ codes! {
         "A signal ended the command."
         "Nothing was left behind: begin anew.";
     invalid_name 422 2 "Not a name"
-        "A VM's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit."
+        "The name of a VM or snapshot has 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit."
         "Choose such a name.";
     invalid_path 422 2 "Not a path"
         "A path cannot be written to site.json."
@@ -247,6 +247,12 @@ codes! {
     site_lost 409 6 "site.json is gone"
         "The directory holds media, but no site.json."
         "Put site.json back; to begin anew, remove the media or choose another directory.";
+    snapshot_exists 409 6 "Name is taken"
+        "The VM has a snapshot of this name."
+        "Choose another name.";
+    snapshot_not_found 404 4 "No such snapshot"
+        "The VM has no snapshot of this name."
+        "`snapshot list` shows those there are.";
     task_ended 409 6 "Task has ended"
         "The task does not run any more."
         "See `task show`.";
@@ -280,11 +286,14 @@ codes! {
     vm_exists 409 6 "Name is taken"
         "There is a VM of this name."
         "Choose another name.";
+    vm_has_snapshots 409 6 "VM has snapshots"
+        "A VM goes when it has no snapshots any more."
+        "Delete them first: `snapshot list --vm` shows them.";
     vm_importing 409 6 "VM is being imported"
         "The VM's import is not done."
         "Wait for it, or end it: `task cancel`.";
     vm_in_use 409 6 "VM is in use"
-        "An NBD client has a disk of the VM open."
+        "An NBD client has a disk of the VM or snapshot open."
         "Stop the guest, or end the client, first.";
     vm_not_found 404 4 "No such VM"
         "No VM has this name."

@@ -10,8 +10,8 @@ use units::DiskId;
 
 use crate::error::{ErrorKind, SiteError};
 use crate::names::VmName;
-use crate::snapshots::Version;
 use crate::uses::{InUse, Passing};
+use crate::version::Version;
 use crate::vms::Vms;
 
 impl Exports for Vms {
@@ -99,8 +99,8 @@ impl Vms {
 /// The VM or snapshot and the name of its disk that an export's name stands for; `None` when it is neither `VM/DISK` nor
 /// `VM@SNAPSHOT/DISK`.
 pub(crate) fn parts(name: &str) -> Option<(Version, &str)> {
-    let (version, disk) = name.split_once('/')?;
-    Some((Version::parse(version).ok()?, disk))
+    let (version, disk) = Version::parse_with_disk(name).ok()?;
+    Some((version, disk?))
 }
 
 fn refusal(error: &SiteError) -> OpenError {

@@ -51,6 +51,7 @@ mod start;
 mod status;
 mod tasks;
 mod uses;
+mod version;
 mod vms;
 mod witness;
 
@@ -65,10 +66,11 @@ pub use names::{DISK_BYTES_MAX, DISK_BYTES_MIN, VmName};
 pub use recover::{RecoverOptions, RecoveredSite};
 pub use running::Site;
 pub use size::{format_size, parse_size};
-pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk, Version};
+pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{Health, MediumState, MediumStatus, Status};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
+pub use version::Version;
 pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmState, VmSummary};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.

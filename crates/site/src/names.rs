@@ -13,7 +13,7 @@ pub const DISK_BYTES_MAX: u64 = 64 << 40;
 /// A disk's size is a multiple of this: guests see sectors.
 const SECTOR: u64 = 512;
 
-/// The name of a VM: `[a-z0-9][a-z0-9._-]{0,62}`.
+/// The name of a VM, or of a snapshot: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VmName(String);
 
@@ -26,8 +26,11 @@ impl VmName {
         Self::parse_for("a VM", text)
     }
 
-    /// The same for what else follows these rules.
-    pub(crate) fn parse_for(what: &str, text: &str) -> Result<Self> {
+    /// The same for what else follows these rules; `what` is what the name is for, in words: "a snapshot".
+    ///
+    /// # Errors
+    /// `invalid_name`.
+    pub fn parse_for(what: &str, text: &str) -> Result<Self> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
         let good = bytes.first().is_some_and(|first| plain(*first))

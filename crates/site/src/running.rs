@@ -20,9 +20,10 @@ use crate::manifest::Manifest;
 use crate::media_set::Opener;
 use crate::names::VmName;
 use crate::probe;
-use crate::snapshots::{Snapshot, Version};
+use crate::snapshots::Snapshot;
 use crate::status::{Status, judge};
 use crate::tasks::{Task, TaskKind, Tasks};
+use crate::version::Version;
 use crate::vms::{Vm, VmSummary, Vms};
 
 /// How long clients have to take their replies when the site stops.

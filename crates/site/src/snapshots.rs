@@ -13,6 +13,7 @@ use crate::definition;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
 use crate::record::{DiskRecord, Record};
+use crate::version::Version;
 use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
 
 const SNAPSHOTS: Table = Table::new("snapshot");
@@ -47,40 +48,6 @@ pub struct Snapshot {
     pub has_definition: bool,
     /// Its disks, in order.
     pub disks: Vec<SnapshotDisk>,
-}
-
-/// A VM, or one of its snapshots: `web01`, `web01@s1`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// The VM.
-    pub vm: VmName,
-    /// The snapshot; `None` for the VM as it is now.
-    pub snapshot: Option<VmName>,
-}
-
-impl Version {
-    /// Reads `VM` or `VM@SNAPSHOT`.
-    ///
-    /// # Errors
-    /// `invalid_name`.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text.split_once('@') {
-            None => Ok(Self { vm: VmName::parse(text)?, snapshot: None }),
-            Some((vm, snapshot)) => {
-                let vm = VmName::parse(vm)?;
-                Ok(Self { vm, snapshot: Some(VmName::parse_for("a snapshot", snapshot)?) })
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.snapshot {
-            Some(snapshot) => write!(f, "{}@{snapshot}", self.vm),
-            None => write!(f, "{}", self.vm),
-        }
-    }
 }
 
 /// A disk as its record in a snapshot has it.

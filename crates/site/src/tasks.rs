@@ -22,7 +22,7 @@ use units::DiskId;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
 use crate::record::Record as VmRecord;
-use crate::snapshots::Version;
+use crate::version::Version;
 use crate::vms::{Vm, Vms};
 pub(crate) use record::Record;
 pub use record::{Task, TaskKind, TaskState};
