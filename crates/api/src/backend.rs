@@ -1,12 +1,14 @@
 //! What does the work behind the interface.
 
 use seam::BoxFuture;
-use site::{Site, VmName};
+use site::{Site, Version, VmName};
 
 use crate::problem::Problem;
 use crate::types::{
-    AttachInfo, Begun, ChangeDisk, CreateVm, Definition, Disk, Geometry, Health, Medium, MediumState,
-    NewExport, NewImport, Progress, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
+    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
+    ListSnapshots, Medium, MediumState, NewClone, NewExport, NewImport, NewSnapshot, Progress, Reverted,
+    Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
+    WhichChanges,
 };
 
 /// Answer of a backend.
@@ -26,8 +28,8 @@ pub trait Backend: Send + Sync + 'static {
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Gives a VM another name.
     fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm>;
-    /// Adds an empty disk.
-    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm>;
+    /// Adds a disk.
+    fn add_disk<'a>(&'a self, name: &'a str, new: AddDisk) -> Answer<'a, Vm>;
     /// Removes a disk.
     fn remove_disk<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, ()>;
     /// Changes a disk.
@@ -38,6 +40,27 @@ pub trait Backend: Send + Sync + 'static {
     fn definition<'a>(&'a self, name: &'a str) -> Answer<'a, Definition>;
     /// Stores a text with a VM.
     fn set_definition<'a>(&'a self, name: &'a str, definition: Definition) -> Answer<'a, ()>;
+    /// Snapshots, by VM and name.
+    fn snapshots(&self, which: ListSnapshots) -> Answer<'_, Snapshots>;
+    /// Makes a snapshot.
+    fn snapshot<'a>(&'a self, vm: &'a str, new: NewSnapshot) -> Answer<'a, Snapshot>;
+    /// A snapshot by name.
+    fn show_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, Snapshot>;
+    /// Gives a snapshot another name.
+    fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot>;
+    /// Deletes a snapshot.
+    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()>;
+    /// What changed on a disk up to a snapshot, or up to now.
+    fn changes<'a>(
+        &'a self,
+        vm: &'a str,
+        snapshot: Option<&'a str>,
+        which: WhichChanges,
+    ) -> Answer<'a, Changes>;
+    /// Puts a VM back to a snapshot.
+    fn revert<'a>(&'a self, vm: &'a str, snapshot: &'a str) -> Answer<'a, Reverted>;
+    /// Makes a VM that begins as another is.
+    fn clone_vm(&self, new: NewClone) -> Answer<'_, Vm>;
     /// Every task, the newest first.
     fn tasks(&self) -> Answer<'_, Vec<Task>>;
     /// A task by its number.
@@ -90,8 +113,19 @@ impl Backend for Site {
         })
     }
 
-    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm> {
-        Box::pin(async move { Ok(Self::add_disk(self, &VmName::parse(name)?, bytes).await?.into()) })
+    fn add_disk<'a>(&'a self, name: &'a str, new: AddDisk) -> Answer<'a, Vm> {
+        Box::pin(async move {
+            let name = VmName::parse(name)?;
+            let vm = match new {
+                AddDisk::Empty(new) => Self::add_disk(self, &name, new.bytes).await?,
+                AddDisk::Clone(new) => {
+                    let (from, disk) = Version::parse_with_disk(&new.from)?;
+                    let disk = disk.ok_or_else(|| no_disk(&new.from))?;
+                    Self::clone_disk(self, &from, disk, &name).await?
+                }
+            };
+            Ok(vm.into())
+        })
     }
 
     fn remove_disk<'a>(&'a self, name: &'a str, disk: &'a str) -> Answer<'a, ()> {
@@ -123,6 +157,90 @@ impl Backend for Site {
         )
     }
 
+    fn snapshots(&self, which: ListSnapshots) -> Answer<'_, Snapshots> {
+        Box::pin(async move {
+            let vm = which.vm.as_deref().map(VmName::parse).transpose()?;
+            let after = which.after.as_deref().map(Version::parse).transpose()?;
+            if let Some(Version { vm, snapshot: None }) = &after {
+                let hint = "give it as VM@SNAPSHOT";
+                return Err(Problem::new("invalid_request", format!("{vm} is no snapshot"), hint));
+            }
+            let limit = which.limit as usize;
+            let found = Self::snapshots(self, vm.as_ref(), after.as_ref(), limit).await?;
+            let last = found.last().filter(|_| found.len() >= limit);
+            let next = last.map(|last| format!("{}@{}", last.vm, last.name));
+            Ok(Snapshots { items: found.into_iter().map(Snapshot::from).collect(), next })
+        })
+    }
+
+    fn snapshot<'a>(&'a self, vm: &'a str, new: NewSnapshot) -> Answer<'a, Snapshot> {
+        Box::pin(async move {
+            let name = new.name.as_deref().map(snapshot_name).transpose()?;
+            Ok(Self::snapshot(self, &VmName::parse(vm)?, name.as_ref()).await?.into())
+        })
+    }
+
+    fn show_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, Snapshot> {
+        Box::pin(async move {
+            Ok(Self::show_snapshot(self, &VmName::parse(vm)?, &snapshot_name(name)?).await?.into())
+        })
+    }
+
+    fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot> {
+        Box::pin(async move {
+            let (vm, name, new) = (VmName::parse(vm)?, snapshot_name(name)?, snapshot_name(new)?);
+            Ok(Self::rename_snapshot(self, &vm, &name, &new).await?.into())
+        })
+    }
+
+    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(
+            async move { Ok(Self::delete_snapshot(self, &VmName::parse(vm)?, &snapshot_name(name)?).await?) },
+        )
+    }
+
+    fn changes<'a>(
+        &'a self,
+        vm: &'a str,
+        snapshot: Option<&'a str>,
+        which: WhichChanges,
+    ) -> Answer<'a, Changes> {
+        Box::pin(async move {
+            let vm = VmName::parse(vm)?;
+            let version = |name: &str| {
+                Ok::<_, Problem>(Version { vm: vm.clone(), snapshot: Some(snapshot_name(name)?) })
+            };
+            let new = match snapshot {
+                Some(snapshot) => version(snapshot)?,
+                None => Version { vm: vm.clone(), snapshot: None },
+            };
+            let old = which.against.as_deref().map(version).transpose()?;
+            let limit = which.limit as usize;
+            let found = Self::diff(self, old.as_ref(), &new, &which.disk, which.offset, limit).await?;
+            let items: Vec<Change> = found
+                .into_iter()
+                .map(|found| Change { offset: found.offset, length: found.length, mapped: found.mapped })
+                .collect();
+            let last = items.last().filter(|_| items.len() >= limit);
+            let next = last.map(|last| last.offset + last.length);
+            Ok(Changes { items, next })
+        })
+    }
+
+    fn revert<'a>(&'a self, vm: &'a str, snapshot: &'a str) -> Answer<'a, Reverted> {
+        Box::pin(async move {
+            let (vm, kept_as) = Self::revert(self, &VmName::parse(vm)?, &snapshot_name(snapshot)?).await?;
+            Ok(Reverted { vm: vm.into(), kept_as: kept_as.into() })
+        })
+    }
+
+    fn clone_vm(&self, new: NewClone) -> Answer<'_, Vm> {
+        Box::pin(async move {
+            let (from, name) = (Version::parse(&new.from)?, VmName::parse(&new.name)?);
+            Ok(Self::clone_vm(self, &from, &name).await?.into())
+        })
+    }
+
     fn tasks(&self) -> Answer<'_, Vec<Task>> {
         Box::pin(async move { Ok(Self::tasks(self).await?.into_iter().map(Task::from).collect()) })
     }
@@ -145,8 +263,8 @@ impl Backend for Site {
 
     fn begin_export(&self, new: NewExport) -> Answer<'_, Begun> {
         Box::pin(async move {
-            let name = VmName::parse(&new.vm)?;
-            Ok(begun(Self::begin_export(self, &name, new.disk.as_deref(), &new.destination).await?))
+            let from = Version::parse(&new.vm)?;
+            Ok(begun(Self::begin_export(self, &from, new.disk.as_deref(), &new.destination).await?))
         })
     }
 
@@ -164,6 +282,14 @@ impl Backend for Site {
     fn give_up(&self, kind: TaskKind, id: u64, reason: String) -> Answer<'_, Task> {
         Box::pin(async move { Ok(Self::fail_task(self, id, kind.into(), &reason).await?.into()) })
     }
+}
+
+fn snapshot_name(text: &str) -> Result<VmName, Problem> {
+    Ok(VmName::parse_for("a snapshot", text)?)
+}
+
+fn no_disk(from: &str) -> Problem {
+    Problem::new("invalid_request", format!("{from} names no disk"), "give it as VM/DISK or VM@SNAPSHOT/DISK")
 }
 
 fn begun((task, vm): (site::Task, site::Vm)) -> Begun {
@@ -284,6 +410,23 @@ impl From<site::Vm> for Vm {
             created_ms: vm.created_ms,
             has_definition: vm.has_definition,
             disks: vm.disks.into_iter().map(Disk::from).collect(),
+        }
+    }
+}
+
+impl From<site::Snapshot> for Snapshot {
+    fn from(snapshot: site::Snapshot) -> Self {
+        let disk = |disk: site::SnapshotDisk| SnapshotDisk {
+            name: disk.name,
+            export: disk.export,
+            bytes: disk.bytes,
+        };
+        Self {
+            vm: snapshot.vm,
+            name: snapshot.name,
+            created_ms: snapshot.created_ms,
+            has_definition: snapshot.has_definition,
+            disks: snapshot.disks.into_iter().map(disk).collect(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The client of the interface.
 
+mod snapshots;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use tokio::net::UnixStream;
 
 use crate::problem::Problem;
 use crate::types::{
-    AttachInfo, Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, Medium, NewDisk, NewExport,
+    AddDisk, AttachInfo, Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, Medium, NewExport,
     NewImport, Progress, Status, Task, TaskKind, Vm, VmSummary,
 };
 
@@ -129,11 +131,11 @@ impl Client {
         self.call(Method::PATCH, &vm_path(name), Some(&change)).await
     }
 
-    /// Adds an empty disk to a VM.
+    /// Adds a disk to a VM.
     ///
     /// # Errors
     /// See [`ClientErrorKind`].
-    pub async fn add_disk(&self, name: &str, new: &NewDisk) -> Result<Vm> {
+    pub async fn add_disk(&self, name: &str, new: &AddDisk) -> Result<Vm> {
         self.call(Method::POST, &format!("{}/disks", vm_path(name)), Some(new)).await
     }
 

@@ -5,7 +5,8 @@ use utoipa::openapi;
 
 use crate::problem::Problem;
 use crate::types::{
-    Deleted, Event, Explanation, Failure, List, Medium, Recovered, Script, Serving, Task, VmSummary, Written,
+    Deleted, Diff, Event, Explanation, Failure, List, Medium, Recovered, Script, Serving, Task, VmSummary,
+    Written,
 };
 
 /// What is said of the interface as a whole. The types named here are those that only the command line gives out.
@@ -18,7 +19,7 @@ use crate::types::{
     ),
     components(
         schemas(
-            Deleted, Event, Explanation, Failure, Problem, Recovered, Script, Serving, Written,
+            Deleted, Diff, Event, Explanation, Failure, Problem, Recovered, Script, Serving, Written,
             List<Explanation>, List<Medium>, List<Task>, List<VmSummary>,
         ),
         responses(Refused),

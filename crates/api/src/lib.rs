@@ -6,6 +6,9 @@
 //!  /api/v1/vms, vms/{name}              VMs: list, make, show, rename, delete
 //!  /api/v1/vms/{name}/definition        a text stored with a VM
 //!  /api/v1/vms/{name}/disks, {disk}     add, resize, remove; {disk}/attach: how a guest gets it
+//!  /api/v1/vms/{name}/snapshots         make; {snapshot}: show, rename, delete; {snapshot}/changes
+//!  /api/v1/vms/{name}/changes, revert   what changed since a snapshot; put a VM back to one
+//!  /api/v1/snapshots, clones            those of all VMs; VMs that begin as another is
 //!  /api/v1/tasks, tasks/{id}            long work: list, show, cancel
 //!  /api/v1/imports, exports, {id}       work that a client does: begin, say how far it is, finish, fail, cancel
 //! ```
@@ -54,8 +57,9 @@ pub mod fuzz {
 
     use crate::client::decode;
     use crate::types::{
-        Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, NewExport, NewImport, Progress,
-        Status, Task, Vm, VmSummary,
+        AddDisk, Begun, ChangeDisk, ChangeSnapshot, ChangeVm, Changes, CreateVm, Definition, GiveUp, List,
+        ListSnapshots, NewClone, NewExport, NewImport, NewSnapshot, Progress, Revert, Reverted, Snapshots,
+        Status, Task, Vm, VmSummary, WhichChanges,
     };
 
     /// Decodes `input` as the body of a request, as the body of each answer, sound or refused, and as a VM's name that
@@ -64,13 +68,19 @@ pub mod fuzz {
         let _ = serde_json::from_slice::<CreateVm>(input);
         let _ = serde_json::from_slice::<(ChangeVm, ChangeDisk, Definition)>(input);
         let _ = serde_json::from_slice::<(NewImport, NewExport, Progress, GiveUp)>(input);
+        let _ = serde_json::from_slice::<(AddDisk, NewSnapshot, ChangeSnapshot, Revert, NewClone)>(input);
         let _ = decode::<(Begun, List<Task>)>(StatusCode::OK, input);
+        let _ = decode::<(Snapshots, Changes, Reverted)>(StatusCode::OK, input);
         let _ = decode::<Status>(StatusCode::OK, input);
         let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
         let _ = decode::<Vm>(StatusCode::CREATED, input);
         let _ = decode::<()>(StatusCode::NO_CONTENT, input);
         let _ = decode::<Vm>(StatusCode::CONFLICT, input);
         if let Ok(name) = std::str::from_utf8(input) {
+            if let Ok(uri) = format!("/?{name}").parse() {
+                let _ =
+                    (crate::routes::asked::<ListSnapshots>(&uri), crate::routes::asked::<WhichChanges>(&uri));
+            }
             let path = crate::client::vm_path(name);
             assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "a path is plain ASCII: {path:?}");
         }

@@ -1,14 +1,15 @@
 //! The routes, each with what the interface's description says of it.
 
+mod snapshots;
 mod tasks;
 mod vms;
 
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,7 +24,7 @@ use crate::backend::Backend;
 use crate::description::Description;
 use crate::problem::Problem;
 use crate::server::REQUEST_TIME;
-use crate::types::{List, Medium, Status};
+use crate::types::{Asked, List, Medium, Status};
 use crate::{BODY_BYTES_MAX, DEFINITION_BODY_BYTES_MAX};
 
 /// What the handlers need.
@@ -60,6 +61,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(vms::add_disk))
         .routes(routes!(vms::change_disk, vms::remove_disk))
         .routes(routes!(vms::attach))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::create))
+        .routes(routes!(snapshots::show, snapshots::change, snapshots::delete))
+        .routes(routes!(snapshots::snapshot_changes))
+        .routes(routes!(snapshots::vm_changes))
+        .routes(routes!(snapshots::revert))
+        .routes(routes!(snapshots::clone))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))
         .routes(routes!(tasks::begin_import))
@@ -131,6 +139,29 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T
             path.map_err(|rejection: PathRejection| bad_request(rejection.status(), &rejection.body_text()))?;
         Ok(Self(names))
     }
+}
+
+/// What is asked behind the `?` of a request, or a problem.
+struct Question<T>(T);
+
+impl<T: Asked, S: Send + Sync> FromRequestParts<S> for Question<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        asked(&parts.uri).map(Self)
+    }
+}
+
+/// Reads what is asked behind the `?`.
+pub(crate) fn asked<T: Asked>(uri: &Uri) -> Result<T, Problem> {
+    let refused = |detail: String| {
+        let hint = "compare the query with the interface's description: /api/v1/openapi.json";
+        Problem::new("invalid_request", detail, hint)
+    };
+    let Query(question) =
+        Query::<T>::try_from_uri(uri).map_err(|rejection| refused(rejection.body_text()))?;
+    question.check().map_err(refused)?;
+    Ok(question)
 }
 
 /// How the site is.

@@ -3,6 +3,7 @@
 
 mod fuzz;
 mod raw;
+mod snapshots;
 mod typed;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
 use crate::types::{
-    AttachInfo, Begun, ChangeDisk, CreateVm, Definition, Disk, Geometry, Health, NewExport, NewImport,
-    Progress, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
+    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
+    ListSnapshots, NewClone, NewExport, NewImport, NewSnapshot, Progress, Reverted, Snapshot, Snapshots,
+    Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::{Answer, Backend, Client, Problem, Server};
 
@@ -24,6 +26,8 @@ use crate::{Answer, Backend, Client, Problem, Server};
 struct Fake {
     vms: Mutex<BTreeMap<String, Vm>>,
     definitions: Mutex<BTreeMap<String, Definition>>,
+    /// By `VM@SNAPSHOT`.
+    snapshots: Mutex<BTreeMap<String, Snapshot>>,
     /// Set: answers to `status` and ends of changes wait.
     hangs: tokio::sync::watch::Sender<bool>,
 }
@@ -143,9 +147,16 @@ impl Backend for Fake {
         at_once(Ok(vm))
     }
 
-    fn add_disk<'a>(&'a self, name: &'a str, bytes: u64) -> Answer<'a, Vm> {
+    fn add_disk<'a>(&'a self, name: &'a str, new: AddDisk) -> Answer<'a, Vm> {
         let mut vms = self.vms.lock().unwrap();
         let Some(vm) = vms.get_mut(name) else { return at_once(Err(problem("vm_not_found"))) };
+        let bytes = match new {
+            AddDisk::Empty(new) => new.bytes,
+            AddDisk::Clone(new) => match vm.disks.iter().find(|disk| disk.export == new.from) {
+                Some(disk) => disk.bytes,
+                None => return at_once(Err(problem("disk_not_found"))),
+            },
+        };
         let disk = Disk { name: format!("disk{}", vm.disks.len()), bytes, ..vm.disks[0].clone() };
         vm.disks.push(disk);
         at_once(Ok(vm.clone()))
@@ -189,6 +200,71 @@ impl Backend for Fake {
     fn set_definition<'a>(&'a self, name: &'a str, definition: Definition) -> Answer<'a, ()> {
         self.definitions.lock().unwrap().insert(name.to_owned(), definition);
         at_once(Ok(()))
+    }
+
+    fn snapshots(&self, which: ListSnapshots) -> Answer<'_, Snapshots> {
+        let snapshots = self.snapshots.lock().unwrap();
+        let behind = |name: &String| which.after.as_ref().is_none_or(|after| name > after);
+        let found = snapshots
+            .iter()
+            .filter(|(name, found)| behind(name) && which.vm.as_ref().is_none_or(|vm| found.vm == *vm));
+        let items: Vec<_> = found.map(|(_, found)| found.clone()).take(which.limit as usize).collect();
+        let last = items.last().filter(|_| items.len() as u64 == which.limit);
+        let next = last.map(|last| format!("{}@{}", last.vm, last.name));
+        at_once(Ok(Snapshots { items, next }))
+    }
+
+    fn snapshot<'a>(&'a self, vm: &'a str, new: NewSnapshot) -> Answer<'a, Snapshot> {
+        Box::pin(async move {
+            self.wait().await;
+            self.keep(vm, new.name.as_deref().unwrap_or("s1"))
+        })
+    }
+
+    fn show_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, Snapshot> {
+        let found = self.snapshots.lock().unwrap().get(&format!("{vm}@{name}")).cloned();
+        at_once(found.ok_or_else(|| problem("snapshot_not_found")))
+    }
+
+    fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot> {
+        Box::pin(async move {
+            self.delete_snapshot(vm, name).await?;
+            self.keep(vm, new)
+        })
+    }
+
+    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()> {
+        let removed = self.snapshots.lock().unwrap().remove(&format!("{vm}@{name}"));
+        at_once(removed.map(drop).ok_or_else(|| problem("snapshot_not_found")))
+    }
+
+    fn changes<'a>(
+        &'a self,
+        vm: &'a str,
+        snapshot: Option<&'a str>,
+        which: WhichChanges,
+    ) -> Answer<'a, Changes> {
+        // What was asked, to be seen in the answer.
+        let length =
+            (vm.len() + snapshot.map_or(0, str::len) + which.against.map_or(0, |old| old.len())) as u64;
+        let items = vec![Change { offset: which.offset, length, mapped: which.disk == "disk0" }];
+        at_once(Ok(Changes { items, next: Some(which.limit) }))
+    }
+
+    fn revert<'a>(&'a self, vm: &'a str, snapshot: &'a str) -> Answer<'a, Reverted> {
+        Box::pin(async move {
+            self.show_snapshot(vm, snapshot).await?;
+            Ok(Reverted { vm: self.vm(vm).await?, kept_as: self.keep(vm, "s2")? })
+        })
+    }
+
+    fn clone_vm(&self, new: NewClone) -> Answer<'_, Vm> {
+        Box::pin(async move {
+            let (vm, _) = new.from.split_once('@').unwrap_or((&new.from, ""));
+            let vm = Vm { name: new.name, ..self.vm(vm).await? };
+            self.vms.lock().unwrap().insert(vm.name.clone(), vm.clone());
+            Ok(vm)
+        })
     }
 
     fn tasks(&self) -> Answer<'_, Vec<Task>> {

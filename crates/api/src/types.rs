@@ -1,7 +1,15 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
+mod snapshots;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub(crate) use snapshots::Asked;
+pub use snapshots::{
+    AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
+    NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
+};
 
 /// How the site is, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -260,7 +268,7 @@ pub struct Task {
     pub id: u64,
     /// What it does.
     pub kind: TaskKind,
-    /// To what: a VM, or `VM/DISK`.
+    /// To what: `VM`, `VM@SNAPSHOT`, or a disk of one of them as its export is named.
     pub target: String,
     /// Where it is.
     pub state: TaskState,
@@ -303,8 +311,13 @@ pub struct NewImport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewExport {
-    /// The VM.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    /// What is exported: `VM` or `VM@SNAPSHOT`.
+    #[schema(
+        pattern = "^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$",
+        min_length = 1,
+        max_length = 127,
+        example = "web01"
+    )]
     pub vm: String,
     /// One of its disks; else all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,16 +4,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::{App, Body, Names};
 use crate::problem::Problem;
-use crate::types::{AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List, NewDisk, Vm, VmSummary};
+use crate::types::{AddDisk, AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List, Vm, VmSummary};
 
 /// The path of what belongs to a VM: described here once; [`Names`] reads it.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its description is used")]
-struct OfVm {
+pub(super) struct OfVm {
     /// The VM.
     #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
     name: String,
@@ -49,12 +50,16 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>
 )]
 pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) -> Result<Response, Problem> {
     let vm = app.change(|backend| Box::pin(async move { backend.create_vm(new).await })).await?;
-    let location = HeaderValue::from_str(&format!("/api/v1/vms/{}", vm.name));
-    let mut response = (StatusCode::CREATED, Json(vm)).into_response();
-    if let Ok(location) = location {
+    Ok(made(&format!("/api/v1/vms/{}", vm.name), vm))
+}
+
+/// Something new, and where it is.
+pub(super) fn made(path: &str, value: impl Serialize) -> Response {
+    let mut response = (StatusCode::CREATED, Json(value)).into_response();
+    if let Ok(location) = HeaderValue::from_str(path) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }
 
 /// A VM with its disks.
@@ -82,7 +87,7 @@ pub(super) async fn change(
     Ok(Json(app.change(|backend| Box::pin(async move { backend.rename_vm(&name, &new.name).await })).await?))
 }
 
-/// Deletes a VM with its disks and its definition; refused while a client has one of them open.
+/// Deletes a VM with its disks and its definition; refused while it has snapshots or a client has a disk open.
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
     params(OfVm),
@@ -96,19 +101,19 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Adds an empty disk; its name is one number above the highest.
+/// Adds a disk, empty or a clone of another; its name is one number above the highest.
 #[utoipa::path(
     post, path = "/api/v1/vms/{name}/disks", tag = "disks",
     params(OfVm),
-    request_body = NewDisk,
+    request_body = AddDisk,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn add_disk(
     State(app): State<App>,
     Names(name): Names<String>,
-    Body(new): Body<NewDisk>,
+    Body(new): Body<AddDisk>,
 ) -> Result<(StatusCode, Json<Vm>), Problem> {
-    let vm = app.change(|backend| Box::pin(async move { backend.add_disk(&name, new.bytes).await })).await?;
+    let vm = app.change(|backend| Box::pin(async move { backend.add_disk(&name, new).await })).await?;
     Ok((StatusCode::CREATED, Json(vm)))
 }
 

@@ -49,6 +49,9 @@ fn damaged_bodies() {
             {"done_bytes":1,"total_bytes":18446744073709551615},{"error":"z"}]"#
             .to_vec(),
         br#"[{"name":"b"},{"bytes":4096,"shrink":true},{"text":"<domain/>"}]"#.to_vec(),
+        br#"[{"from":"a@s1/disk0"},{"name":"s1"},{"name":"s2"},{"snapshot":"s1"},{"from":"a@s1","name":"b"}]"#.to_vec(),
+        b"vm=a&after=a@s1&limit=1000".to_vec(),
+        b"disk=disk0&against=s1&offset=4096&limit=1".to_vec(),
     ];
     replay(&corpus, MUTATIONS, fuzz_body);
 }
@@ -59,6 +62,8 @@ fn damaged_requests() {
     let corpus = [
         request("POST", "/api/v1/vms", "application/json", r#"{"name":"a","disks":[{"bytes":1}]}"#),
         request("GET", "/api/v1/vms/a%2fb", "text/plain", ""),
+        request("POST", "/api/v1/vms/a/disks", "application/json", r#"{"from":"a@s1/disk0"}"#),
+        request("GET", "/api/v1/vms/a/snapshots/s1/changes?disk=disk0&against=s0&offset=1&limit=9", "text/plain", ""),
         request("PATCH", "/api/v1/vms/a/disks/b", "application/json", r#"{"bytes":1,"shrink":true}"#),
         request("PUT", "/api/v1/imports/18446744073709551615", "application/json", r#"{"done_bytes":1,"total_bytes":2}"#),
         b"DELETE /api/v1/vms/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),

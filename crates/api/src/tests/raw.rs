@@ -8,7 +8,7 @@ use super::Bench;
 use crate::Problem;
 
 /// Sends bytes; gives status, head and body of the answer.
-fn exchange(bench: &Bench, request: &[u8]) -> (u16, String, String) {
+pub(super) fn exchange(bench: &Bench, request: &[u8]) -> (u16, String, String) {
     let mut stream = UnixStream::connect(bench.socket()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The server may answer and close before it read all.
@@ -64,6 +64,39 @@ fn bad_requests_are_problems() {
         ("GET", "/api/v1/tasks/99999999999999999999", json, "", 400, "bad_request"),
         ("GET", "/api/v1/tasks/3", json, "", 404, "task_not_found"),
         ("DELETE", "/api/v1/tasks", json, "", 405, "method_not_allowed"),
+        ("POST", "/api/v1/vms/a/disks", json, "{}", 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks", json, r#"{"bytes":4096,"from":"a/disk0"}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks", json, r#"{"bytes":4096,"from":null}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks", json, r#"{"bytes":null,"from":"a/disk0"}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks", json, r#"{"bytes":4096.5}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/disks", json, r#"{"bytes":4096,"more":1}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/snapshots", json, "", 400, "bad_request"),
+        ("POST", "/api/v1/vms/a/snapshots", json, r#"{"name":1}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/snapshots", json, r#"{"nam":"s1"}"#, 422, "invalid_request"),
+        ("PUT", "/api/v1/vms/a/snapshots", json, "{}", 405, "method_not_allowed"),
+        ("GET", "/api/v1/vms/a/snapshots/s1", json, "", 404, "snapshot_not_found"),
+        ("GET", "/api/v1/vms/a/snapshots/%ff", json, "", 400, "bad_request"),
+        ("PATCH", "/api/v1/vms/a/snapshots/s1", json, "{}", 422, "invalid_request"),
+        ("GET", "/api/v1/snapshots?limit=0", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/snapshots?limit=1001", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/snapshots?limit=-1", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/snapshots?limit=1&limit=2", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/snapshots?max=1", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/vms/a/changes", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/vms/a/changes?disk=disk0&limit=x", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/vms/a/changes?disk=disk0&offset=70368744177665", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/vms/a/snapshots/s1/changes?disk=disk0&limit=0", json, "", 422, "invalid_request"),
+        ("POST", "/api/v1/vms/a/revert", json, "{}", 422, "invalid_request"),
+        ("POST", "/api/v1/clones", json, r#"{"from":"a"}"#, 422, "invalid_request"),
+        (
+            "POST",
+            "/api/v1/clones",
+            json,
+            r#"{"from":"a@s1","name":"b","disk":"disk0"}"#,
+            422,
+            "invalid_request",
+        ),
+        ("GET", "/api/v1/clones", json, "", 405, "method_not_allowed"),
     ] {
         let what = format!("{method} {path} {:.40}", body);
         let (found, head, answer) = exchange(&bench, &request(method, path, kind, body));

@@ -9,14 +9,14 @@ use super::Bench;
 use super::raw::request;
 use crate::ClientErrorKind;
 use crate::types::{
-    ChangeDisk, CreateVm, Definition, GiveUp, Health, NewDisk, NewExport, NewImport, Progress, TaskKind,
-    TaskState,
+    AddDisk, ChangeDisk, CreateVm, Definition, GiveUp, Health, NewDisk, NewExport, NewImport, Progress,
+    TaskKind, TaskState,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: Duration = Duration::from_millis(200);
 
-fn new_vm(name: &str) -> CreateVm {
+pub(super) fn new_vm(name: &str) -> CreateVm {
     CreateVm { name: name.to_owned(), disks: vec![NewDisk { bytes: 1 << 50 }] }
 }
 
@@ -52,7 +52,10 @@ fn every_call_reaches_its_route() {
     let client = bench.client(SOON);
     bench.runtime.block_on(async {
         client.create_vm(&new_vm("a")).await.unwrap();
-        assert_eq!(client.add_disk("a", &NewDisk { bytes: 4096 }).await.unwrap().disks[1].name, "disk1");
+        assert_eq!(
+            client.add_disk("a", &AddDisk::Empty(NewDisk { bytes: 4096 })).await.unwrap().disks[1].name,
+            "disk1"
+        );
         let change = |bytes, shrink| ChangeDisk { bytes, shrink };
         let changed = client.change_disk("a", "disk1", &change(8192, false)).await.unwrap();
         assert_eq!(changed.disks[1].bytes, 8192);
