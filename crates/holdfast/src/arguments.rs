@@ -1,6 +1,7 @@
 //! The command line as it is typed.
 
 mod client;
+mod snapshots;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::output::Format as Output;
 pub(crate) use client::{
     ClientCommand, DiskCommand, ExportFormat, ImageFormat, MediaCommand, TaskCommand, VmCommand,
 };
+pub(crate) use snapshots::SnapshotCommand;
 
 /// Longest wait for an answer that may be asked for: a day.
 const TIMEOUT_SECONDS_MAX: u64 = 86_400;

@@ -1,13 +1,15 @@
 //! Commands that ask a running site.
 
+mod snapshots;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::types::{ChangeDisk, CreateVm, Definition, Deleted, NewDisk};
+use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, NewDisk};
 use api::{Client, ClientError};
 use seam::Rt;
-use site::{DEFINITION_BYTES_MAX, Directory, VmName};
+use site::{DEFINITION_BYTES_MAX, Directory, Version, VmName};
 
 use crate::arguments::{ClientCommand, DiskCommand, MediaCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;
@@ -38,6 +40,7 @@ pub(crate) async fn run(
         }
         ClientCommand::Vm(command) => asking.vm(command).await,
         ClientCommand::Disk(command) => asking.disk(command).await,
+        ClientCommand::Snapshot(command) => asking.snapshot(command).await,
         ClientCommand::Task(command) => asking.task(command).await,
     }
 }
@@ -84,6 +87,9 @@ impl Asking {
                 client.delete_vm(name.as_str()).await.map_err(failed)?;
                 printer.done(&Deleted { deleted: name.to_string() }, &format!("VM {name} deleted"))
             }
+            VmCommand::Snapshot { vm, name } => self.make_snapshot(&vm, name.as_deref()).await,
+            VmCommand::Clone { from, new } => self.clone_vm(&from, &new).await,
+            VmCommand::Revert { snapshot, yes } => self.revert(&snapshot, yes).await,
             VmCommand::Definition { name } => {
                 let name = VmName::parse(&name)?;
                 let definition = client.definition(name.as_str()).await.map_err(failed)?;
@@ -100,11 +106,8 @@ impl Asking {
                 self.transfer().import(&name, Source { image, format, bytes: size }).await
             }
             VmCommand::Export { disk, file, format } => {
-                let (vm, disk) = match disk.split_once('/') {
-                    Some((vm, disk)) => (VmName::parse(vm)?, Some(disk.to_owned())),
-                    None => (VmName::parse(&disk)?, None),
-                };
-                self.transfer().export(&vm, disk, file, format).await
+                let (from, disk) = Version::parse_with_disk(&disk)?;
+                self.transfer().export(&from, disk.map(str::to_owned), file, format).await
             }
         }
     }
@@ -125,9 +128,11 @@ impl Asking {
         match command {
             DiskCommand::Add { vm, size } => {
                 let vm = VmName::parse(&vm)?;
-                let added = client.add_disk(vm.as_str(), &NewDisk { bytes: size }).await.map_err(failed)?;
+                let new = AddDisk::Empty(NewDisk { bytes: size });
+                let added = client.add_disk(vm.as_str(), &new).await.map_err(failed)?;
                 printer.vm(&added, &self.socket)
             }
+            DiskCommand::Clone { from, vm } => self.clone_disk(&from, &vm).await,
             DiskCommand::Remove { vm, disk, yes } => {
                 let vm = VmName::parse(&vm)?;
                 really(yes, || format!("disk {vm}/{disk} with all its data would be deleted"))?;

@@ -6,7 +6,9 @@ mod text;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use api::types::{AttachInfo, Explanation, List, Medium, Status, Task, Vm, VmSummary};
+use api::types::{
+    AttachInfo, Diff, Explanation, List, Medium, Reverted, Snapshot, Snapshots, Status, Task, Vm, VmSummary,
+};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -49,6 +51,22 @@ impl Printer {
 
     pub(crate) fn vm(self, vm: &Vm, nbd_socket: &Path) -> Result<(), Failure> {
         self.print(vm, || text::vm(vm, nbd_socket))
+    }
+
+    pub(crate) fn snapshots(self, snapshots: &Snapshots) -> Result<(), Failure> {
+        self.print(snapshots, || text::snapshots(&snapshots.items))
+    }
+
+    pub(crate) fn snapshot(self, snapshot: &Snapshot, nbd_socket: &Path) -> Result<(), Failure> {
+        self.print(snapshot, || text::snapshot(snapshot, nbd_socket))
+    }
+
+    pub(crate) fn diff(self, diff: &Diff) -> Result<(), Failure> {
+        self.print(diff, || text::diff(diff))
+    }
+
+    pub(crate) fn reverted(self, reverted: &Reverted, nbd_socket: &Path) -> Result<(), Failure> {
+        self.print(reverted, || text::reverted(reverted, nbd_socket))
     }
 
     pub(crate) fn attach_info(self, info: &AttachInfo) -> Result<(), Failure> {

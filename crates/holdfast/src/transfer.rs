@@ -16,7 +16,7 @@ use std::time::Duration;
 use api::types::{Begun, GiveUp, NewDisk, NewExport, NewImport, Progress, Task, TaskKind, TaskState};
 use api::{Client, ClientErrorKind};
 use seam::Rt;
-use site::VmName;
+use site::{Version, VmName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{ExportFormat, ImageFormat};
@@ -115,7 +115,7 @@ impl Transfer<'_> {
     /// Writes a disk to a file, or to standard output.
     pub(crate) async fn export(
         &self,
-        name: &VmName,
+        from: &Version,
         disk: Option<String>,
         file: PathBuf,
         format: ExportFormat,
@@ -130,7 +130,7 @@ impl Transfer<'_> {
         }
         let target = if to_stdout { None } else { Some(program::Target::new(&file)?) };
         let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
-        let new = NewExport { vm: name.to_string(), disk, destination };
+        let new = NewExport { vm: from.to_string(), disk, destination };
         let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
         let counter = Arc::new(Counter::default());
         counter.set(0, begun.task.total_bytes);

@@ -17,6 +17,7 @@ mod harness;
 mod kill;
 mod nbd_client;
 mod recover;
+mod snapshots;
 mod transfer;
 mod unit;
 mod walk;

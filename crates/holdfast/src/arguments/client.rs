@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use super::size;
+use super::snapshots::SnapshotCommand;
 
 /// Commands that ask a running site.
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,9 @@ pub(crate) enum ClientCommand {
     /// Disks of a VM
     #[command(subcommand, after_help = "Example:\n  holdfast disk add web01 100G")]
     Disk(DiskCommand),
+    /// Snapshots of VMs: named, unchanging, each of one instant
+    #[command(subcommand, after_help = "Example:\n  holdfast snapshot list --vm web01")]
+    Snapshot(SnapshotCommand),
     /// The files and devices that hold the site
     #[command(subcommand, after_help = "Example:\n  holdfast media list")]
     Media(MediaCommand),
@@ -61,11 +65,41 @@ pub(crate) enum VmCommand {
         /// Its new name
         new: String,
     },
-    /// Delete a VM with its disks and all their data
+    /// Delete a VM with its disks and all their data; refused while it has snapshots
     #[command(after_help = "Example:\n  holdfast vm delete web01 --yes")]
     Delete {
         /// Its name
         name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make a snapshot: all disks at one instant, and the definition; guests go on
+    #[command(
+        after_help = "Examples:\n  holdfast vm snapshot web01\n  holdfast vm snapshot web01 --name before-upgrade"
+    )]
+    Snapshot {
+        /// The VM
+        vm: String,
+        /// Name of the snapshot; else the next of s1, s2, ...
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Make a VM that begins as another is now, or was at a snapshot; no data is copied
+    #[command(after_help = "Examples:\n  holdfast vm clone web01 web02\n  holdfast vm clone web01@s1 web02")]
+    Clone {
+        /// What it begins as
+        #[arg(value_name = "VM[@SNAPSHOT]")]
+        from: String,
+        /// Name of the new VM
+        new: String,
+    },
+    /// Put a VM back to a snapshot; what it was is kept in a new snapshot. Refused while a client has a disk open
+    #[command(after_help = "Example:\n  holdfast vm revert web01@s1 --yes")]
+    Revert {
+        /// The snapshot
+        #[arg(value_name = "VM@SNAPSHOT")]
+        snapshot: String,
         /// Really
         #[arg(long)]
         yes: bool,
@@ -100,12 +134,13 @@ pub(crate) enum VmCommand {
         #[arg(long, value_parser = size)]
         size: Option<u64>,
     },
-    /// Write a disk of a VM to a new file
+    /// Write a disk of a VM or snapshot to a new file
     #[command(after_help = "Examples:\n  holdfast vm export web01 web01.qcow2 -f qcow2\n  \
+                            holdfast vm export web01@s1 s1.raw\n  \
                             holdfast vm export web01/disk1 - | zstd > disk1.raw.zst")]
     Export {
-        /// The VM; VM/DISK when it has several disks
-        #[arg(value_name = "VM[/DISK]")]
+        /// The VM or snapshot, with a disk when it has several
+        #[arg(value_name = "VM[@SNAPSHOT][/DISK]")]
         disk: String,
         /// The new file; - for raw bytes to standard output
         file: PathBuf,
@@ -125,6 +160,16 @@ pub(crate) enum DiskCommand {
         /// Size of the disk
         #[arg(value_parser = size)]
         size: u64,
+    },
+    /// Add a disk that begins as another is now, or was at a snapshot; no data is copied
+    #[command(after_help = "Examples:\n  holdfast disk clone web01@s1/disk0 web02\n  \
+                            holdfast disk clone web01/disk1 web01")]
+    Clone {
+        /// What it begins as
+        #[arg(value_name = "VM[@SNAPSHOT]/DISK")]
+        from: String,
+        /// The VM that gets it
+        vm: String,
     },
     /// Remove a disk with all its data; refused while a client has it open
     #[command(after_help = "Example:\n  holdfast disk remove web01 disk1 --yes")]

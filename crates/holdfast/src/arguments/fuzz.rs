@@ -23,6 +23,8 @@ fn damaged_command_lines() {
         "holdfast\n--site\ns\nvm\ndelete\nweb01\n--yes",
         "holdfast\n--output=yaml\ndisk\nresize\nweb01\ndisk0\n10G\n--shrink",
         "holdfast\nvm\nimport\nweb01\n-\n--size\n20G\n-f\nraw",
+        "holdfast\nvm\nrevert\nweb01@s1\n--yes",
+        "holdfast\nsnapshot\ndiff\nweb01@s1\nweb01\n--disk\ndisk0",
         "holdfast\ntask\ncancel\n18446744073709551615",
     ];
     let corpus = corpus.map(|line| line.as_bytes().to_vec());

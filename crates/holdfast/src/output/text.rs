@@ -1,5 +1,7 @@
 //! Results for people. Not to be read by programs.
 
+mod snapshots;
+
 use std::path::Path;
 
 use api::types::{
@@ -7,6 +9,8 @@ use api::types::{
     VmSummary,
 };
 use site::format_size;
+
+pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -84,7 +88,7 @@ pub(super) fn vms(vms: &[VmSummary]) -> String {
 
 pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let rows = vm.disks.iter().map(|disk| {
-        let address = format!("nbd+unix:///{}?socket={}", disk.export, nbd_socket.display());
+        let address = address(&disk.export, nbd_socket);
         let used = format_size(disk.used_bytes);
         vec![disk.name.clone(), format_size(disk.bytes), used, disk.clients.to_string(), address]
     });
@@ -92,6 +96,11 @@ pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let definition = if vm.has_definition { ", with a definition" } else { "" };
     let disks = table(&["DISK", "SIZE", "USED", "CLIENTS", "ADDRESS"], rows.collect());
     format!("{}{state}{definition}\n\n{disks}", vm.name)
+}
+
+/// What an NBD client opens.
+fn address(export: &str, nbd_socket: &Path) -> String {
+    format!("nbd+unix:///{export}?socket={}", nbd_socket.display())
 }
 
 pub(super) fn attach_info(info: &AttachInfo) -> String {
