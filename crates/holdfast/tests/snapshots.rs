@@ -37,10 +37,11 @@ fn refused<T>(result: Result<T, NbdError>) -> u32 {
 
 /// Runs qemu-io's commands on an export; false when one failed or read something else.
 fn qemu_io(bench: &Bench, options: &[&str], export: &str, commands: &[&str]) -> bool {
-    let commands = commands.iter().flat_map(|command| ["-c", *command]);
     let uri = bench.uri(export);
-    let ran =
-        try_tool("qemu-io", [&["-f", "raw"], options].concat().into_iter().chain(commands).chain([&*uri]));
+    let mut arguments = [&["-f", "raw"], options].concat();
+    arguments.extend(commands.iter().flat_map(|command| ["-c", *command]));
+    arguments.push(&uri);
+    let ran = try_tool("qemu-io", arguments);
     ran.code == 0 && !ran.stdout.contains("verification failed")
 }
 
@@ -272,7 +273,6 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         (&["disk", "clone", "web01@good", "web02"], 2, "usage"),
         (&["disk", "clone", "web01@good/disk9", "web02"], 4, "disk_not_found"),
         (&["disk", "clone", "web01@good/disk0", "web03"], 4, "vm_not_found"),
-        (&["vm", "export", "web01@s9", "/nonexistent/out"], 1, "file_error"),
         (&["vm", "export", "web01@s9", text(&bench.path("out"))], 4, "snapshot_not_found"),
     ] {
         assert_eq!(code(&bench.json(arguments)), (exit, wanted.to_owned()), "{arguments:?}");
