@@ -92,6 +92,7 @@ impl Engine {
     pub(crate) async fn admit(&self, blocks: u64) -> Result<UnderWay<'_>, EngineError> {
         let shared = &*self.shared;
         let mut refreshed = false;
+        let mut full_until = None;
         loop {
             let room = shared.room_wake.notified();
             tokio::pin!(room);
@@ -106,6 +107,17 @@ impl Engine {
                     shared.flush_wake.notify_one();
                     room.await;
                 }
+                Decision::Clean(error) => {
+                    let now = shared.rt.now();
+                    let until = *full_until.get_or_insert(now + shared.config.write_patience);
+                    if now >= until {
+                        return Err(error);
+                    }
+                    shared.clean_wake.notify_one();
+                    // Whatever ends the wait, the next look tells.
+                    let _ = seam::timeout(&*shared.rt, until - now, room).await;
+                    refreshed = false;
+                }
             }
         }
     }
@@ -115,6 +127,8 @@ enum Decision<'a> {
     Enter(UnderWay<'a>),
     Refresh,
     Wait,
+    /// The pool is full, and the cleaner may make room.
+    Clean(EngineError),
 }
 
 impl Shared {
@@ -147,9 +161,9 @@ impl Shared {
             let reason = "too few media are up to take a write: bring back those that are down";
             return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
         }
-        self.clean_wake.notify_one();
-        let reason = "the pool is full: reads, trims and deletions go on; the cleaner frees what nothing needs any more";
-        Err(EngineError::new(EngineErrorKind::NoSpace, reason))
+        let reason = "the pool is full: reads, trims and deletions go on; delete what is not needed";
+        let error = EngineError::new(EngineErrorKind::NoSpace, reason);
+        if state.may_have_garbage { Ok(Decision::Clean(error)) } else { Err(error) }
     }
 
     /// Why nothing can be written now, where the journal is full and no flush makes room in it.

@@ -216,7 +216,9 @@ impl State {
                 }
             }
         }
-        for part in parts {
+        self.listed.clear();
+        for (part, root) in parts.iter().zip(roots) {
+            self.listed.extend(root.map(|root| (part.disk, root)));
             if let Some(disk) = self.disks.get_mut(&part.disk) {
                 disk.listed = true;
             }

@@ -1,14 +1,16 @@
 //! The cleaner: mark, then sweep (DESIGN 6).
 //!
 //! ```text
-//!  gate ─ note hits from here ─ S0: committed, covered by a checkpoint ─ mark ─ gate ─ condemn what was not hit
+//!  gate ─ note hits from here ─ S0: committed, covered by a checkpoint ─ roots ─ mark ─ gate ─ condemn the unhit
 //!                                                                                   │
 //!       free fragments ◄─ delete record ◄─ stub durable ◄─ live units in new containers committed
 //! ```
 //! Vocabulary: a **candidate** is a container of S0 with garbage in it. **Condemned** gives no hits any more.
 //!
 //! Invariants: nothing reachable is condemned but what is moved first [I7]; an address resolves at every step [I6].
-//! A flush holds the gate from its first hit until its commit is applied, so at the gate every hit is noted.
+//! A flush holds the gate from its first hit until its commit is applied, so at the gate every hit is noted. Roots
+//! are taken at one instant, in RAM and in the records, while no fork, deletion or settling is under way; what is
+//! reached later begins there, or is in new containers, or was hit. `crates/models` checks these rules.
 //! Containers that recovery reads (the last checkpoint's pieces, map logs behind it) are no candidates.
 //!
 //! Crash rules: copies without a stub are garbage of the next cycle; a stub beside a container that is still there
@@ -76,8 +78,8 @@ const LOW_PERCENT: u64 = 20;
 const ENOUGH_PERCENT: u64 = 30;
 /// Least garbage of the containers that are emptied, one cycle after the other.
 const STEPS: [u8; 3] = [50, 20, 5];
-/// Pause behind a cycle, however little room it made: a mark reads all metadata that is not in RAM.
-const REST: Duration = Duration::from_secs(30);
+/// Pause between passes, and at least as long as the last took: a mark reads all metadata that is not in RAM.
+const REST: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// The task that cleans when room gets low; ends with the engine.
@@ -87,27 +89,45 @@ impl Engine {
             if self.shared.lock().closed {
                 return;
             }
-            for percent in STEPS {
-                if self.has_room_left(ENOUGH_PERCENT) {
-                    break;
-                }
-                match self.clean(percent).await {
-                    Ok(report) => tracing::info!(?report, "cleaned"),
-                    Err(error) if error.kind == EngineErrorKind::Closed => return,
-                    Err(error) => {
-                        tracing::warn!(%error, "the cleaner will try again");
-                        break;
-                    }
-                }
+            let begun = self.shared.rt.now();
+            if self.clean_until_enough().await.is_err() {
+                return;
             }
-            self.rest().await;
+            let took = self.shared.rt.now().saturating_sub(begun);
+            self.rest(REST.max(took)).await;
             self.clean_when_low();
         }
     }
 
+    /// Cycles until enough room is left or nothing is found any more; an error when the engine is closed.
+    async fn clean_until_enough(&self) -> Result<(), EngineError> {
+        let mut freed = false;
+        for percent in STEPS {
+            if self.has_room_left(ENOUGH_PERCENT) || !self.shared.lock().may_have_garbage {
+                return Ok(());
+            }
+            match self.clean(percent).await {
+                Ok(report) => {
+                    tracing::info!(percent, ?report, "cleaned");
+                    freed |= report.deleted > 0;
+                }
+                Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the cleaner will try again");
+                    return Ok(());
+                }
+            }
+        }
+        if !freed {
+            self.shared.lock().may_have_garbage = false;
+            self.shared.room_wake.notify_waiters();
+        }
+        Ok(())
+    }
+
     /// Waits until the rest is over or the engine is closed.
-    async fn rest(&self) {
-        let until = self.shared.rt.now() + REST;
+    async fn rest(&self, span: Duration) {
+        let until = self.shared.rt.now() + span;
         loop {
             let left = until.saturating_sub(self.shared.rt.now());
             if left.is_zero() || self.shared.lock().closed {
@@ -401,6 +421,8 @@ impl Engine {
             report.deleted += 1;
             report.freed_bytes += u64::from(deleted.total);
         }
+        self.shared.pool.refresh_space().await;
+        self.shared.room_wake.notify_waiters();
         Ok(())
     }
 }

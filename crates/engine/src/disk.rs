@@ -238,6 +238,7 @@ impl State {
             Some(found) => found.gone = true,
             None => return,
         }
+        self.may_have_garbage = true;
         self.drop_gone();
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) indexing: AtomicBool,
     /// Held by a flush from its first hit until its commit is applied.
     pub(crate) flush_gate: tokio::sync::Mutex<()>,
+    /// Shared by what makes, deletes and settles disks, from its first look until RAM and records agree.
+    pub(crate) fork_gate: tokio::sync::RwLock<()>,
     /// Held by the cleaner.
     pub(crate) cleaning: tokio::sync::Mutex<()>,
     /// The cleaner may have something to do.

@@ -45,6 +45,8 @@ impl Removal {
                 state.unsettled.remove(&disk);
             }
             state.delete(disk);
+            // One at rest was not in RAM.
+            state.may_have_garbage = true;
         }
         state.tombstones.extend(self.buried);
     }
@@ -74,6 +76,7 @@ impl Engine {
     pub async fn fork(&self, txn: Txn, forks: &[Fork], remove: &[DiskId]) -> Result<bool, EngineError> {
         self.check_writable()?;
         self.make_way(forks.len()).await?;
+        let _gate = self.shared.fork_gate.read().await;
         for _ in 0..RACES_MAX {
             if let Some(done) = self.try_fork(&txn, forks, remove).await? {
                 return Ok(done);
@@ -225,6 +228,7 @@ impl Engine {
     }
 
     async fn settle_some(&self, disks: &[DiskId]) -> Result<(), EngineError> {
+        let _gate = self.shared.fork_gate.read().await;
         let mut txn = Txn::new();
         let mut settled = Vec::new();
         for disk in disks {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use container::UnitKind;
 use map::{Pages, Place, Root};
-use units::{Address, ContainerId, Fingerprint};
+use units::{Address, ContainerId, DiskId, Fingerprint};
 
 use crate::disk::Layer;
 use crate::engine::{Engine, Shared};
@@ -63,50 +63,57 @@ impl Engine {
     /// Marks all that disks, snapshots and clones reach. What becomes reachable meanwhile is in containers committed
     /// since or in those that the state notes as hit.
     pub(crate) async fn mark(&self) -> Result<Marked, EngineError> {
+        let roots = self.all_roots().await?;
         let mut marked = Marked::default();
-        // A disk that is settled between two looks stands in RAM at the first or in the records at the second.
-        let in_ram = self.roots_in_ram();
-        self.mark_roots(&mut marked, &in_ram).await?;
+        for root in &roots.roots {
+            self.mark_tree(&mut marked, root).await?;
+        }
+        for layer in &roots.layers {
+            self.mark_layer(&mut marked, layer).await?;
+        }
+        Ok(marked)
+    }
+
+    /// All roots at one instant: no disk is on its way between RAM and the records, or from one to another.
+    async fn all_roots(&self) -> Result<Roots, EngineError> {
+        let _gate = self.shared.fork_gate.write().await;
         let meta = self.shared.embedded();
         let meta = meta.ok_or_else(|| EngineError::new(EngineErrorKind::Closed, "the engine is not open"))?;
-        let roots = disks(&meta).await?.into_iter().filter_map(|(_, record)| match record.base {
+        let mut roots = self.roots_in_ram();
+        roots.roots.extend(disks(&meta).await?.into_iter().filter_map(|(_, record)| match record.base {
             Base::Root(root) => root,
             _ => None,
-        });
-        let at_rest = Roots { roots: roots.collect(), layers: Vec::new() };
-        self.mark_roots(&mut marked, &at_rest).await?;
-        let in_ram = self.roots_in_ram();
-        self.mark_roots(&mut marked, &in_ram).await?;
-        Ok(marked)
+        }));
+        Ok(roots)
     }
 
     fn roots_in_ram(&self) -> Roots {
         let mut state = self.shared.lock();
         let disks: Vec<_> = state.disks.keys().copied().collect();
         disks.iter().for_each(|disk| state.seal_overlay(*disk));
-        let roots = state.disks.values().filter_map(|disk| disk.root).collect();
+        let mut roots: Vec<Root> = state.disks.values().filter_map(|disk| disk.root).collect();
         let mut layers: Vec<Arc<Layer>> =
             state.disks.values().flat_map(|disk| disk.layers.iter().cloned()).collect();
+        // A checkpoint under way merges disks that may be deleted by now.
         if let Some(boundary) = &state.boundary {
             layers.extend(boundary.parts.iter().flat_map(|part| part.layers.iter().cloned()));
+            roots.extend(boundary.parts.iter().filter_map(|part| part.root));
         }
+        // Recovery begins with what the last checkpoint lists, for every disk that has a record.
+        let has_record = |id: &DiskId| state.disks.contains_key(id) || state.tombstones.contains(id);
+        roots.extend(state.listed.iter().filter(|(id, _)| has_record(id)).map(|(_, root)| *root));
         layers.sort_by_key(|layer| Arc::as_ptr(layer) as usize);
         layers.dedup_by(|a, b| Arc::ptr_eq(a, b));
         Roots { roots, layers }
     }
 
-    async fn mark_roots(&self, marked: &mut Marked, roots: &Roots) -> Result<(), EngineError> {
-        for root in &roots.roots {
-            self.mark_tree(marked, root).await?;
-        }
-        for layer in &roots.layers {
-            for (i, (_, (name, address))) in layer.points(0, u64::MAX).enumerate() {
-                if i % 1024 == 1023 {
-                    seam::yield_now().await;
-                }
-                let at = marked.place(&self.shared, UnitKind::Data, name, *address).await?;
-                marked.live.entry(at.container).or_default().set(at.slot);
+    async fn mark_layer(&self, marked: &mut Marked, layer: &Layer) -> Result<(), EngineError> {
+        for (i, (_, (name, address))) in layer.points(0, u64::MAX).enumerate() {
+            if i % 1024 == 1023 {
+                seam::yield_now().await;
             }
+            let at = marked.place(&self.shared, UnitKind::Data, name, *address).await?;
+            marked.live.entry(at.container).or_default().set(at.slot);
         }
         Ok(())
     }
@@ -142,7 +149,7 @@ impl Engine {
 }
 
 impl Marked {
-    /// Where something lies now; notes the stub that says so.
+    /// Where something lies now; notes every stub on the way.
     async fn place(
         &mut self,
         shared: &Shared,
@@ -150,10 +157,9 @@ impl Marked {
         name: &Fingerprint,
         address: Address,
     ) -> Result<Address, EngineError> {
-        let at = shared.resolve(kind, name, address).await?;
-        if at.container != address.container {
-            self.met.insert(address.container);
-        }
-        Ok(at)
+        let mut note = |stub| {
+            self.met.insert(stub);
+        };
+        shared.follow(kind, name, address, &mut note).await
     }
 }

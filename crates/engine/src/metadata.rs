@@ -164,6 +164,7 @@ impl Engine {
         remove: &[DiskId],
     ) -> Result<bool, EngineError> {
         self.check_writable()?;
+        let _gate = self.shared.fork_gate.read().await;
         let mut txn = txn;
         for (disk, bytes) in create {
             check_bytes(*bytes)?;

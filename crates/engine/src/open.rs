@@ -160,6 +160,7 @@ impl Engine {
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
         let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
         state.totals = totals;
+        state.listed = listed.iter().filter_map(|(id, root)| Some((*id, (*root)?))).collect();
         let mut cast = Cast::new(records, &listed.into_iter().collect(), &mut state);
         state.next_ordinal = state.checkpoint.as_ref().map_or(0, |pointer| pointer.commits_before);
         replay(&shared.pool, &shared.sealer, &mut state, &story.commits, &mut cast).await?;
@@ -318,6 +319,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
+        fork_gate: tokio::sync::RwLock::default(),
         flush_gate: tokio::sync::Mutex::default(),
         clean_wake: Notify::new(),
         cleaning: tokio::sync::Mutex::default(),

@@ -83,6 +83,7 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             state.commit(commit);
             for changes in pending.into_iter().flat_map(|pending| pending.generations) {
                 changes.iter().for_each(|change| state.apply(change));
+                state.may_have_garbage = true;
                 if let Some(generation) = state.frozen.pop_front() {
                     state.buffered_bytes -= generation.ram_bytes;
                 }

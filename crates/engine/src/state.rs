@@ -102,6 +102,10 @@ pub(crate) struct State {
     pub(crate) boundary: Option<Arc<Boundary>>,
     /// Containers deleted since the last checkpoint.
     pub(crate) deleted: Vec<Deleted>,
+    /// Something changed since the cleaner last found nothing to free.
+    pub(crate) may_have_garbage: bool,
+    /// Roots as the last checkpoint lists them: recovery begins there.
+    pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Containers deleted by this incarnation.
     pub(crate) deletions: u64,
     /// Numbers of containers of this incarnation that are deleted.
@@ -309,6 +313,7 @@ impl State {
         self.commits.retain(|commit| commit.ordinal >= pointer.commits_before);
         self.meta.retain(|(seq, ..)| *seq >= pointer.meta_before);
         self.deleted.clear();
+        self.may_have_garbage = true;
         self.checkpoint = Some(pointer);
     }
 

@@ -106,9 +106,21 @@ impl Shared {
         name: &Fingerprint,
         address: Address,
     ) -> Result<Address, EngineError> {
+        self.follow(kind, name, address, &mut |_| {}).await
+    }
+
+    /// [`Shared::resolve`] that tells each container with a stub on the way.
+    pub(crate) async fn follow(
+        &self,
+        kind: UnitKind,
+        name: &Fingerprint,
+        address: Address,
+        met: &mut (dyn FnMut(ContainerId) + Send),
+    ) -> Result<Address, EngineError> {
         let mut address = address;
         for _ in 0..HOPS_MAX {
             let Some(targets) = self.stub_of(address.container) else { return Ok(address) };
+            met(address.container);
             let mut found = None;
             for target in targets {
                 // One that is deleted had nothing live: what moved on has its stub mended before.

@@ -64,7 +64,7 @@ fn capacity(status: &Status) -> Vec<String> {
             format!("of {} on media; of it parity: {}", format_size(status.raw_capacity_bytes), format_size(parity)),
         ),
         row("usable", status.usable_bytes, "can be written now, no reduction counted on".to_owned()),
-        "              what was overwritten or deleted stays in unique, stored and raw: nothing is cleaned yet".to_owned(),
+        "              what was overwritten or deleted stays in unique, stored and raw until the cleaner frees it".to_owned(),
     ]
 }
 
