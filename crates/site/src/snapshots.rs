@@ -80,7 +80,7 @@ impl SnapshotRecord {
         Ok(record)
     }
 
-    fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self)
             .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
     }

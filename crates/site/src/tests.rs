@@ -5,6 +5,7 @@ mod changes;
 mod formats;
 mod fuzz;
 mod recover;
+mod snapshots;
 mod starts;
 mod tasks;
 

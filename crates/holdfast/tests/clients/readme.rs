@@ -156,7 +156,7 @@ fn the_first_commands_work_as_written() {
     assert!(said.contains("-blockdev") && said.contains("<disk"), "lines for QEMU and libvirt: {said}");
     // Not `ok` where the machine has little room below the media.
     assert!(said.contains("health        ") && !said.contains("health        failed"), "{said}");
-    assert!(said.contains("\nVMs           1"), "{said}");
+    assert!(said.contains("\nVMs           2"), "{said}");
     let (raw, exported) = (bench.path("debian.raw"), bench.path("web01.qcow2"));
     tool(
         "qemu-img",

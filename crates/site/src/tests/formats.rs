@@ -11,10 +11,11 @@ use units::{DiskId, Epoch, MediumId, SiteId};
 use super::Bench;
 use crate::manifest::{Entry, Manifest};
 use crate::record::Record;
+use crate::snapshots::SnapshotRecord;
 use crate::status::{Health, MediumState, can_lose, judge};
 use crate::uses::Uses;
 use crate::witness::{FileWitness, SLOT_BYTES, make};
-use crate::{VmName, format_size, parse_size};
+use crate::{Version, VmName, format_size, parse_size};
 
 #[test]
 fn names() {
@@ -24,6 +25,15 @@ fn names() {
     let long = "x".repeat(64);
     for bad in ["", ".a", "-a", "_a", "A", "a/b", "a b", "ä", "a\0", "a\n", &long] {
         assert_eq!(VmName::parse(bad).unwrap_err().code, "invalid_name", "{bad:?}");
+    }
+    for good in ["a", "a@b", "web01@before-upgrade"] {
+        assert_eq!(Version::parse(good).unwrap().to_string(), good);
+        let with_disk = format!("{good}/disk0");
+        let (version, disk) = Version::parse_with_disk(&with_disk).unwrap();
+        assert_eq!((version.to_string().as_str(), disk), (good, Some("disk0")));
+    }
+    for bad in ["", "@", "a@", "@b", "a@b@c", "a@B", "a/b", "A@b"] {
+        assert_eq!(Version::parse(bad).unwrap_err().code, "invalid_name", "{bad:?}");
     }
 }
 
@@ -188,6 +198,13 @@ fn records_of_other_versions_are_refused() {
     assert_eq!(Record::decode(record).unwrap().disks[0].id(), DiskId(3));
     let newer = br#"{"version":2,"created_ms":5,"disks":[]}"#;
     assert!(Record::decode(newer).unwrap_err().contains("version 2"));
+    let snapshot =
+        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
+    let read = SnapshotRecord::decode(snapshot).unwrap();
+    assert_eq!((read.disk("disk0"), read.disk("disk1")), (Some((DiskId(3), 4096)), None));
+    assert_eq!(read.encode().unwrap(), snapshot);
+    let newer = br#"{"version":2,"number":9,"created_ms":5,"disks":[]}"#;
+    assert!(SnapshotRecord::decode(newer).unwrap_err().contains("version 2"));
 }
 
 #[test]

@@ -31,6 +31,9 @@ fn damaged_input() {
     let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3},{"name":"disk1","id":4}]}"#;
     let task = br#"{"version":1,"kind":"import","target":"web01","state":"done","started_ms":5,"ended_ms":9,
         "done_bytes":4096,"total_bytes":18446744073709551615,"message":"from a","error":"why"}"#;
+    let snapshot =
+        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}]}"#;
+    assert!(crate::snapshots::SnapshotRecord::decode(snapshot).is_ok());
     assert!(crate::tasks::Record::decode(task).is_ok());
     let recovery = RecoveryKey::from_bytes([0x5a; 32]).to_text();
     assert!(crate::witness::decode(&slot).is_some());
@@ -46,6 +49,8 @@ fn damaged_input() {
         manifest.to_vec(),
         record.to_vec(),
         task.to_vec(),
+        snapshot.to_vec(),
+        b"web01@s1/disk0".to_vec(),
         recovery.into_bytes(),
         vec![7; 32],
         b"correct horse\r\n\n".to_vec(),
