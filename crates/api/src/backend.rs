@@ -208,7 +208,7 @@ impl Backend for Site {
         Box::pin(async move {
             let vm = VmName::parse(vm)?;
             let version = |name: &str| {
-                Ok::<_, Problem>(Version { vm: vm.clone(), snapshot: Some(snapshot_name(name)?) })
+                Ok::<_, site::SiteError>(Version { vm: vm.clone(), snapshot: Some(snapshot_name(name)?) })
             };
             let new = match snapshot {
                 Some(snapshot) => version(snapshot)?,
@@ -284,8 +284,8 @@ impl Backend for Site {
     }
 }
 
-fn snapshot_name(text: &str) -> Result<VmName, Problem> {
-    Ok(VmName::parse_for("a snapshot", text)?)
+fn snapshot_name(text: &str) -> site::Result<VmName> {
+    VmName::parse_for("a snapshot", text)
 }
 
 fn no_disk(from: &str) -> Problem {

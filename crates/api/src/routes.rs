@@ -148,19 +148,18 @@ impl<T: Asked, S: Send + Sync> FromRequestParts<S> for Question<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        asked(&parts.uri).map(Self)
+        let refused = |detail| {
+            let hint = "compare the query with the interface's description: /api/v1/openapi.json";
+            Problem::new("invalid_request", detail, hint)
+        };
+        asked(&parts.uri).map(Self).map_err(refused)
     }
 }
 
-/// Reads what is asked behind the `?`.
-pub(crate) fn asked<T: Asked>(uri: &Uri) -> Result<T, Problem> {
-    let refused = |detail: String| {
-        let hint = "compare the query with the interface's description: /api/v1/openapi.json";
-        Problem::new("invalid_request", detail, hint)
-    };
-    let Query(question) =
-        Query::<T>::try_from_uri(uri).map_err(|rejection| refused(rejection.body_text()))?;
-    question.check().map_err(refused)?;
+/// Reads what is asked behind the `?`; the error says what is wrong.
+pub(crate) fn asked<T: Asked>(uri: &Uri) -> Result<T, String> {
+    let Query(question) = Query::<T>::try_from_uri(uri).map_err(|rejection| rejection.body_text())?;
+    question.check()?;
     Ok(question)
 }
 

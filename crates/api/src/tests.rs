@@ -217,7 +217,7 @@ impl Backend for Fake {
     fn snapshot<'a>(&'a self, vm: &'a str, new: NewSnapshot) -> Answer<'a, Snapshot> {
         Box::pin(async move {
             self.wait().await;
-            self.keep(vm, new.name.as_deref().unwrap_or("s1"))
+            self.keep(vm, new.name.as_deref().unwrap_or("s1")).await
         })
     }
 
@@ -229,7 +229,7 @@ impl Backend for Fake {
     fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot> {
         Box::pin(async move {
             self.delete_snapshot(vm, name).await?;
-            self.keep(vm, new)
+            self.keep(vm, new).await
         })
     }
 
@@ -254,7 +254,7 @@ impl Backend for Fake {
     fn revert<'a>(&'a self, vm: &'a str, snapshot: &'a str) -> Answer<'a, Reverted> {
         Box::pin(async move {
             self.show_snapshot(vm, snapshot).await?;
-            Ok(Reverted { vm: self.vm(vm).await?, kept_as: self.keep(vm, "s2")? })
+            Ok(Reverted { vm: self.vm(vm).await?, kept_as: self.keep(vm, "s2").await? })
         })
     }
 

@@ -2,17 +2,19 @@
 
 use super::raw::{exchange, request};
 use super::typed::{SOON, new_vm};
-use super::{Bench, Fake, problem};
+use super::{Bench, Fake, at_once, problem};
 use crate::types::{
     AddDisk, Change, DiskClone, ListSnapshots, NewClone, NewSnapshot, Snapshot, SnapshotDisk, WhichChanges,
 };
-use crate::{ClientErrorKind, Problem};
+use crate::{Answer, ClientErrorKind};
 
 impl Fake {
     /// Keeps a VM that is there as a snapshot.
-    pub(super) fn keep(&self, vm: &str, name: &str) -> Result<Snapshot, Problem> {
+    pub(super) fn keep(&self, vm: &str, name: &str) -> Answer<'_, Snapshot> {
         let vms = self.vms.lock().unwrap();
-        let disks = &vms.get(vm).ok_or_else(|| problem("vm_not_found"))?.disks;
+        let Some(disks) = vms.get(vm).map(|vm| &vm.disks) else {
+            return at_once(Err(problem("vm_not_found")));
+        };
         let disk = |disk: &crate::types::Disk| SnapshotDisk {
             name: disk.name.clone(),
             export: format!("{vm}@{name}/{}", disk.name),
@@ -27,10 +29,10 @@ impl Fake {
         };
         let mut snapshots = self.snapshots.lock().unwrap();
         if snapshots.contains_key(&format!("{vm}@{name}")) {
-            return Err(problem("snapshot_exists"));
+            return at_once(Err(problem("snapshot_exists")));
         }
         snapshots.insert(format!("{vm}@{name}"), snapshot.clone());
-        Ok(snapshot)
+        at_once(Ok(snapshot))
     }
 }
 
