@@ -3,8 +3,10 @@
 
 use super::*;
 
-/// Layers of changes: what a version adds to the one before it.
-fn layers() -> impl Strategy<Value = Vec<(Vec<(u64, u64)>, Vec<(u64, u64)>)>> {
+/// What a version adds to the one before it: holes (start, count), blocks (lba, value).
+type Change = (Vec<(u64, u64)>, Vec<(u64, u64)>);
+
+fn layers() -> impl Strategy<Value = Vec<Change>> {
     let puts = proptest::collection::vec((0..5000u64, 0..40u64), 0..60);
     let holes = proptest::collection::vec((0..5000u64, 1..900u64), 0..3);
     proptest::collection::vec((holes, puts), 1..7)
