@@ -355,7 +355,9 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
     };
     assert_eq!(full, ENOSPC);
     let status = bench.json(&["status"]).json();
-    assert_eq!((&status["health"], &status["usable_bytes"]), (&"degraded".into(), &0.into()), "{status}");
+    // The cleaner may have found a little in the containers of checkpoints.
+    let usable = status["usable_bytes"].as_u64().unwrap();
+    assert!(status["health"] == "degraded" && usable < MIB / 4, "{status}");
     let image = bench.path("image");
     std::fs::write(&image, Random(3).bytes(2 << 20)).unwrap();
     let ran = bench.json(&["vm", "import", "web02", image.to_str().unwrap()]);
