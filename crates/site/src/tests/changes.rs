@@ -163,10 +163,13 @@ fn definitions_are_kept_with_their_vm_and_go_with_it() {
     bench.stop(&site);
 }
 
-/// Metadata alone, on a site so small that its checkpoints fill it: changes are refused at last, and the site goes on.
+/// Metadata alone, on a site so small that its checkpoints would fill it: the cleaner keeps up with them, or changes are
+/// refused for a while, and the site goes on.
 #[test]
 fn changes_alone_never_use_up_the_journal() {
     const HUGE: u64 = 64 << 40;
+    // Each brings a checkpoint, whose predecessor the cleaner frees.
+    const ROUNDS: u64 = 1500;
     let bench = Bench::new();
     let patience = Some(std::time::Duration::from_secs(1));
     let options = Options { write_patience: patience, ..bench.options("d", 3) };
@@ -174,11 +177,9 @@ fn changes_alone_never_use_up_the_journal() {
     let vm = name("a");
     bench.runtime.block_on(async {
         site.create_vm(&vm, &[HUGE]).await.unwrap();
-        let mut refused = 0;
-        for round in 0.. {
+        for round in 0..ROUNDS {
             let text = format!("{round} ").repeat(1500);
             let mut results = vec![site.set_definition(&vm, &text).await];
-            refused += usize::from(results[0].is_err());
             if round % 8 == 0 {
                 // Spans what no loop over blocks would come to the end of.
                 results.push(site.resize_disk(&vm, "disk0", 4096 * (1 + round), true).await.map(drop));
@@ -188,10 +189,6 @@ fn changes_alone_never_use_up_the_journal() {
             assert!(errors.iter().all(|error| error.code == "no_space"), "{errors:?}");
             let used = site.engine().status().await.journal_used_percent;
             assert!(used <= 200, "{used} % of the journal are used in round {round}");
-            assert!(round < 50_000, "the site never fills up");
-            if refused == 2 {
-                break;
-            }
         }
         site.delete_vm(&vm).await.unwrap();
         assert_eq!(code(site.vm(&vm).await), "vm_not_found");
