@@ -80,6 +80,11 @@ const ENOUGH_PERCENT: u64 = 30;
 const STEPS: [u8; 3] = [50, 20, 5];
 /// Pause between passes, and at least as long as the last took: a mark reads all metadata that is not in RAM.
 const REST: Duration = Duration::from_secs(1);
+/// Rest behind a pass that freed less than one part in so many of the pool: on a full pool without garbage the cleaner is
+/// at work for one part of the time in so many. The deletion of a disk ends it.
+const LONG_REST: Duration = Duration::from_secs(60);
+const WORTHWHILE_SHARE: u64 = 100;
+const IDLE_FACTOR: u32 = 20;
 
 impl Engine {
     /// The task that cleans when room gets low; ends with the engine.
@@ -90,47 +95,55 @@ impl Engine {
                 return;
             }
             let begun = self.shared.rt.now();
-            if self.clean_until_enough().await.is_err() {
-                return;
-            }
+            self.shared.lock().disks_deleted = false;
+            let Ok(freed) = self.clean_until_enough().await else { return };
             let took = self.shared.rt.now().saturating_sub(begun);
-            self.rest(REST.max(took)).await;
+            let capacity = self.shared.pool.space().raw_capacity;
+            let rest =
+                if freed * WORTHWHILE_SHARE >= capacity { took } else { LONG_REST.max(took * IDLE_FACTOR) };
+            self.rest(rest.max(REST)).await;
             self.clean_when_low();
         }
     }
 
-    /// Cycles until enough room is left or nothing is found any more; an error when the engine is closed.
-    async fn clean_until_enough(&self) -> Result<(), EngineError> {
-        let mut freed = false;
+    /// Cycles until enough room is left or nothing is found any more; gives the bytes freed, or an error when the engine
+    /// is closed.
+    async fn clean_until_enough(&self) -> Result<u64, EngineError> {
+        let (mut freed, mut deleted) = (0, 0);
         for percent in STEPS {
             if self.has_room_left(ENOUGH_PERCENT) || !self.shared.lock().may_have_garbage {
-                return Ok(());
+                return Ok(freed);
             }
             match self.clean(percent).await {
                 Ok(report) => {
                     tracing::info!(percent, ?report, "cleaned");
-                    freed |= report.deleted > 0;
+                    freed += report.freed_bytes.saturating_sub(report.moved_bytes);
+                    deleted += report.deleted;
                 }
                 Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the cleaner will try again");
-                    return Ok(());
+                    return Ok(freed);
                 }
             }
         }
-        if !freed {
+        if deleted == 0 {
             self.shared.lock().may_have_garbage = false;
             self.shared.room_wake.notify_waiters();
         }
-        Ok(())
+        Ok(freed)
     }
 
-    /// Waits until the rest is over or the engine is closed.
+    /// Waits until the rest is over, disks were deleted or the engine is closed.
     async fn rest(&self, span: Duration) {
         let until = self.shared.rt.now() + span;
         loop {
             let left = until.saturating_sub(self.shared.rt.now());
-            if left.is_zero() || self.shared.lock().closed {
+            let is_wanted = {
+                let state = self.shared.lock();
+                state.closed || state.disks_deleted
+            };
+            if left.is_zero() || is_wanted {
                 return;
             }
             let woken = seam::timeout(&*self.shared.rt, left, self.shared.clean_wake.notified()).await;
@@ -383,7 +396,10 @@ impl Engine {
                 let then = stub.iter().map(|(from, to)| stubs::put(*from, to));
                 let then = then.collect::<Result<Vec<_>, _>>()?;
                 self.meta().txn(Txn { then, ..Txn::default() }).await?;
-                self.shared.lock().stubs.extend(stub.iter().cloned());
+                let mut state = self.shared.lock();
+                state.stubs.extend(stub.iter().cloned());
+                // A read on its way may look for what nothing reaches any more.
+                state.deletions += 1;
             }
             stubbed.push(whole.condemned);
         }

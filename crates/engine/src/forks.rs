@@ -46,7 +46,7 @@ impl Removal {
             }
             state.delete(disk);
             // One at rest was not in RAM.
-            state.may_have_garbage = true;
+            (state.may_have_garbage, state.disks_deleted) = (true, true);
         }
         state.tombstones.extend(self.buried);
     }
@@ -125,6 +125,8 @@ impl Engine {
                 state.publish(fork, base.as_ref());
             }
             removal.done(&mut state);
+            drop(state);
+            self.clean_when_low();
             return Ok(Some(true));
         }
         let revisions = |sources: &[(KeyValue, DiskRecord)]| -> Vec<_> {

@@ -180,6 +180,8 @@ impl Engine {
             state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
         }
         removal.done(&mut state);
+        drop(state);
+        self.clean_when_low();
         Ok(true)
     }
 

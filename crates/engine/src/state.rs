@@ -104,9 +104,11 @@ pub(crate) struct State {
     pub(crate) deleted: Vec<Deleted>,
     /// Something changed since the cleaner last found nothing to free.
     pub(crate) may_have_garbage: bool,
+    /// Disks were deleted since the cleaner last began.
+    pub(crate) disks_deleted: bool,
     /// Roots as the last checkpoint lists them: recovery begins there.
     pub(crate) listed: BTreeMap<DiskId, Root>,
-    /// Containers deleted by this incarnation.
+    /// Count of deletions, moves and removed stubs: what an address led to before may be gone.
     pub(crate) deletions: u64,
     /// Numbers of containers of this incarnation that are deleted.
     pub(crate) deleted_here: BTreeSet<u32>,
