@@ -147,9 +147,14 @@ impl Shared {
         ))
     }
 
+    /// Where the contents of a container went. One that is still there needs no stub: a crash came between the stub and
+    /// the deletion, and duplicates may have been found since in what was not moved.
     fn stub_of(&self, container: ContainerId) -> Option<Vec<Holder>> {
         let state = self.lock();
-        if state.stubs.is_empty() { None } else { state.stubs.get(&container).cloned() }
+        if state.stubs.is_empty() || state.is_committed(container) {
+            return None;
+        }
+        state.stubs.get(&container).cloned()
     }
 
     async fn contents(&self, holder: &Holder) -> Result<Arc<Contents>, EngineError> {
