@@ -14,6 +14,10 @@ pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
 /// checkpoint and has half a segment.
 const SEGMENT_SHARE: u32 = 16;
 
+/// A clone's definition of more than this share of the longest is brought into a checkpoint before the clone is answered:
+/// so few are under way at once. Shorter ones are as any other metadata.
+const CLONED_SHARE: usize = 16;
+
 const _: () = assert!(DEFINITION_BYTES_MAX + meta::KEY_BYTES_MAX < meta::VALUE_BYTES_MAX);
 
 /// Key of a definition.
@@ -24,6 +28,11 @@ pub(crate) fn key(number: u64) -> Result<Key> {
 /// Longest definition in a site with journal segments of this size, bytes.
 pub(crate) fn bytes_max(segment_bytes: u32) -> usize {
     DEFINITION_BYTES_MAX.min((segment_bytes / SEGMENT_SHARE) as usize)
+}
+
+/// Whether the definition of a new clone, of this length, wants a checkpoint.
+pub(crate) fn clone_is_large(bytes: usize, bytes_max: usize) -> bool {
+    bytes > bytes_max / CLONED_SHARE
 }
 
 impl Vms {
@@ -61,10 +70,15 @@ impl Vms {
         };
         self.replace(name, &kv, &record, txn, &[], &[]).await?;
         tracing::info!(vm = %name, bytes = text.len(), "definition stored");
+        self.checkpoint_definition().await;
+        Ok(())
+    }
+
+    /// Brings a long definition into a checkpoint; it is stored whether or not there can be one.
+    pub(crate) async fn checkpoint_definition(&self) {
         if let Err(error) = self.engine.checkpoint().await {
             tracing::warn!(%error, "no checkpoint behind a definition");
         }
-        Ok(())
     }
 
     /// The text stored with a VM.

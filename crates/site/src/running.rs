@@ -275,8 +275,11 @@ impl Site {
     /// # Errors
     /// `definition_too_large`.
     pub async fn set_definition(&self, name: &VmName, text: &str) -> Result<()> {
-        let bytes_max = definition::bytes_max(self.shared.parts.keys_from.params.segment_bytes);
-        self.shared.vms.set_definition(name, text, bytes_max).await
+        self.shared.vms.set_definition(name, text, self.definition_bytes_max()).await
+    }
+
+    fn definition_bytes_max(&self) -> usize {
+        definition::bytes_max(self.shared.parts.keys_from.params.segment_bytes)
     }
 
     /// The text stored with a VM.
@@ -338,7 +341,7 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `snapshot_not_found`, `vm_exists`, `too_many_vms`.
     pub async fn clone_vm(&self, from: &Version, new: &VmName) -> Result<Vm> {
-        self.shared.vms.clone_vm(&**self.runtime(), from, new).await
+        self.shared.vms.clone_vm(&**self.runtime(), from, new, self.definition_bytes_max()).await
     }
 
     /// Adds a disk to a VM that begins as a disk of a VM or snapshot is.

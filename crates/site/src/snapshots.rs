@@ -306,8 +306,14 @@ impl Vms {
         Err(if taken { exists(vm, new.as_str()) } else { changed(vm, name) })
     }
 
-    /// Makes a VM that begins as another is now, or was at a snapshot.
-    pub(crate) async fn clone_vm(&self, rt: &dyn Runtime, from: &Version, new: &VmName) -> Result<Vm> {
+    /// Makes a VM that begins as another is now, or was at a snapshot; `bytes_max` is the length of the longest definition.
+    pub(crate) async fn clone_vm(
+        &self,
+        rt: &dyn Runtime,
+        from: &Version,
+        new: &VmName,
+        bytes_max: usize,
+    ) -> Result<Vm> {
         for _ in 0..TRIES {
             let source = self.version(from).await?;
             let sizes: Vec<u64> = source.disks.iter().map(|disk| disk.bytes).collect();
@@ -317,11 +323,13 @@ impl Vms {
             let disks = source.disks.iter().zip(&ids);
             record.disks = disks.map(|(disk, id)| DiskRecord::new(disk.name.clone(), *id)).collect();
             let mut txn = Txn::new().when(source.unchanged);
+            let mut is_large = false;
             if let Some(definition) = source.definition {
                 let number = self.engine.new_disk_id().await?.0;
                 let text = self.engine.meta().get(&definition::key(definition)?).await?.kv;
                 if let Some(text) = text {
                     record.definition = Some(number);
+                    is_large = definition::clone_is_large(text.value.len(), bytes_max);
                     txn = txn.then(Op::put(definition::key(number)?, text.value.to_vec()));
                 }
             }
@@ -330,6 +338,9 @@ impl Vms {
                 txn.when(Compare::absent(new_key.clone())).then(Op::put(new_key.clone(), record.encode()?));
             if self.engine.fork(txn, &forks, &[]).await? {
                 tracing::info!(%from, vm = %new, "VM cloned");
+                if is_large {
+                    self.checkpoint_definition().await;
+                }
                 return self.describe(new.as_str(), &record).await;
             }
             if self.engine.meta().get(&new_key).await?.kv.is_some() {
