@@ -51,13 +51,15 @@ impl Engine {
     }
 
     pub(crate) async fn take_checkpoint(&self) -> Result<(), EngineError> {
-        let taken = {
-            let _turn = self.shared.checkpointing.lock().await;
-            self.checkpoint_in_turn().await
-        };
-        taken?;
+        self.checkpoint_once().await?;
         self.settle().await;
         Ok(())
+    }
+
+    /// A checkpoint, without settling the disks that could stand on their own behind it.
+    pub(crate) async fn checkpoint_once(&self) -> Result<(), EngineError> {
+        let _turn = self.shared.checkpointing.lock().await;
+        self.checkpoint_in_turn().await
     }
 
     async fn checkpoint_in_turn(&self) -> Result<(), EngineError> {

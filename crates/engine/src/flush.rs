@@ -96,12 +96,17 @@ impl Engine {
         }
         let engine = self.clone();
         let task = async move {
-            if let Err(error) = engine.take_checkpoint().await {
+            let taken = engine.checkpoint_once().await;
+            if let Err(error) = &taken {
                 tracing::warn!(%error, "checkpoint failed, it will be tried again");
                 engine.pause().await;
             }
+            // Before the disks are settled: their records may wait until the next checkpoint made room for metadata.
             engine.shared.checkpoint_running.store(false, Ordering::Relaxed);
             engine.shared.flush_wake.notify_one();
+            if taken.is_ok() {
+                engine.settle().await;
+            }
         };
         self.shared.rt.spawn("checkpoint", Box::pin(task));
     }
