@@ -1,5 +1,7 @@
 //! What does the work behind the interface.
 
+mod upkeep;
+
 use seam::BoxFuture;
 use site::{Site, Version, VmName};
 
@@ -11,11 +13,13 @@ use crate::types::{
     WhichChanges,
 };
 
+pub use upkeep::Upkeep;
+
 /// Answer of a backend.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
 /// What the interface offers, done.
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: Upkeep {
     /// How the site is.
     fn status(&self) -> Answer<'_, Status>;
     /// Every VM, by name.
@@ -301,6 +305,10 @@ impl From<TaskKind> for site::TaskKind {
         match kind {
             TaskKind::Import => Self::Import,
             TaskKind::Export => Self::Export,
+            TaskKind::Clean => Self::Clean,
+            TaskKind::Scrub => Self::Scrub,
+            TaskKind::Verify => Self::Verify,
+            TaskKind::Space => Self::Space,
         }
     }
 }
@@ -312,6 +320,10 @@ impl From<site::Task> for Task {
             kind: match task.kind {
                 site::TaskKind::Import => TaskKind::Import,
                 site::TaskKind::Export => TaskKind::Export,
+                site::TaskKind::Clean => TaskKind::Clean,
+                site::TaskKind::Scrub => TaskKind::Scrub,
+                site::TaskKind::Verify => TaskKind::Verify,
+                site::TaskKind::Space => TaskKind::Space,
             },
             target: task.target,
             state: match task.state {
@@ -328,6 +340,8 @@ impl From<site::Task> for Task {
             seconds_left: task.seconds_left,
             message: task.message,
             error: task.error,
+            counts: task.counts,
+            findings: task.findings,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The client of the interface.
 
 mod snapshots;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -333,6 +334,8 @@ fn work_path(kind: TaskKind, id: u64) -> String {
     match kind {
         TaskKind::Import => format!("imports/{id}"),
         TaskKind::Export => format!("exports/{id}"),
+        // Work of the server: nobody else tells how far it is.
+        TaskKind::Clean | TaskKind::Scrub | TaskKind::Verify | TaskKind::Space => format!("tasks/{id}"),
     }
 }
 

@@ -35,7 +35,7 @@ mod routes;
 mod server;
 pub mod types;
 
-pub use backend::{Answer, Backend};
+pub use backend::{Answer, Backend, Upkeep};
 pub use client::{Client, ClientError, ClientErrorKind};
 pub use problem::Problem;
 pub use server::{REQUEST_TIME, Server};

@@ -2,6 +2,7 @@
 
 mod snapshots;
 mod tasks;
+mod upkeep;
 mod vms;
 
 use std::sync::Arc;
@@ -68,6 +69,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::vm_changes))
         .routes(routes!(snapshots::revert))
         .routes(routes!(snapshots::clone))
+        .routes(routes!(upkeep::clean))
+        .routes(routes!(upkeep::scrubbing, upkeep::scrub, upkeep::set_scrubbing))
+        .routes(routes!(upkeep::verify))
+        .routes(routes!(upkeep::space, upkeep::compute_space))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))
         .routes(routes!(tasks::begin_import))

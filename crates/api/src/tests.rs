@@ -16,10 +16,11 @@ use tempfile::TempDir;
 
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    ListSnapshots, NewClone, NewExport, NewImport, NewSnapshot, Progress, Reverted, Snapshot, Snapshots,
-    Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary, WhichChanges,
+    ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace, Progress,
+    Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState, Vm,
+    VmState, VmSummary, WhichChanges,
 };
-use crate::{Answer, Backend, Client, Problem, Server};
+use crate::{Answer, Backend, Client, Problem, Server, Upkeep};
 
 /// VMs in RAM.
 #[derive(Default)]
@@ -56,7 +57,43 @@ fn task(id: u64, kind: TaskKind, state: TaskState) -> Task {
         seconds_left: Some(5),
         message: "from there".to_owned(),
         error: None,
+        counts: BTreeMap::new(),
+        findings: Vec::new(),
     }
+}
+
+impl Upkeep for Fake {
+    fn clean(&self, _: NewClean) -> Answer<'_, Task> {
+        at_once(Err(problem("task_running")))
+    }
+
+    fn scrub(&self) -> Answer<'_, Task> {
+        at_once(Err(problem("task_running")))
+    }
+
+    fn scrubbing(&self) -> Answer<'_, Scrubbing> {
+        at_once(Ok(scrubbing(7)))
+    }
+
+    fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing> {
+        at_once(Ok(scrubbing(every.every_s)))
+    }
+
+    fn verify(&self) -> Answer<'_, Task> {
+        at_once(Err(problem("task_running")))
+    }
+
+    fn compute_space(&self, _: NewSpace) -> Answer<'_, Task> {
+        at_once(Err(problem("vm_not_found")))
+    }
+
+    fn space(&self, _: ListSpace) -> Answer<'_, Space> {
+        at_once(Err(problem("no_space_report")))
+    }
+}
+
+fn scrubbing(every_s: u64) -> Scrubbing {
+    Scrubbing { every_s, begun_ms: Some(1), done_ms: None, next_ms: Some(2), damaged: 0, task: None }
 }
 
 /// An answer that is there at once.

@@ -1,6 +1,9 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
 mod snapshots;
+mod upkeep;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,6 +12,9 @@ pub(crate) use snapshots::Asked;
 pub use snapshots::{
     AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
+};
+pub use upkeep::{
+    GARBAGE_PERCENT, ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, SpaceRow,
 };
 
 /// How the site is, in one word.
@@ -245,6 +251,14 @@ pub enum TaskKind {
     Import,
     /// Reads disks of a VM.
     Export,
+    /// Frees what nothing reaches any more.
+    Clean,
+    /// Reads every fragment, checks it, and repairs what is wrong.
+    Scrub,
+    /// Opens every block that anything reaches.
+    Verify,
+    /// Computes what VMs and snapshots take.
+    Space,
 }
 
 /// Where a task is.
@@ -268,7 +282,7 @@ pub struct Task {
     pub id: u64,
     /// What it does.
     pub kind: TaskKind,
-    /// To what: `VM`, `VM@SNAPSHOT`, or a disk of one of them as its export is named.
+    /// To what: `VM`, `VM@SNAPSHOT`, a disk of one of them as its export is named, or `site`.
     pub target: String,
     /// Where it is.
     pub state: TaskState,
@@ -277,7 +291,7 @@ pub struct Task {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_ms: Option<u64>,
-    /// Bytes done, as its client counts them.
+    /// Bytes done, as whoever does it counts them.
     pub done_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
@@ -286,11 +300,17 @@ pub struct Task {
     /// Seconds that are left at this rate; absent when it does not run or the rate is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
-    /// Where from, where to.
+    /// Where from, where to, or what exactly.
     pub message: String,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What came of work of the server, by name; sizes end in `_bytes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
+    /// What it found wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
 }
 
 /// A VM to be imported.

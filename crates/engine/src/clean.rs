@@ -16,33 +16,26 @@
 //! Crash rules: copies without a stub are garbage of the next cycle; a stub beside a container that is still there
 //! leads to the same bytes; fragments behind a delete record are freed by the next start.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use container::{Builder, Head, UnitKind};
-use index::Holder;
-use journal::{Deleted, Entry};
-use map::encode_page;
+use container::{Head, UnitKind};
 use meta::Txn;
-use seal::Kind;
-use units::{ContainerId, PAGE, Seq};
+use units::ContainerId;
 
 use crate::dedup::read_head;
-use crate::engine::{Engine, ToCommit};
+use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::mark::{Marked, Slots};
-use crate::pages::{open_page, seal_page};
+use crate::progress::Progress;
 use crate::state::Size;
 use crate::stubs;
+use crate::sweep::DELETES_AT_ONCE;
 
 /// Pause between looks at whether the start has found all containers.
 const INDEXING_PAUSE: Duration = Duration::from_millis(100);
-/// Delete records appended together.
-const DELETES_AT_ONCE: usize = 64;
 /// Deletions after which a checkpoint takes over what start records carry of them.
 const DELETED_MAX: usize = 512;
-/// Room in a container for a unit that is moved: a page sealed anew may be a little longer.
-const SLACK_BYTES: usize = 4096;
 
 /// What a cycle did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,10 +59,18 @@ pub struct CleanReport {
 }
 
 /// A condemned container.
-struct Condemned {
-    container: ContainerId,
-    size: Size,
-    live: Option<Slots>,
+pub(crate) struct Condemned {
+    pub(crate) container: ContainerId,
+    pub(crate) size: Size,
+    pub(crate) live: Option<Slots>,
+}
+
+/// Which containers a cycle empties.
+pub(crate) struct Choice<'a> {
+    /// Those of which at least so much is garbage, percent of the slots.
+    pub(crate) garbage_percent: u8,
+    /// And these, whatever is in them.
+    pub(crate) also: &'a (dyn Fn(ContainerId) -> bool + Send + Sync),
 }
 
 /// The cleaner begins when less than this share of the pool is left to be written.
@@ -114,7 +115,7 @@ impl Engine {
             if self.has_room_left(ENOUGH_PERCENT) || !self.shared.lock().may_have_garbage {
                 return Ok(freed);
             }
-            match self.clean(percent).await {
+            match self.clean(percent, &Progress::default()).await {
                 Ok(report) => {
                     tracing::info!(percent, ?report, "cleaned");
                     freed += report.freed_bytes.saturating_sub(report.moved_bytes);
@@ -160,7 +161,7 @@ impl Engine {
         }
     }
 
-    fn has_room_left(&self, percent: u64) -> bool {
+    pub(crate) fn has_room_left(&self, percent: u64) -> bool {
         let space = self.shared.pool.space();
         let left = u128::from(self.shared.left(&self.shared.lock()));
         // What is used is counted with parity and what is left without: as shares of a whole they compare.
@@ -171,11 +172,22 @@ impl Engine {
     }
 
     /// Runs a whole cycle: containers of which at least `garbage_percent` of the slots are garbage are emptied and
-    /// deleted, those with nothing live in any case. One cycle runs at a time.
+    /// deleted, those with nothing live in any case. One cycle runs at a time. `progress` counts the bytes of containers
+    /// that are chosen and those done with.
     ///
     /// # Errors
-    /// When something cannot be read, moved or recorded; what was done until then stands, the next cycle goes on.
-    pub async fn clean(&self, garbage_percent: u8) -> Result<CleanReport, EngineError> {
+    /// `Cancelled`; when something cannot be read, moved or recorded. What was done until then stands, the next cycle goes
+    /// on.
+    pub async fn clean(&self, garbage_percent: u8, progress: &Progress) -> Result<CleanReport, EngineError> {
+        self.clean_chosen(&Choice { garbage_percent, also: &|_| false }, progress).await
+    }
+
+    /// [`Engine::clean`] of the containers that are chosen so.
+    pub(crate) async fn clean_chosen(
+        &self,
+        choice: &Choice<'_>,
+        progress: &Progress,
+    ) -> Result<CleanReport, EngineError> {
         let _turn = self.shared.cleaning.lock().await;
         self.check_writable()?;
         // Until then nobody knows which containers there are.
@@ -183,6 +195,7 @@ impl Engine {
             if self.shared.lock().closed {
                 return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
             }
+            progress.check()?;
             self.shared.rt.sleep(INDEXING_PAUSE).await;
         }
         self.shared.dedup.forget_condemned();
@@ -191,7 +204,7 @@ impl Engine {
             let _gate = self.shared.flush_gate.lock().await;
             self.shared.lock().hits = Some(BTreeSet::new());
         }
-        let swept = self.cycle(garbage_percent).await;
+        let swept = self.cycle(choice, progress).await;
         self.shared.lock().hits = None;
         self.shared.pool.refresh_space().await;
         self.shared.room_wake.notify_waiters();
@@ -213,19 +226,19 @@ impl Engine {
         }
     }
 
-    async fn cycle(&self, garbage_percent: u8) -> Result<CleanReport, EngineError> {
+    async fn cycle(&self, choice: &Choice<'_>, progress: &Progress) -> Result<CleanReport, EngineError> {
         let candidates = self.shared.lock().candidates();
         let stubs: Vec<ContainerId> = self.shared.lock().stubs.keys().copied().collect();
-        let marked = self.mark().await?;
+        let marked = self.mark(progress).await?;
         let mut report = CleanReport {
             containers: candidates.len() as u64,
             pages: marked.pages,
             ..CleanReport::default()
         };
         report.stubs_removed = self.remove_stubs(&stubs, &marked).await?;
-        let chosen = self.choose(&candidates, &marked, garbage_percent).await;
+        let chosen = self.choose(&candidates, &marked, choice).await;
         let condemned = self.condemn(chosen, &mut report).await;
-        let swept = self.sweep(&condemned, &mut report).await;
+        let swept = self.sweep(&condemned, &mut report, progress).await;
         // What could not be deleted may give hits again.
         let left: Vec<ContainerId> = condemned.iter().map(|condemned| condemned.container).collect();
         {
@@ -255,15 +268,21 @@ impl Engine {
     }
 
     /// Candidates with enough garbage: those with nothing live first.
-    async fn choose(&self, candidates: &[ContainerId], marked: &Marked, percent: u8) -> Vec<Condemned> {
+    async fn choose(
+        &self,
+        candidates: &[ContainerId],
+        marked: &Marked,
+        choice: &Choice<'_>,
+    ) -> Vec<Condemned> {
         let mut chosen = Vec::new();
         for container in candidates {
             let live = marked.live.get(container).cloned();
             let Some(size) = self.size(*container).await else { continue };
             let count = live.as_ref().map_or(0, Slots::count);
             let garbage = u64::from(size.entries.saturating_sub(count)) * 100;
-            let enough = garbage > 0 && garbage >= u64::from(percent) * u64::from(size.entries);
-            if count == 0 || enough {
+            let enough =
+                garbage > 0 && garbage >= u64::from(choice.garbage_percent) * u64::from(size.entries);
+            if count == 0 || enough || (choice.also)(*container) {
                 chosen.push((count, Condemned { container: *container, size, live }));
             }
         }
@@ -294,172 +313,6 @@ impl Engine {
         condemned.iter().for_each(|condemned| self.shared.dedup.condemn(condemned.container));
         condemned
     }
-
-    async fn sweep(&self, condemned: &[Condemned], report: &mut CleanReport) -> Result<(), EngineError> {
-        let (dead, alive): (Vec<&Condemned>, Vec<&Condemned>) =
-            condemned.iter().partition(|condemned| condemned.live.is_none());
-        for some in dead.chunks(DELETES_AT_ONCE) {
-            self.delete_containers(some, report).await?;
-        }
-        let mut moving = Moving::default();
-        for condemned in alive {
-            let first = moving.written.len();
-            self.move_live(condemned, &mut moving, report).await?;
-            moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
-            // Room for what comes next is made as soon as it can be.
-            self.publish(&mut moving, report).await?;
-        }
-        self.write_moved(&mut moving).await?;
-        self.publish(&mut moving, report).await
-    }
-
-    /// Copies what is live in a container, opened and checked, into the container being filled.
-    async fn move_live<'a>(
-        &self,
-        condemned: &'a Condemned,
-        moving: &mut Moving<'a>,
-        report: &mut CleanReport,
-    ) -> Result<(), EngineError> {
-        let id = condemned.container;
-        let lost = |what: &str| EngineError::new(EngineErrorKind::Lost, format!("container {id}: {what}"));
-        let pool = &self.shared.pool;
-        let pages = pool.fragment_pages_of(id).await.ok_or_else(|| lost("no fragment is within reach"))?;
-        let head = read_head(pool, id, pages).await.ok_or_else(|| lost("its directory is lost"))?;
-        let live = condemned.live.as_ref();
-        for (slot, entry) in head.entries.iter().enumerate() {
-            let slot = slot as u16;
-            if !live.is_some_and(|live| live.contains(slot)) {
-                continue;
-            }
-            if self.shared.lock().closed {
-                return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
-            }
-            let limit = self.shared.config.container_bytes as usize;
-            if !moving.builder.has_room(1, entry.length as usize + SLACK_BYTES, limit) {
-                self.write_moved(moving).await?;
-            }
-            let address = head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
-            let sealer = &self.shared.sealer;
-            let mut unit: Option<Vec<u8>> = None;
-            let mut check = |bytes: &[u8]| {
-                let mut plain = Vec::new();
-                unit = match entry.kind {
-                    UnitKind::Data => sealer
-                        .open(Kind::Data, entry.fingerprint, bytes, &mut plain)
-                        .ok()
-                        .map(|_| bytes.to_vec()),
-                    UnitKind::Page(level) => {
-                        // Pages say where in their own container others lie: they are sealed anew.
-                        open_page(sealer, level, entry.fingerprint, &address, bytes)
-                            .map(|page| seal_page(sealer, level, &encode_page(&page, &|_| None)).1)
-                    }
-                    UnitKind::Meta => None,
-                };
-                unit.is_some()
-            };
-            pool.read_unit(&address, &mut check).await?;
-            let unit = unit.ok_or_else(|| lost("a unit cannot be opened"))?;
-            moving.builder.add(entry.kind, entry.fingerprint, &unit);
-            if entry.kind == UnitKind::Data {
-                moving.blocks += 1;
-                moving.block_bytes += unit.len() as u64;
-            }
-            report.moved_bytes += unit.len() as u64;
-        }
-        Ok(())
-    }
-
-    async fn write_moved(&self, moving: &mut Moving<'_>) -> Result<(), EngineError> {
-        if moving.builder.is_empty() {
-            return Ok(());
-        }
-        let builder = std::mem::take(&mut moving.builder);
-        let (blocks, block_bytes) =
-            (std::mem::take(&mut moving.blocks), std::mem::take(&mut moving.block_bytes));
-        let what = ToCommit { builder: &builder, covered: Seq(0), blocks, block_bytes };
-        let built = self.shared.commit_container(what, |_| Vec::new()).await?;
-        let fragment_pages = (built.fragment_bytes / PAGE) as u16;
-        self.shared.dedup.learn(&built.head, fragment_pages, true);
-        moving.written.push(Holder { container: built.head.container, fragment_pages });
-        Ok(())
-    }
-
-    /// Containers whose live contents are all committed elsewhere get their stubs and go.
-    async fn publish(&self, moving: &mut Moving<'_>, report: &mut CleanReport) -> Result<(), EngineError> {
-        let mut stubbed: Vec<&Condemned> = Vec::new();
-        while let Some(whole) = moving.whole.pop_front_if(|whole| whole.last < moving.written.len()) {
-            let to = &moving.written[whole.first..=whole.last];
-            let from = whole.condemned.container;
-            let mut changed = self.shared.lock().led_on(from, to);
-            changed.push((from, to.to_vec()));
-            for stub in changed.chunks(DELETES_AT_ONCE) {
-                let then = stub.iter().map(|(from, to)| stubs::put(*from, to));
-                let then = then.collect::<Result<Vec<_>, _>>()?;
-                self.meta().txn(Txn { then, ..Txn::default() }).await?;
-                let mut state = self.shared.lock();
-                state.stubs.extend(stub.iter().cloned());
-                // A read on its way may look for what nothing reaches any more.
-                state.deletions += 1;
-            }
-            stubbed.push(whole.condemned);
-        }
-        for some in stubbed.chunks(DELETES_AT_ONCE) {
-            self.delete_containers(some, report).await?;
-            report.moved += some.len() as u64;
-        }
-        Ok(())
-    }
-
-    async fn delete_containers(
-        &self,
-        doomed: &[&Condemned],
-        report: &mut CleanReport,
-    ) -> Result<(), EngineError> {
-        let deleted: Vec<Deleted> = doomed
-            .iter()
-            .map(|doomed| Deleted {
-                container: doomed.container,
-                total: doomed.size.total,
-                blocks: doomed.size.blocks,
-            })
-            .collect();
-        {
-            // A checkpoint's totals have a deletion or not, as the order of their records says.
-            let _turn = self.shared.checkpointing.lock().await;
-            let append = self.shared.journal()?.append_control(vec![Entry::Delete(deleted.clone())]);
-            match append.await {
-                Ok(result) => result?,
-                Err(_) => return Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
-            };
-        }
-        for deleted in &deleted {
-            self.shared.pool.delete(deleted.container).await;
-            report.deleted += 1;
-            report.freed_bytes += u64::from(deleted.total);
-        }
-        self.shared.pool.refresh_space().await;
-        self.shared.room_wake.notify_waiters();
-        Ok(())
-    }
-}
-
-/// What is being moved.
-#[derive(Default)]
-struct Moving<'a> {
-    builder: Builder,
-    blocks: u32,
-    block_bytes: u64,
-    /// Containers written.
-    written: Vec<Holder>,
-    /// Containers all of whose live contents are in `written` and `builder`, the oldest first.
-    whole: VecDeque<Whole<'a>>,
-}
-
-/// A container that was copied to those written from `first` to `last`.
-struct Whole<'a> {
-    condemned: &'a Condemned,
-    first: usize,
-    last: usize,
 }
 
 /// What the head of a container says of its size.

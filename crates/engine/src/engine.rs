@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) cleaning: tokio::sync::Mutex<()>,
     /// The cleaner may have something to do.
     pub(crate) clean_wake: Notify,
+    /// How fast background work may go.
+    pub(crate) pace: crate::pace::Pace,
     /// Directories that stubs lead to.
     pub(crate) moved: Cache<ContainerId, Arc<Contents>>,
     /// Disk numbers that are free for this incarnation.

@@ -22,6 +22,8 @@ pub enum EngineErrorKind {
     Busy,
     /// The engine was closed or has been superseded.
     Closed,
+    /// It was long work that is not wanted any more.
+    Cancelled,
 }
 
 /// The engine could not do what was asked.

@@ -40,15 +40,21 @@ mod load;
 mod mark;
 mod metadata;
 mod open;
+mod pace;
 mod pages;
+mod progress;
 mod ranges;
 mod read;
 mod record;
 mod scrub;
 mod sink;
+mod space;
 mod state;
 mod status;
 mod stubs;
+mod sweep;
+mod verify;
+mod walk;
 mod witness;
 mod write;
 
@@ -58,8 +64,11 @@ pub use diff::Changed;
 pub use engine::Engine;
 pub use error::{EngineError, EngineErrorKind};
 pub use forks::{Fork, OpenDisk};
-pub use scrub::ScrubTotals;
+pub use progress::Progress;
+pub use scrub::{ScrubCursor, ScrubTotals};
+pub use space::{GroupSpace, SpaceReport};
 pub use status::{EngineStatus, Extent};
+pub use verify::VerifyReport;
 pub use witness::{Witness, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.

@@ -12,7 +12,9 @@ use units::{Address, ContainerId, DiskId, Fingerprint};
 use crate::disk::Layer;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::pace::Step;
 use crate::pages::PageStore;
+use crate::progress::Progress;
 use crate::record::{Base, disks};
 
 /// Pages walked before others are let in.
@@ -24,7 +26,7 @@ pub(crate) struct Slots(Vec<u64>);
 
 impl Slots {
     /// Enters a slot; false when it was there.
-    fn set(&mut self, slot: u16) -> bool {
+    pub(crate) fn set(&mut self, slot: u16) -> bool {
         let (word, bit) = (usize::from(slot) / 64, 1 << (slot % 64));
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
@@ -62,14 +64,16 @@ struct Roots {
 impl Engine {
     /// Marks all that disks, snapshots and clones reach. What becomes reachable meanwhile is in containers committed
     /// since or in those that the state notes as hit.
-    pub(crate) async fn mark(&self) -> Result<Marked, EngineError> {
+    pub(crate) async fn mark(&self, progress: &Progress) -> Result<Marked, EngineError> {
         let roots = self.all_roots().await?;
         let mut marked = Marked::default();
+        let mut step = self.step();
         for root in &roots.roots {
-            self.mark_tree(&mut marked, root).await?;
+            step = self.mark_tree(&mut marked, root, step, progress).await?;
         }
         for layer in &roots.layers {
-            self.mark_layer(&mut marked, layer).await?;
+            progress.check()?;
+            step = self.mark_layer(&mut marked, layer, step).await?;
         }
         Ok(marked)
     }
@@ -107,18 +111,30 @@ impl Engine {
         Roots { roots, layers }
     }
 
-    async fn mark_layer(&self, marked: &mut Marked, layer: &Layer) -> Result<(), EngineError> {
+    async fn mark_layer<'a>(
+        &'a self,
+        marked: &mut Marked,
+        layer: &Layer,
+        mut step: Step<'a>,
+    ) -> Result<Step<'a>, EngineError> {
         for (i, (_, (name, address))) in layer.points(0, u64::MAX).enumerate() {
             if i % 1024 == 1023 {
                 seam::yield_now().await;
+                step = self.next_step(step).await;
             }
             let at = marked.place(&self.shared, UnitKind::Data, name, *address).await?;
             marked.live.entry(at.container).or_default().set(at.slot);
         }
-        Ok(())
+        Ok(step)
     }
 
-    async fn mark_tree(&self, marked: &mut Marked, root: &Root) -> Result<(), EngineError> {
+    async fn mark_tree<'a>(
+        &'a self,
+        marked: &mut Marked,
+        root: &Root,
+        mut step: Step<'a>,
+        progress: &Progress,
+    ) -> Result<Step<'a>, EngineError> {
         let pages = PageStore(&self.shared);
         let mut stack: Vec<(u8, Fingerprint, Address)> = vec![(root.level, root.fingerprint, root.address)];
         while let Some((level, name, address)) = stack.pop() {
@@ -131,7 +147,9 @@ impl Engine {
                 if self.shared.lock().closed {
                     return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
                 }
+                progress.check()?;
                 seam::yield_now().await;
+                step = self.next_step(step).await;
             }
             let page = pages.load(level, name, &at).await?;
             for entry in page.entries() {
@@ -144,7 +162,7 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        Ok(step)
     }
 }
 

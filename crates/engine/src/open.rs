@@ -322,6 +322,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         fork_gate: tokio::sync::RwLock::default(),
         flush_gate: tokio::sync::Mutex::default(),
         clean_wake: Notify::new(),
+        pace: crate::pace::Pace::default(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),
         reserved_ids: tokio::sync::Mutex::default(),

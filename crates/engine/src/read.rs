@@ -68,6 +68,7 @@ impl Engine {
         }
         let first = offset / BLOCK_U64;
         let end = (offset + length as u64).div_ceil(BLOCK_U64);
+        let _timed = self.shared.time_request();
         let mut out = vec![0; ((end - first) * BLOCK_U64) as usize];
         self.read_blocks(disk, Lba(first), &mut out).await?;
         let skip = (offset - first * BLOCK_U64) as usize;

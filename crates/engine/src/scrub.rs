@@ -1,14 +1,19 @@
 //! Scrub: every fragment of every committed container is read and checked, whether anybody reads it or not.
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use pool::ScrubReport;
-use units::{ContainerId, Incarnation, MediumId};
+use units::{ContainerId, DiskId, Incarnation, MediumId};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
+use crate::progress::Progress;
+use crate::verify::Lost;
+
+/// Containers on either side of one with an error that are looked at next: errors come in neighbourhoods.
+const NEIGHBOURS: usize = 4;
 
 /// What a scrub found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +32,28 @@ pub struct ScrubTotals {
     pub failed: Vec<(ContainerId, String)>,
     /// Committed containers of which no medium within reach has a fragment.
     pub missing: Vec<(Incarnation, u32)>,
+    /// Disks that reach containers that could not be mended, or that are missing.
+    pub affected: Vec<DiskId>,
+}
+
+/// How far a scrub is: kept by whoever wants to go on from there.
+#[derive(Debug, Default)]
+pub struct ScrubCursor(Mutex<Option<ContainerId>>);
+
+impl ScrubCursor {
+    /// Goes on behind a container.
+    pub fn behind(last: Option<ContainerId>) -> Self {
+        Self(Mutex::new(last))
+    }
+
+    /// The last container that all before it, in order, were looked at with.
+    pub fn last(&self) -> Option<ContainerId> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, last: ContainerId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
 }
 
 impl ScrubTotals {
@@ -50,24 +77,43 @@ impl Engine {
         self.shared.moved.clear();
     }
 
-    /// Checks every fragment of every container that is committed now, and writes again what is missing or damaged.
+    /// Checks every fragment of every container that is committed now, behind the cursor, and writes again what is missing
+    /// or damaged. Neighbours of an error come next. `progress` counts bytes of fragments.
     ///
     /// # Errors
-    /// [`EngineErrorKind::Closed`] when the engine is closed meanwhile. What is wrong with single containers is told in
-    /// the totals.
-    pub async fn scrub(&self) -> Result<ScrubTotals, EngineError> {
+    /// [`EngineErrorKind::Closed`] when the engine is closed meanwhile, `Cancelled`. What is wrong with single containers is
+    /// told in the totals.
+    pub async fn scrub(&self, cursor: &ScrubCursor, progress: &Progress) -> Result<ScrubTotals, EngineError> {
         let ledger = self.shared.lock().ledger_runs();
         let listed = self.listed().await;
+        let ordered: Vec<ContainerId> =
+            listed.iter().copied().filter(|id| cursor.last().is_none_or(|last| *id > last)).collect();
         let mut totals = ScrubTotals::default();
-        for container in &listed {
+        let mean = self.committed_raw_bytes() / listed.len().max(1) as u64;
+        progress.expect(mean * ordered.len() as u64);
+        let mut done = vec![false; ordered.len()];
+        let mut urgent: VecDeque<usize> = VecDeque::new();
+        let (mut next, mut step) = (0, self.step());
+        while next < ordered.len() || !urgent.is_empty() {
+            progress.check()?;
             if self.shared.lock().closed {
                 return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
             }
-            match self.scrub_one(*container).await {
-                Ok(report) => totals.add(*container, &report),
-                Err(reason) => totals.failed.push((*container, reason)),
+            let at = urgent.pop_front().unwrap_or(next);
+            if !std::mem::replace(&mut done[at], true) {
+                if self.scrub_into(ordered[at], &mut totals).await {
+                    let near = at.saturating_sub(NEIGHBOURS)..ordered.len().min(at + NEIGHBOURS + 1);
+                    urgent.extend(near.filter(|near| !done[*near]));
+                }
+                progress.add(mean);
+                step = self.next_step(step).await;
+            }
+            while done.get(next) == Some(&true) {
+                cursor.set(ordered[next]);
+                next += 1;
             }
         }
+        drop(step);
         let found: BTreeSet<(Incarnation, u32)> =
             listed.iter().map(|container| (container.incarnation, container.number)).collect();
         for run in &ledger {
@@ -75,7 +121,31 @@ impl Engine {
             let all = numbers.map(|number| (run.incarnation, number));
             totals.missing.extend(all.filter(|one| !found.contains(one)));
         }
+        self.name_affected(&mut totals, progress).await?;
         Ok(totals)
+    }
+
+    /// Looks at one container; true when something was wrong. One that the cleaner deleted meanwhile is not.
+    async fn scrub_into(&self, container: ContainerId, totals: &mut ScrubTotals) -> bool {
+        match self.scrub_one(container).await {
+            Ok(report) => {
+                totals.add(container, &report);
+                report.repaired > 0 || !report.matching
+            }
+            Err(_) if !self.shared.lock().is_committed(container) => false,
+            Err(reason) => {
+                totals.failed.push((container, reason));
+                true
+            }
+        }
+    }
+
+    /// Which disks reach what is lost.
+    async fn name_affected(&self, totals: &mut ScrubTotals, progress: &Progress) -> Result<(), EngineError> {
+        let failed = totals.failed.iter().map(|(container, _)| *container);
+        let lost = Lost::of(failed, totals.missing.iter().copied());
+        totals.affected = self.affected_by(&lost, progress).await?;
+        Ok(())
     }
 
     async fn scrub_one(&self, container: ContainerId) -> Result<ScrubReport, String> {

@@ -20,6 +20,7 @@ impl Engine {
     pub async fn write(&self, disk: DiskId, offset: u64, data: &[u8]) -> Result<(), EngineError> {
         self.shared.lock().check_change(disk, offset, data.len() as u64)?;
         self.check_writable()?;
+        let _timed = self.shared.time_request();
         let head = (offset.next_multiple_of(BLOCK_U64) - offset).min(data.len() as u64) as usize;
         let (first, rest) = data.split_at(head);
         let (whole, last) = rest.split_at(rest.len() / BLOCK * BLOCK);

@@ -1,6 +1,7 @@
 //! Commands that ask a running site.
 
 mod snapshots;
+mod upkeep;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,10 @@ pub(crate) async fn run(
         ClientCommand::Vm(command) => asking.vm(command).await,
         ClientCommand::Disk(command) => asking.disk(command).await,
         ClientCommand::Snapshot(command) => asking.snapshot(command).await,
+        ClientCommand::Space(arguments) => asking.space(arguments).await,
+        ClientCommand::Clean(arguments) => asking.clean(arguments).await,
+        ClientCommand::Scrub(command) => asking.scrub(command).await,
+        ClientCommand::Verify(waiting) => asking.verify(waiting).await,
         ClientCommand::Task(command) => asking.task(command).await,
     }
 }
@@ -81,7 +86,10 @@ impl Asking {
                 let vm = client.rename_vm(old.as_str(), new.as_str()).await.map_err(failed)?;
                 printer.vm(&vm, &self.socket)
             }
-            VmCommand::Delete { name, yes } => {
+            VmCommand::Delete { name, dry_run: true, .. } => {
+                self.dry_run(VmName::parse(&name)?.as_str()).await
+            }
+            VmCommand::Delete { name, yes, dry_run: false } => {
                 let name = VmName::parse(&name)?;
                 really(yes, || format!("VM {name} with all data of its disks would be deleted"))?;
                 client.delete_vm(name.as_str()).await.map_err(failed)?;
@@ -133,7 +141,10 @@ impl Asking {
                 printer.vm(&added, &self.socket)
             }
             DiskCommand::Clone { from, vm } => self.clone_disk(&from, &vm).await,
-            DiskCommand::Remove { vm, disk, yes } => {
+            DiskCommand::Remove { vm, disk, dry_run: true, .. } => {
+                self.dry_run(&format!("{vm}/{disk}")).await
+            }
+            DiskCommand::Remove { vm, disk, yes, dry_run: false } => {
                 let vm = VmName::parse(&vm)?;
                 really(yes, || format!("disk {vm}/{disk} with all its data would be deleted"))?;
                 client.remove_disk(vm.as_str(), &disk).await.map_err(failed)?;

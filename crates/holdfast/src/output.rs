@@ -7,7 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, List, Medium, Reverted, Snapshot, Snapshots, Status, Task, Vm, VmSummary,
+    AttachInfo, Diff, Explanation, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space, Status,
+    Task, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -79,6 +80,19 @@ impl Printer {
 
     pub(crate) fn task(self, task: &Task) -> Result<(), Failure> {
         self.print(task, || text::task(task))
+    }
+
+    pub(crate) fn space(self, space: &Space) -> Result<(), Failure> {
+        self.print(space, || text::space(space))
+    }
+
+    /// What a task that deleted nothing says of a deletion.
+    pub(crate) fn dry_run(self, task: &Task) -> Result<(), Failure> {
+        self.print(task, || text::dry_run(task))
+    }
+
+    pub(crate) fn scrubbing(self, scrubbing: &Scrubbing) -> Result<(), Failure> {
+        self.print(scrubbing, || text::scrubbing(scrubbing))
     }
 
     pub(crate) fn explanations(self, codes: &List<Explanation>) -> Result<(), Failure> {

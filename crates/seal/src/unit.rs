@@ -100,6 +100,11 @@ impl Header {
         HEADER_BYTES + self.body_bytes.get() as usize
     }
 
+    /// The key epoch it is sealed under.
+    pub fn key_epoch(&self) -> u16 {
+        self.epoch.get()
+    }
+
     /// Bytes of the plaintext.
     pub fn plain_bytes(&self) -> usize {
         self.plain_bytes.get() as usize
@@ -177,6 +182,11 @@ impl Sealer {
         let mut short = [0; 16];
         short.copy_from_slice(&hash.as_bytes()[..16]);
         Fingerprint(short)
+    }
+
+    /// The key epoch of what is sealed now.
+    pub fn key_epoch(&self) -> u16 {
+        self.current
     }
 
     /// The key of the journal's message authentication code.

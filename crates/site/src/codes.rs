@@ -58,6 +58,9 @@ codes! {
     busy 409 6 "Busy"
         "Others keep changing the same things."
         "Try again.";
+    cancelled 0 1 "Task was cancelled"
+        "Somebody ended the task that the command waited for."
+        "Start it again when it is wanted.";
     close_timeout 500 1 "Stopped late"
         "The write buffer was not written in time when the server stopped."
         "Nothing is lost: the journal holds it until the next start.";
@@ -70,6 +73,9 @@ codes! {
     core_dumps 0 1 "Core dumps stay on"
         "The system does not let the server turn its core dumps off, which would hold keys."
         "Start it as a user that may lower its own limits.";
+    damage_found 0 1 "Damage found"
+        "A scrub or verification found data that cannot be read or repaired."
+        "`task show` names what is affected: restore it from a copy, and bring missing media back.";
     data_lost 500 1 "Data cannot be read"
         "Too many fragments or copies are missing or damaged to make the data whole."
         "Bring missing media back; else restore from a copy.";
@@ -187,6 +193,9 @@ codes! {
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
         "Make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
+    no_space_report 404 4 "Space not computed"
+        "What VMs and snapshots take was not computed since the server started."
+        "Have it computed: `holdfast space`.";
     no_such_group 422 2 "No such group"
         "A group that was named does not exist."
         "Make it with groupadd, or give its number.";
@@ -256,9 +265,15 @@ codes! {
     task_ended 409 6 "Task has ended"
         "The task does not run any more."
         "See `task show`.";
+    task_failed 0 1 "Task failed"
+        "Work of the server ended for the reason that is told."
+        "See `task show` and `status`; try again.";
     task_not_found 404 4 "No such task"
         "No task has this number, or it is one of the forgotten: the newest 200 are kept."
         "`task list` shows those there are.";
+    task_running 409 6 "At it already"
+        "A task of this kind runs, and there is one at a time."
+        "Wait for it, or cancel it: `task list`.";
     timeout 504 7 "No answer in time"
         "What was asked was not done in time; it may still be done."
         "Look what became of it, or wait longer with --timeout.";

@@ -111,6 +111,7 @@ impl From<EngineError> for SiteError {
             }
             EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", None),
             EngineErrorKind::Busy => (ErrorKind::Busy, "busy", None),
+            EngineErrorKind::Cancelled => (ErrorKind::Conflict, "task_ended", None),
             EngineErrorKind::Closed => {
                 let hint = "the server is stopping, or must be started again";
                 (ErrorKind::Unavailable, "closing", Some(hint))

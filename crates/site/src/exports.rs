@@ -142,6 +142,7 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
         | EngineErrorKind::Exists
         | EngineErrorKind::TooFewMedia
         | EngineErrorKind::Lost
+        | EngineErrorKind::Cancelled
         | EngineErrorKind::Busy => DeviceErrorKind::Io,
     };
     DeviceError { kind, reason: error.reason }

@@ -50,6 +50,7 @@ mod snapshots;
 mod start;
 mod status;
 mod tasks;
+mod upkeep;
 mod uses;
 mod version;
 mod vms;
@@ -70,6 +71,9 @@ pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{Health, MediumState, MediumStatus, Status};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
+pub use upkeep::{
+    SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, ScrubState, SpaceRow, SpaceTable,
+};
 pub use version::Version;
 pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmState, VmSummary};
 
@@ -82,6 +86,7 @@ pub mod fuzz {
         let _ = crate::manifest::Manifest::decode(input);
         let _ = crate::record::Record::decode(input);
         let _ = crate::snapshots::SnapshotRecord::decode(input);
+        let _ = crate::upkeep::ScrubState::decode(input).map(|state| state.next_ms());
         if let Ok(record) = crate::tasks::Record::decode(input) {
             let _ = record.ended_task(1, "cut off");
         }

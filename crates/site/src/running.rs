@@ -67,6 +67,10 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     away: Mutex<BTreeMap<MediumId, Away>>,
     server: tokio::sync::Mutex<Option<nbd::Server>>,
+    /// What VMs and snapshots take, as last computed.
+    pub(crate) space: Mutex<Option<Arc<crate::upkeep::SpaceTable>>>,
+    /// Held while the record of scrubs is changed.
+    pub(crate) scrubbing: tokio::sync::Mutex<()>,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -85,7 +89,7 @@ fn can_wait(error: &EngineError) -> bool {
 /// A running site. Cheap to clone.
 #[derive(Clone)]
 pub struct Site {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Site {
@@ -107,8 +111,16 @@ impl Site {
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
         let rt = parts.rt.clone();
-        let shared =
-            Arc::new(Shared { parts, vms, tasks, away, server: tokio::sync::Mutex::default(), stopping });
+        let shared = Arc::new(Shared {
+            parts,
+            vms,
+            tasks,
+            away,
+            server: tokio::sync::Mutex::default(),
+            space: Mutex::default(),
+            scrubbing: tokio::sync::Mutex::default(),
+            stopping,
+        });
         rt.spawn(
             "media probe",
             Box::pin(probe::run(Arc::downgrade(&shared), shared.stopping.subscribe(), rt.clone())),
@@ -457,8 +469,12 @@ async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
     let mut said = false;
     loop {
         let Some(shared) = site.upgrade() else { return };
-        match shared.tasks.round().await {
-            Ok(_) => said = false,
+        let round = match shared.tasks.round().await {
+            Ok(_) => shared.scrub_when_due().await,
+            Err(error) => Err(error),
+        };
+        match round {
+            Ok(()) => said = false,
             // Said once: the next round tries again.
             Err(error) if !said => {
                 tracing::warn!(%error, "tasks cannot be looked after");

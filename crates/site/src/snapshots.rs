@@ -239,6 +239,35 @@ impl Vms {
         Ok(out)
     }
 
+    /// Adds every snapshot of a VM, with the names and numbers of its disks.
+    pub(crate) async fn add_snapshots(
+        &self,
+        vm: &str,
+        record: &Record,
+        all: &mut Vec<(String, Vec<(String, DiskId)>)>,
+    ) -> Result<()> {
+        let Some(number) = record.number else { return Ok(()) };
+        let mut range = all_of(number)?;
+        loop {
+            let page = self.engine.meta().range(range.clone(), SNAPSHOTS_AT_ONCE, None).await?;
+            for kv in &page.kvs {
+                let name = name_of(kv).ok_or_else(|| damaged(vm, "a snapshot without a name"))?;
+                let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm, &reason))?;
+                let disks = record.disks.iter().map(|disk| (disk.name.clone(), DiskId(disk.id))).collect();
+                all.push((format!("{vm}@{name}"), disks));
+            }
+            let Some(last) = page.kvs.last().filter(|_| page.kvs.len() == SNAPSHOTS_AT_ONCE) else {
+                return Ok(());
+            };
+            range = all_of(number)?.behind(&last.key);
+        }
+    }
+
+    /// The numbers of all disks of a version.
+    pub(crate) async fn all_disks_of(&self, version: &Version) -> Result<Vec<DiskId>> {
+        Ok(self.version(version).await?.disks.iter().map(|disk| DiskId(disk.id)).collect())
+    }
+
     /// The record of a snapshot, with its VM's.
     pub(crate) async fn find_snapshot(
         &self,
@@ -435,7 +464,7 @@ impl Vms {
         Ok(self.engine.diff(older, newer, offset, u64::MAX - offset, limit).await?)
     }
 
-    async fn disk_of(&self, version: &Version, disk: &str) -> Result<DiskId> {
+    pub(crate) async fn disk_of(&self, version: &Version, disk: &str) -> Result<DiskId> {
         let found = self.version(version).await?;
         let found = found.disks.iter().find(|found| found.name == disk);
         let found = found.ok_or_else(|| crate::disks::disk_not_found(&version.to_string(), disk))?;

@@ -9,6 +9,7 @@
 
 mod record;
 mod running;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::vms::{Vm, Vms};
 pub(crate) use record::Record;
 pub use record::{Task, TaskKind, TaskState};
 pub(crate) use running::Running;
+pub(crate) use work::Outcome;
 
 const TASKS: Table = Table::new("task");
 /// Tasks remembered: some weeks of a busy site, and one answer.
@@ -175,7 +177,7 @@ impl Tasks {
                 vm.import = None;
                 self.vms.replace(&name, &kv, &vm, txn, &[], &[]).await?;
             }
-            TaskKind::Export => drop(self.engine.apply(txn, &[], &[]).await?),
+            _ => drop(self.engine.apply(txn, &[], &[]).await?),
         }
         self.running.remove(id);
         tracing::info!(task = id, target = record.target, "task done");
@@ -199,6 +201,7 @@ impl Tasks {
         record.end(state, self.rt.wall_ms(), error);
         let txn = Txn::new().then(Op::put(key(id)?, record.encode()?));
         self.engine.apply(txn, &[], &[]).await?;
+        self.running.stop_work(id);
         self.running.remove(id);
         tracing::info!(task = id, target = record.target, ?state, error = record.error, "task ended");
         if record.kind == TaskKind::Import {
@@ -236,6 +239,7 @@ impl Tasks {
 
     /// Fails tasks whose clients are silent, and clears away what ended badly; false when something is left.
     pub(crate) async fn round(&self) -> Result<bool> {
+        self.running.look(self.rt.now());
         for id in self.running.silent(self.rt.now(), self.patience) {
             let reason = format!("no sign of life from its client for {} s", self.patience.as_secs());
             match self.end_badly(id, TaskState::Failed, Some(reason)).await {
@@ -272,6 +276,7 @@ impl Tasks {
 
     /// A task by its number.
     pub(crate) async fn task(&self, id: u64) -> Result<Task> {
+        self.running.look(self.rt.now());
         if let Some(task) = self.running.task(id) {
             return Ok(task);
         }
@@ -280,6 +285,7 @@ impl Tasks {
 
     /// Every task, the newest first.
     pub(crate) async fn tasks(&self) -> Result<Vec<Task>> {
+        self.running.look(self.rt.now());
         let task = |(id, record): (u64, Record)| {
             self.running.task(id).unwrap_or_else(|| record.ended_task(id, RESTARTED))
         };

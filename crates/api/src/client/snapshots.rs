@@ -89,7 +89,7 @@ fn snapshot_path(vm: &str, name: &str) -> String {
 }
 
 /// One more question behind the first.
-fn also(path: &mut String, name: &str, value: Option<&str>) {
+pub(super) fn also(path: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         path.push_str(&format!("&{name}={}", escaped(value)));
     }

@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::size;
 use super::snapshots::SnapshotCommand;
+use super::upkeep::{CleanArguments, ScrubCommand, SpaceArguments, Waiting};
 
 /// Commands that ask a running site.
 #[derive(Debug, Subcommand)]
@@ -27,7 +28,23 @@ pub(crate) enum ClientCommand {
     /// The files and devices that hold the site
     #[command(subcommand, after_help = "Example:\n  holdfast media list")]
     Media(MediaCommand),
-    /// Long work: imports and exports, running and past
+    /// Compute what each VM and snapshot takes for itself and shares, or what deleting some of them would free
+    #[command(
+        after_help = "Examples:\n  holdfast space\n  holdfast space web01@s1 web01@s2\n  holdfast space --last"
+    )]
+    Space(SpaceArguments),
+    /// Free what nothing reaches any more; runs by itself when room gets low
+    #[command(
+        after_help = "Examples:\n  holdfast clean\n  holdfast clean --garbage 0\n  holdfast clean --no-wait"
+    )]
+    Clean(CleanArguments),
+    /// Read, check and repair every fragment, now or on a schedule
+    #[command(subcommand, after_help = "Example:\n  holdfast scrub start")]
+    Scrub(ScrubCommand),
+    /// Open every block that a VM or snapshot reaches: what passes can be restored. Fails when something is lost
+    #[command(after_help = "Example:\n  holdfast verify")]
+    Verify(Waiting),
+    /// Long work: imports, exports and upkeep, running and past
     #[command(subcommand, after_help = "Example:\n  holdfast task list")]
     Task(TaskCommand),
 }
@@ -73,6 +90,9 @@ pub(crate) enum VmCommand {
         /// Really
         #[arg(long)]
         yes: bool,
+        /// Only say what would be freed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Make a snapshot: all disks at one instant, and the definition; guests go on
     #[command(
@@ -181,6 +201,9 @@ pub(crate) enum DiskCommand {
         /// Really
         #[arg(long)]
         yes: bool,
+        /// Only say what would be freed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Change the size of a disk: larger at any time, seen by a client when it opens the disk again
     #[command(after_help = "Examples:\n  holdfast disk resize web01 disk0 40G\n  \

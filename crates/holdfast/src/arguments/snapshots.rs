@@ -29,7 +29,9 @@ pub(crate) enum SnapshotCommand {
         new: String,
     },
     /// Delete a snapshot; VMs and disks that began as it stay. Refused while a client reads it
-    #[command(after_help = "Example:\n  holdfast snapshot delete web01@s1 --yes")]
+    #[command(
+        after_help = "Examples:\n  holdfast snapshot delete web01@s1 --dry-run\n  holdfast snapshot delete web01@s1 --yes"
+    )]
     Delete {
         /// The snapshot
         #[arg(value_name = "VM@SNAPSHOT")]
@@ -37,6 +39,9 @@ pub(crate) enum SnapshotCommand {
         /// Really
         #[arg(long)]
         yes: bool,
+        /// Only say what would be freed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// List what changed from a snapshot to another, or to the VM as it is now, in whole blocks of 4 KiB
     #[command(after_help = "Examples:\n  holdfast snapshot diff web01@s1 web01@s2\n  \

@@ -31,7 +31,11 @@ impl Asking {
                 let renamed = client.rename_snapshot(vm.as_str(), name.as_str(), new.as_str());
                 printer.snapshot(&renamed.await.map_err(failed)?, &self.socket)
             }
-            SnapshotCommand::Delete { snapshot, yes } => {
+            SnapshotCommand::Delete { snapshot, dry_run: true, .. } => {
+                snapshot_of(&snapshot)?;
+                self.dry_run(&snapshot).await
+            }
+            SnapshotCommand::Delete { snapshot, yes, dry_run: false } => {
                 let (vm, name) = snapshot_of(&snapshot)?;
                 really(yes, || format!("snapshot {vm}@{name} would be deleted"))?;
                 client.delete_snapshot(vm.as_str(), name.as_str()).await.map_err(failed)?;

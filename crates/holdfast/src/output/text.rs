@@ -1,6 +1,7 @@
 //! Results for people. Not to be read by programs.
 
 mod snapshots;
+mod upkeep;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use api::types::{
 use site::format_size;
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
+pub(super) use upkeep::{dry_run, scrubbing, space};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -112,6 +114,10 @@ fn kind(task: &Task) -> &'static str {
     match task.kind {
         TaskKind::Import => "import",
         TaskKind::Export => "export",
+        TaskKind::Clean => "clean",
+        TaskKind::Scrub => "scrub",
+        TaskKind::Verify => "verify",
+        TaskKind::Space => "space",
     }
 }
 
@@ -200,6 +206,8 @@ pub(super) fn task(task: &Task) -> String {
     lines.extend(task.seconds_left.map(|seconds| format!("left    {}", duration(seconds))));
     lines.push(format!("with    {}", task.message));
     lines.extend(task.error.as_ref().map(|error| format!("error   {error}")));
+    lines.extend(upkeep::counts(task));
+    lines.extend(task.findings.iter().map(|found| format!("found   {found}")));
     format!("{}\n", lines.join("\n"))
 }
 

@@ -38,9 +38,9 @@ impl Cleaner {
             self.world.rt.sleep(Duration::from_nanos(pause).max(Duration::from_micros(100))).await;
             let Some(serving) = self.world.serving().await else { return };
             let percent = [0, 0, 1, 30, 100][self.rng.index(5)];
-            let answer = self
-                .world
-                .ask(&serving, None, move |engine| Box::pin(async move { engine.clean(percent).await }));
+            let answer = self.world.ask(&serving, None, move |engine| {
+                Box::pin(async move { engine.clean(percent, &engine::Progress::default()).await })
+            });
             match answer.await {
                 Ok(report) => self.world.note(format_args!("clean {percent}: {report:?}")),
                 Err(Unanswered::Refused(error)) => {
@@ -60,7 +60,7 @@ impl World {
     /// Cleans a sound site of all that nothing reaches.
     pub(super) async fn clean(&self, life: &Life, engine: &Engine) {
         let work = engine.clone();
-        match in_life(life, async move { work.clean(0).await }).await {
+        match in_life(life, async move { work.clean(0, &engine::Progress::default()).await }).await {
             Some(Ok(report)) => self.note(format_args!("cleaned: {report:?}")),
             Some(Err(error)) if !self.plan.small => {
                 self.wrong(format_args!("a sound site cannot be cleaned: {:?}: {error}", error.kind));
@@ -83,16 +83,20 @@ impl World {
             for _ in 0..CYCLES {
                 work.drain().await?;
                 work.checkpoint().await?;
-                work.clean(0).await?;
+                work.clean(0, &engine::Progress::default()).await?;
             }
-            Ok::<_, engine::EngineError>(work.status().await)
+            let space = work.space(&[], &engine::Progress::default()).await?;
+            Ok::<_, engine::EngineError>((work.status().await, space))
         };
         match in_life(&life, emptied).await {
-            Some(Ok(status)) => {
+            Some(Ok((status, space))) => {
                 let committed = engine.committed_raw_bytes();
                 let used = engine.pool().refresh_space().await.raw_used;
                 if status.unique_bytes != 0 {
                     self.wrong(format_args!("{} bytes of data are left without a disk", status.unique_bytes));
+                }
+                if space.live_bytes != 0 {
+                    self.wrong(format_args!("{} bytes are reached without a disk", space.live_bytes));
                 }
                 if engine.is_settled() && used != committed {
                     self.wrong(format_args!("emptied: {used} bytes are in use, the ledger has {committed}"));

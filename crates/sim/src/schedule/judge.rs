@@ -208,9 +208,15 @@ impl World {
         let (life, engine) = self.open("for the scrub").await?;
         self.rt.sleep(SETTLE).await;
         let work = engine.clone();
-        let mended = in_life(&life, async move { work.scrub().await }).await?;
+        let mended = in_life(&life, async move {
+            work.scrub(&engine::ScrubCursor::default(), &engine::Progress::default()).await
+        })
+        .await?;
         let work = engine.clone();
-        let sound = in_life(&life, async move { work.scrub().await }).await?;
+        let sound = in_life(&life, async move {
+            work.scrub(&engine::ScrubCursor::default(), &engine::Progress::default()).await
+        })
+        .await?;
         match (mended, sound) {
             (Ok(mended), Ok(sound)) => {
                 let clean = ScrubTotals { repaired: 0, sound: sound.sound, ..ScrubTotals::default() };
@@ -220,6 +226,11 @@ impl World {
                 }
             }
             found => self.wrong(format_args!("the site cannot be scrubbed: {found:?}")),
+        }
+        let work = engine.clone();
+        match in_life(&life, async move { work.verify(&engine::Progress::default()).await }).await? {
+            Ok(report) if report.lost_units == 0 && report.affected.is_empty() => {}
+            found => self.wrong(format_args!("a sound site does not verify: {found:?}")),
         }
         let used = engine.pool().refresh_space().await.raw_used;
         let committed = engine.committed_raw_bytes();

@@ -43,7 +43,12 @@ async fn in_life<T: Send + 'static>(life: &Life, work: impl Future<Output = T> +
 
 async fn scrub(life: &Life, engine: &Engine) -> Result<ScrubTotals, String> {
     let engine = engine.clone();
-    in_life(life, async move { engine.scrub().await }).await.map_err(|error| format!("no scrub: {error}"))
+    in_life(
+        life,
+        async move { engine.scrub(&engine::ScrubCursor::default(), &engine::Progress::default()).await },
+    )
+    .await
+    .map_err(|error| format!("no scrub: {error}"))
 }
 
 /// Whole disks, as they must be.

@@ -166,7 +166,7 @@ async fn second_life(site: &Site, guest: &mut Guest<'_>, late: bool) {
     guest.snapshot().await;
     guest.some(3).await;
     guest.engine.drain().await.expect("drains");
-    let cleaned = guest.engine.clean(0).await.expect("cleans");
+    let cleaned = guest.engine.clean(0, &engine::Progress::default()).await.expect("cleans");
     assert!(cleaned.moved > 0, "a stub and a delete record: {cleaned:?}");
     guest.some(4).await;
     guest.snapshot().await;

@@ -134,10 +134,14 @@ fn distinct(versions: &[(DiskId, Version)]) -> u64 {
     all.len() as u64 * BLOCK_U64
 }
 
+async fn space(engine: &Engine, groups: &[Vec<DiskId>]) -> engine::SpaceReport {
+    engine.space(groups, &engine::Progress::default()).await.expect("computes")
+}
+
 async fn settle(engine: &Engine) -> u64 {
     engine.drain().await.expect("drains");
     engine.checkpoint().await.expect("a checkpoint");
-    engine.clean(0).await.expect("cleans");
+    engine.clean(0, &engine::Progress::default()).await.expect("cleans");
     engine.status().await.unique_bytes
 }
 
@@ -176,7 +180,16 @@ fn any_order_of_deletion_frees_exactly_the_unshared() {
             assert_eq!(settle(engine).await, distinct(&versions), "seed {seed}: before any deletion");
             rng.shuffle(&mut versions);
             while let Some((doomed, _)) = versions.pop() {
+                let said = space(engine, &[vec![doomed]]).await;
+                let each: Vec<Vec<DiskId>> =
+                    versions.iter().map(|(id, _)| *id).chain([doomed]).map(|id| vec![id]).collect();
+                let all = space(engine, &each).await;
+                assert_eq!(all.live_bytes, said.live_bytes, "seed {seed}: the same scan");
+                assert_eq!(all.groups.last(), said.groups.first(), "seed {seed}: alone and beside others");
                 assert!(engine.apply(Txn::new(), &[], &[doomed]).await.expect("deletes"));
+                let left = space(engine, &[]).await.live_bytes;
+                let freed = said.live_bytes - said.groups[0].unique_bytes;
+                assert_eq!(left, freed, "seed {seed}: what a deletion frees, said before");
                 assert_eq!(settle(engine).await, distinct(&versions), "seed {seed}: {} left", versions.len());
                 for (id, version) in &versions {
                     let lba = rng.below(BLOCKS);

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //!  {"version": 1, "kind": "import", "target": "web01", "state": "done", "started_ms": <Unix ms>, "ended_ms": <Unix ms>,
-//!   "done_bytes": <number>, "total_bytes": <number>, "message": "<text>", "error": "<text>"}
+//!   "done_bytes": <number>, "total_bytes": <number>, "message": "<text>", "error": "<text>",
+//!   "counts": {"<what>": <number>, ...}, "findings": ["<text>", ...]}
 //! ```
+//! `counts` and `findings` are there when work of the server has ended that has some.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +23,28 @@ pub enum TaskKind {
     Import,
     /// Reads disks of a VM.
     Export,
+    /// The cleaner: frees what nothing reaches any more.
+    Clean,
+    /// Reads every fragment, checks it, and repairs what is wrong.
+    Scrub,
+    /// Opens every block that any VM or snapshot reaches.
+    Verify,
+    /// Computes what VMs and snapshots take for themselves and share.
+    Space,
+}
+
+impl TaskKind {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Export => "export",
+            Self::Clean => "clean",
+            Self::Scrub => "scrub",
+            Self::Verify => "verify",
+            Self::Space => "space",
+        }
+    }
 }
 
 /// Where a task is.
@@ -74,6 +100,10 @@ pub struct Task {
     pub message: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// What came of work of the server, by name.
+    pub counts: BTreeMap<String, u64>,
+    /// What it found wrong, for people.
+    pub findings: Vec<String>,
 }
 
 /// The record of a task.
@@ -91,6 +121,10 @@ pub(crate) struct Record {
     pub(crate) message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) counts: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) findings: Vec<String>,
 }
 
 impl Record {
@@ -112,6 +146,8 @@ impl Record {
             total_bytes,
             message,
             error: None,
+            counts: BTreeMap::new(),
+            findings: Vec::new(),
         }
     }
 
@@ -155,6 +191,8 @@ impl Record {
             seconds_left: left.checked_div(rate).filter(|_| runs),
             message: self.message.clone(),
             error: self.error.clone(),
+            counts: self.counts.clone(),
+            findings: self.findings.clone(),
         }
     }
 

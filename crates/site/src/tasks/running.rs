@@ -1,10 +1,12 @@
 //! The tasks that run now, in RAM.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::record::{Record, Task};
+use engine::Progress;
+
+use super::record::{Record, Task, TaskKind};
 
 /// Weight of the newest stretch in the rate: it follows a change within a few signs of life.
 const NEWEST: f64 = 0.3;
@@ -20,6 +22,23 @@ struct Live {
     rate: Option<f64>,
     since: Duration,
     from: u64,
+    /// Of work of the server.
+    work: Option<Arc<Progress>>,
+}
+
+impl Live {
+    fn progress(&mut self, done: u64, total: u64, now: Duration) {
+        self.heard = now;
+        self.record.total_bytes = total;
+        self.record.done_bytes = done.min(total);
+        let stretch = now.saturating_sub(self.since);
+        if stretch >= STRETCH_MIN {
+            let newest = self.record.done_bytes.saturating_sub(self.from) as f64 / stretch.as_secs_f64();
+            self.rate = Some(self.rate.map_or(newest, |rate| rate + NEWEST * (newest - rate)));
+            self.since = now;
+            self.from = self.record.done_bytes;
+        }
+    }
 }
 
 /// The tasks that run now.
@@ -35,7 +54,35 @@ impl Running {
     }
 
     pub(crate) fn insert(&self, id: u64, record: Record, now: Duration) {
-        self.lock().insert(id, Live { record, heard: now, rate: None, since: now, from: 0 });
+        self.lock().insert(id, Live { record, heard: now, rate: None, since: now, from: 0, work: None });
+    }
+
+    /// Work of the server, which tells how far it is in `work`.
+    pub(crate) fn insert_work(&self, id: u64, record: Record, now: Duration, work: Arc<Progress>) {
+        let live = Live { record, heard: now, rate: None, since: now, from: 0, work: Some(work) };
+        self.lock().insert(id, live);
+    }
+
+    /// Looks how far work of the server is.
+    pub(crate) fn look(&self, now: Duration) {
+        for live in self.lock().values_mut() {
+            if let Some(work) = live.work.clone() {
+                let (done, total) = work.now();
+                live.progress(done, total, now);
+            }
+        }
+    }
+
+    /// Asks work of the server to end.
+    pub(crate) fn stop_work(&self, id: u64) {
+        if let Some(work) = self.lock().get(&id).and_then(|live| live.work.clone()) {
+            work.cancel();
+        }
+    }
+
+    /// A task of this kind that runs.
+    pub(crate) fn of_kind(&self, kind: TaskKind) -> Option<u64> {
+        self.lock().iter().find(|(_, live)| live.record.kind == kind).map(|(id, _)| *id)
     }
 
     pub(crate) fn remove(&self, id: u64) {
@@ -57,24 +104,16 @@ impl Running {
 
     /// The client of a task was heard of.
     pub(crate) fn progress(&self, id: u64, done: u64, total: u64, now: Duration) {
-        let mut tasks = self.lock();
-        let Some(live) = tasks.get_mut(&id) else { return };
-        live.heard = now;
-        live.record.total_bytes = total;
-        live.record.done_bytes = done.min(total);
-        let stretch = now.saturating_sub(live.since);
-        if stretch >= STRETCH_MIN {
-            let newest = live.record.done_bytes.saturating_sub(live.from) as f64 / stretch.as_secs_f64();
-            live.rate = Some(live.rate.map_or(newest, |rate| rate + NEWEST * (newest - rate)));
-            live.since = now;
-            live.from = live.record.done_bytes;
+        if let Some(live) = self.lock().get_mut(&id) {
+            live.progress(done, total, now);
         }
     }
 
     /// Tasks whose clients were not heard of for longer than `patience`.
     pub(crate) fn silent(&self, now: Duration, patience: Duration) -> Vec<u64> {
         let tasks = self.lock();
-        let silent = tasks.iter().filter(|(_, live)| now.saturating_sub(live.heard) > patience);
+        let silent = |live: &Live| live.work.is_none() && now.saturating_sub(live.heard) > patience;
+        let silent = tasks.iter().filter(|(_, live)| silent(live));
         silent.map(|(id, _)| *id).collect()
     }
 

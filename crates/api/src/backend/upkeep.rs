@@ -1,0 +1,98 @@
+//! Work the site does for itself.
+
+use site::{Site, VmName};
+
+use super::Answer;
+use crate::problem::Problem;
+use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task};
+
+/// The part of a backend that looks after the site.
+pub trait Upkeep: Send + Sync + 'static {
+    /// Has the cleaner free what nothing reaches.
+    fn clean(&self, new: NewClean) -> Answer<'_, Task>;
+    /// Has every fragment read and mended.
+    fn scrub(&self) -> Answer<'_, Task>;
+    /// How often that is done.
+    fn scrubbing(&self) -> Answer<'_, Scrubbing>;
+    /// Sets how often that is done.
+    fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing>;
+    /// Has every block opened that anything reaches.
+    fn verify(&self) -> Answer<'_, Task>;
+    /// Has space computed.
+    fn compute_space(&self, new: NewSpace) -> Answer<'_, Task>;
+    /// What VMs and snapshots take, as last computed.
+    fn space(&self, which: ListSpace) -> Answer<'_, Space>;
+}
+
+impl Upkeep for Site {
+    fn clean(&self, new: NewClean) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let percent = u8::try_from(new.garbage_percent).ok().filter(|percent| *percent <= 100);
+            let percent = percent.ok_or_else(|| {
+                let detail = format!("garbage_percent: 0 to 100, not {}", new.garbage_percent);
+                Problem::new("invalid_request", detail, "give a percentage")
+            })?;
+            Ok(self.begin_clean(percent).await?.into())
+        })
+    }
+
+    fn scrub(&self) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(self.begin_scrub().await?.into()) })
+    }
+
+    fn scrubbing(&self) -> Answer<'_, Scrubbing> {
+        Box::pin(async move { Ok(self.scrub_state().await?.into()) })
+    }
+
+    fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing> {
+        Box::pin(async move { Ok(self.set_scrub_every(every.every_s).await?.into()) })
+    }
+
+    fn verify(&self) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(self.begin_verify().await?.into()) })
+    }
+
+    fn compute_space(&self, new: NewSpace) -> Answer<'_, Task> {
+        Box::pin(async move {
+            let hint = "ask for fewer at a time";
+            new.check().map_err(|detail| Problem::new("invalid_request", detail, hint))?;
+            Ok(self.begin_space(&new.of).await?.into())
+        })
+    }
+
+    fn space(&self, which: ListSpace) -> Answer<'_, Space> {
+        Box::pin(async move {
+            let vm = which.vm.as_deref().map(VmName::parse).transpose()?;
+            let limit = which.limit as usize;
+            let table = Self::space(self, vm.as_ref(), which.after.as_deref(), limit)?;
+            let next = table.rows.last().filter(|_| table.rows.len() >= limit).map(|row| row.name.clone());
+            let items = table.rows.into_iter().map(|row| SpaceRow {
+                name: row.name,
+                logical_bytes: row.logical_bytes,
+                unique_bytes: row.unique_bytes,
+                shared_bytes: row.shared_bytes,
+            });
+            Ok(Space {
+                taken_ms: table.taken_ms,
+                live_bytes: table.live_bytes,
+                stored_bytes: table.stored_bytes,
+                items: items.collect(),
+                next,
+            })
+        })
+    }
+}
+
+impl From<site::ScrubState> for Scrubbing {
+    fn from(state: site::ScrubState) -> Self {
+        let since = |ms: u64| (ms > 0).then_some(ms);
+        Self {
+            every_s: state.every_s,
+            begun_ms: since(state.begun_ms),
+            done_ms: since(state.done_ms),
+            next_ms: state.next_ms().filter(|_| state.begun_ms > 0),
+            damaged: state.damaged,
+            task: since(state.task),
+        }
+    }
+}

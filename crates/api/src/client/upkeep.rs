@@ -1,0 +1,68 @@
+//! Calls about what the site does for itself.
+
+use hyper::Method;
+
+use super::snapshots::also;
+use super::{Client, Result};
+use crate::types::{ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, Task};
+
+impl Client {
+    /// Has the cleaner free what nothing reaches any more.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind); so for every call.
+    pub async fn clean(&self, new: &NewClean) -> Result<Task> {
+        self.call(Method::POST, "clean", Some(new)).await
+    }
+
+    /// Has every fragment read, checked and mended.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn scrub(&self) -> Result<Task> {
+        self.call(Method::POST, "scrub", Some(&NewWork {})).await
+    }
+
+    /// How often the site is scrubbed.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn scrubbing(&self) -> Result<Scrubbing> {
+        self.call(Method::GET, "scrub", None::<&()>).await
+    }
+
+    /// Sets how often the site is scrubbed.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn set_scrubbing(&self, every: &ScrubEvery) -> Result<Scrubbing> {
+        self.call(Method::PUT, "scrub", Some(every)).await
+    }
+
+    /// Has every block opened that anything reaches.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn verify(&self) -> Result<Task> {
+        self.call(Method::POST, "verify", Some(&NewWork {})).await
+    }
+
+    /// Has space computed.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn compute_space(&self, new: &NewSpace) -> Result<Task> {
+        self.call(Method::POST, "space", Some(new)).await
+    }
+
+    /// What VMs and snapshots take, as last computed.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn space(&self, which: &ListSpace) -> Result<Space> {
+        let mut path = format!("space?limit={}", which.limit);
+        also(&mut path, "vm", which.vm.as_deref());
+        also(&mut path, "after", which.after.as_deref());
+        self.call(Method::GET, &path, None::<&()>).await
+    }
+}

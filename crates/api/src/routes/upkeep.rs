@@ -1,0 +1,93 @@
+//! Routes of what the site does for itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::{App, Body, Question};
+use crate::problem::Problem;
+use crate::types::{ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, Task};
+
+type Accepted = (StatusCode, Json<Task>);
+
+/// Has the cleaner free what nothing reaches any more. It also runs by itself when room gets low.
+#[utoipa::path(
+    post, path = "/api/v1/clean", tag = "upkeep",
+    request_body = NewClean,
+    responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn clean(State(app): State<App>, Body(new): Body<NewClean>) -> Result<Accepted, Problem> {
+    let task = app.change(|backend| Box::pin(async move { backend.clean(new).await })).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// Has every fragment read, checked, and mended where it is wrong.
+#[utoipa::path(
+    post, path = "/api/v1/scrub", tag = "upkeep",
+    request_body = NewWork,
+    responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn scrub(State(app): State<App>, Body(_): Body<NewWork>) -> Result<Accepted, Problem> {
+    let task = app.change(|backend| Box::pin(async move { backend.scrub().await })).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// How often the site is scrubbed, and how the last time went.
+#[utoipa::path(
+    get, path = "/api/v1/scrub", tag = "upkeep",
+    responses((status = 200, body = Scrubbing), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn scrubbing(State(app): State<App>) -> Result<Json<Scrubbing>, Problem> {
+    Ok(Json(app.backend.scrubbing().await?))
+}
+
+/// Sets how often the site is scrubbed.
+#[utoipa::path(
+    put, path = "/api/v1/scrub", tag = "upkeep",
+    request_body = ScrubEvery,
+    responses((status = 200, body = Scrubbing), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn set_scrubbing(
+    State(app): State<App>,
+    Body(every): Body<ScrubEvery>,
+) -> Result<Json<Scrubbing>, Problem> {
+    Ok(Json(app.change(|backend| Box::pin(async move { backend.set_scrubbing(every).await })).await?))
+}
+
+/// Has every block opened that a VM or snapshot reaches: what passes can be restored.
+#[utoipa::path(
+    post, path = "/api/v1/verify", tag = "upkeep",
+    request_body = NewWork,
+    responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn verify(State(app): State<App>, Body(_): Body<NewWork>) -> Result<Accepted, Problem> {
+    let task = app.change(|backend| Box::pin(async move { backend.verify().await })).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// Has space computed: what each VM and snapshot takes, or what deleting some of them would free.
+#[utoipa::path(
+    post, path = "/api/v1/space", tag = "upkeep",
+    request_body = NewSpace,
+    responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn compute_space(
+    State(app): State<App>,
+    Body(new): Body<NewSpace>,
+) -> Result<Accepted, Problem> {
+    let task = app.change(|backend| Box::pin(async move { backend.compute_space(new).await })).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// What each VM and snapshot takes, as last computed.
+#[utoipa::path(
+    get, path = "/api/v1/space", tag = "upkeep",
+    params(ListSpace),
+    responses((status = 200, body = Space), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn space(
+    State(app): State<App>,
+    Question(which): Question<ListSpace>,
+) -> Result<Json<Space>, Problem> {
+    Ok(Json(app.backend.space(which).await?))
+}

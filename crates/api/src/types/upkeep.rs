@@ -1,0 +1,152 @@
+//! Work the site does for itself: cleaning, scrubbing, verifying, accounting for space.
+
+use serde::{Deserialize, Serialize};
+use site::{SCRUB_EVERY_S_MAX, SPACE_ROWS_AT_ONCE};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Asked;
+
+/// Least garbage of a container that is worth moving the rest, where nobody says otherwise.
+pub const GARBAGE_PERCENT: u64 = 20;
+/// Most names in one request for space.
+const NAMES_MAX: usize = 1000;
+
+/// What is to be cleaned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewClean {
+    /// Containers of which at least so much is garbage are emptied, percent; 0: all that hold any.
+    #[schema(minimum = 0, maximum = 100, default = 20, example = 20)]
+    #[serde(default = "garbage_percent", deserialize_with = "crate::count::whole")]
+    pub garbage_percent: u64,
+}
+
+fn garbage_percent() -> u64 {
+    GARBAGE_PERCENT
+}
+
+/// Nothing more needs to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewWork {}
+
+/// What space is computed for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSpace {
+    /// VMs, snapshots (`VM@SNAPSHOT`) and disks of both (`.../DISK`), taken together: what is freed when all of them are
+    /// deleted. Empty: each VM and snapshot by itself.
+    #[schema(max_items = 1000, example = json!(["web01@s1"]))]
+    #[serde(default)]
+    pub of: Vec<String>,
+}
+
+impl NewSpace {
+    /// What is wrong with it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.of.len() {
+            0..=NAMES_MAX => Ok(()),
+            many => Err(format!("{many} names; there can be {NAMES_MAX}")),
+        }
+    }
+}
+
+/// What a VM or snapshot takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SpaceRow {
+    /// `VM` or `VM@SNAPSHOT`.
+    pub name: String,
+    /// Of its disks, what holds data as the guest sees it.
+    pub logical_bytes: u64,
+    /// What goes when it is deleted and the cleaner has been there, before parity.
+    pub unique_bytes: u64,
+    /// What others have too, as often as it is referred to, before parity.
+    pub shared_bytes: u64,
+}
+
+/// What all VMs and snapshots take, as last computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Space {
+    /// When it was computed.
+    pub taken_ms: u64,
+    /// What anything reaches, each block and map page once, before parity.
+    pub live_bytes: u64,
+    /// All containers: with what the cleaner has not freed yet, and their directories.
+    pub stored_bytes: u64,
+    /// The VMs and snapshots, by name.
+    pub items: Vec<SpaceRow>,
+    /// The last of them: `after` for what may come behind. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Which rows of the last space report are listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ListSpace {
+    /// Those of this VM; else all.
+    #[param(
+        nullable = false,
+        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Those behind this name.
+    #[param(nullable = false, min_length = 1, max_length = 127, example = "web01@s1")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many at most.
+    #[param(minimum = 1, maximum = 1000, default = 1000)]
+    #[serde(default = "most")]
+    pub limit: u64,
+}
+
+fn most() -> u64 {
+    SPACE_ROWS_AT_ONCE as u64
+}
+
+impl Asked for ListSpace {
+    fn check(&self) -> Result<(), String> {
+        match self.limit {
+            1..=1000 => Ok(()),
+            limit => Err(format!("limit: 1 to 1000, not {limit}")),
+        }
+    }
+}
+
+/// How often the site is scrubbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrubEvery {
+    /// Seconds between the beginnings of two scrubs, an hour to a year; 0: only when asked for.
+    #[schema(minimum = 0, maximum = 31_622_400, example = 604_800)]
+    #[serde(deserialize_with = "crate::count::whole")]
+    pub every_s: u64,
+}
+
+const _: () = assert!(SCRUB_EVERY_S_MAX == 31_622_400);
+
+/// How often the site is scrubbed, and how the last time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Scrubbing {
+    /// Seconds between the beginnings of two scrubs; 0: only when asked for.
+    pub every_s: u64,
+    /// When the last one began; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_ms: Option<u64>,
+    /// When one last came to its end; absent before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_ms: Option<u64>,
+    /// When the next one is due; absent when it waits to be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ms: Option<u64>,
+    /// Containers that could not be mended, as that one found.
+    pub damaged: u64,
+    /// Its task; absent before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<u64>,
+}

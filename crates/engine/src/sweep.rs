@@ -1,0 +1,216 @@
+//! Sweep: what is live in condemned containers is copied, stubs are made durable, the containers deleted.
+
+use std::collections::VecDeque;
+
+use container::{Builder, UnitKind};
+use index::Holder;
+use journal::{Deleted, Entry};
+use map::encode_page;
+use meta::Txn;
+use seal::{Header, Kind};
+use units::{Fingerprint, PAGE, Seq};
+
+use crate::clean::{CleanReport, Condemned};
+use crate::dedup::read_head;
+use crate::engine::{Engine, ToCommit};
+use crate::error::{EngineError, EngineErrorKind};
+use crate::pages::{open_page, seal_page};
+use crate::progress::Progress;
+use crate::stubs;
+
+/// Delete records appended together.
+pub(crate) const DELETES_AT_ONCE: usize = 64;
+/// Room in a container for a unit that is moved: a page sealed anew may be a little longer.
+const SLACK_BYTES: usize = 4096;
+
+impl Engine {
+    /// Empties and deletes what is condemned.
+    pub(crate) async fn sweep(
+        &self,
+        condemned: &[Condemned],
+        report: &mut CleanReport,
+        progress: &Progress,
+    ) -> Result<(), EngineError> {
+        let bytes = |some: &[&Condemned]| some.iter().map(|one| u64::from(one.size.total)).sum();
+        let (dead, alive): (Vec<&Condemned>, Vec<&Condemned>) =
+            condemned.iter().partition(|condemned| condemned.live.is_none());
+        progress.expect(bytes(&dead) + bytes(&alive));
+        for some in dead.chunks(DELETES_AT_ONCE) {
+            progress.check()?;
+            self.delete_containers(some, report).await?;
+            progress.add(bytes(some));
+        }
+        let mut step = self.step();
+        let mut moving = Moving::default();
+        for condemned in alive {
+            progress.check()?;
+            step = self.next_step(step).await;
+            let first = moving.written.len();
+            self.move_live(condemned, &mut moving, report).await?;
+            moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+            // Room for what comes next is made as soon as it can be.
+            self.publish(&mut moving, report).await?;
+            progress.add(u64::from(condemned.size.total));
+        }
+        self.write_moved(&mut moving).await?;
+        self.publish(&mut moving, report).await
+    }
+
+    /// Copies what is live in a container, opened and checked, into the container being filled.
+    async fn move_live<'a>(
+        &self,
+        condemned: &'a Condemned,
+        moving: &mut Moving<'a>,
+        report: &mut CleanReport,
+    ) -> Result<(), EngineError> {
+        let id = condemned.container;
+        let lost = |what: &str| EngineError::new(EngineErrorKind::Lost, format!("container {id}: {what}"));
+        let pool = &self.shared.pool;
+        let pages = pool.fragment_pages_of(id).await.ok_or_else(|| lost("no fragment is within reach"))?;
+        let head = read_head(pool, id, pages).await.ok_or_else(|| lost("its directory is lost"))?;
+        let live = condemned.live.as_ref();
+        for (slot, entry) in head.entries.iter().enumerate() {
+            let slot = slot as u16;
+            if !live.is_some_and(|live| live.contains(slot)) {
+                continue;
+            }
+            if self.shared.lock().closed {
+                return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
+            }
+            let limit = self.shared.config.container_bytes as usize;
+            if !moving.builder.has_room(1, entry.length as usize + SLACK_BYTES, limit) {
+                self.write_moved(moving).await?;
+            }
+            let address = head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
+            let sealer = &self.shared.sealer;
+            let mut unit: Option<Vec<u8>> = None;
+            let mut check = |bytes: &[u8]| {
+                unit = match entry.kind {
+                    UnitKind::Data => self.copy_of(entry.fingerprint, bytes),
+                    UnitKind::Page(level) => {
+                        // Pages say where in their own container others lie: they are sealed anew.
+                        open_page(sealer, level, entry.fingerprint, &address, bytes)
+                            .map(|page| seal_page(sealer, level, &encode_page(&page, &|_| None)).1)
+                    }
+                    UnitKind::Meta => None,
+                };
+                unit.is_some()
+            };
+            pool.read_unit(&address, &mut check).await?;
+            let unit = unit.ok_or_else(|| lost("a unit cannot be opened"))?;
+            moving.builder.add(entry.kind, entry.fingerprint, &unit);
+            if entry.kind == UnitKind::Data {
+                moving.blocks += 1;
+                moving.block_bytes += unit.len() as u64;
+            }
+            report.moved_bytes += unit.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// A block's unit as it goes to its new place, checked; sealed anew when its key is retired. `None` when it is not
+    /// what its name says.
+    fn copy_of(&self, name: Fingerprint, unit: &[u8]) -> Option<Vec<u8>> {
+        let sealer = &self.shared.sealer;
+        let mut plain = Vec::new();
+        sealer.open(Kind::Data, name, unit, &mut plain).ok()?;
+        if Header::decode(unit)?.key_epoch() == sealer.key_epoch() {
+            return Some(unit.to_vec());
+        }
+        let mut anew = Vec::new();
+        sealer.seal(Kind::Data, name, &plain, &mut anew);
+        Some(anew)
+    }
+
+    async fn write_moved(&self, moving: &mut Moving<'_>) -> Result<(), EngineError> {
+        if moving.builder.is_empty() {
+            return Ok(());
+        }
+        let builder = std::mem::take(&mut moving.builder);
+        let (blocks, block_bytes) =
+            (std::mem::take(&mut moving.blocks), std::mem::take(&mut moving.block_bytes));
+        let what = ToCommit { builder: &builder, covered: Seq(0), blocks, block_bytes };
+        let built = self.shared.commit_container(what, |_| Vec::new()).await?;
+        let fragment_pages = (built.fragment_bytes / PAGE) as u16;
+        self.shared.dedup.learn(&built.head, fragment_pages, true);
+        moving.written.push(Holder { container: built.head.container, fragment_pages });
+        Ok(())
+    }
+
+    /// Containers whose live contents are all committed elsewhere get their stubs and go.
+    async fn publish(&self, moving: &mut Moving<'_>, report: &mut CleanReport) -> Result<(), EngineError> {
+        let mut stubbed: Vec<&Condemned> = Vec::new();
+        while let Some(whole) = moving.whole.pop_front_if(|whole| whole.last < moving.written.len()) {
+            let to = &moving.written[whole.first..=whole.last];
+            let from = whole.condemned.container;
+            let mut changed = self.shared.lock().led_on(from, to);
+            changed.push((from, to.to_vec()));
+            for stub in changed.chunks(DELETES_AT_ONCE) {
+                let then = stub.iter().map(|(from, to)| stubs::put(*from, to));
+                let then = then.collect::<Result<Vec<_>, _>>()?;
+                self.meta().txn(Txn { then, ..Txn::default() }).await?;
+                let mut state = self.shared.lock();
+                state.stubs.extend(stub.iter().cloned());
+                // A read on its way may look for what nothing reaches any more.
+                state.deletions += 1;
+            }
+            stubbed.push(whole.condemned);
+        }
+        for some in stubbed.chunks(DELETES_AT_ONCE) {
+            self.delete_containers(some, report).await?;
+            report.moved += some.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn delete_containers(
+        &self,
+        doomed: &[&Condemned],
+        report: &mut CleanReport,
+    ) -> Result<(), EngineError> {
+        let deleted: Vec<Deleted> = doomed
+            .iter()
+            .map(|doomed| Deleted {
+                container: doomed.container,
+                total: doomed.size.total,
+                blocks: doomed.size.blocks,
+            })
+            .collect();
+        {
+            // A checkpoint's totals have a deletion or not, as the order of their records says.
+            let _turn = self.shared.checkpointing.lock().await;
+            let append = self.shared.journal()?.append_control(vec![Entry::Delete(deleted.clone())]);
+            match append.await {
+                Ok(result) => result?,
+                Err(_) => return Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
+            };
+        }
+        for deleted in &deleted {
+            self.shared.pool.delete(deleted.container).await;
+            report.deleted += 1;
+            report.freed_bytes += u64::from(deleted.total);
+        }
+        self.shared.pool.refresh_space().await;
+        self.shared.room_wake.notify_waiters();
+        Ok(())
+    }
+}
+
+/// What is being moved.
+#[derive(Default)]
+struct Moving<'a> {
+    builder: Builder,
+    blocks: u32,
+    block_bytes: u64,
+    /// Containers written.
+    written: Vec<Holder>,
+    /// Containers all of whose live contents are in `written` and `builder`, the oldest first.
+    whole: VecDeque<Whole<'a>>,
+}
+
+/// A container that was copied to those written from `first` to `last`.
+struct Whole<'a> {
+    condemned: &'a Condemned,
+    first: usize,
+    last: usize,
+}

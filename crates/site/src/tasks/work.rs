@@ -1,0 +1,90 @@
+//! Work the server does itself: it needs no client, and each kind runs once at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::{EngineError, EngineErrorKind, Progress};
+use meta::Op;
+
+use super::record::{Record, TaskKind, TaskState};
+use super::{Task, Tasks, key, plain};
+use crate::error::{ErrorKind, Result, SiteError};
+
+/// Most findings in a record; the rest is counted.
+const FINDINGS_MAX: usize = 64;
+
+/// What came of work.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    counts: BTreeMap<String, u64>,
+    findings: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn count(mut self, what: &str, number: u64) -> Self {
+        self.counts.insert(what.to_owned(), number);
+        self
+    }
+
+    /// Something that is wrong, for people.
+    pub(crate) fn find(&mut self, what: String) {
+        self.findings.push(what);
+    }
+}
+
+impl Tasks {
+    /// Makes a task of work of the server.
+    pub(crate) async fn begin_work(
+        &self,
+        kind: TaskKind,
+        target: &str,
+        message: &str,
+    ) -> Result<(Task, Arc<Progress>)> {
+        let _turn = self.turn.lock().await;
+        if let Some(id) = self.running.of_kind(kind) {
+            let reason = format!("task {id} is at it already: {}", kind.word());
+            return Err(SiteError::new(ErrorKind::Busy, "task_running", reason)
+                .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")));
+        }
+        let (id, txn) = self.make_room().await?;
+        let record = Record::new(kind, target, self.rt.wall_ms(), 0, plain(message));
+        self.engine.apply(txn.then(Op::put(key(id)?, record.encode()?)), &[], &[]).await?;
+        let progress = Arc::new(Progress::default());
+        self.running.insert_work(id, record, self.rt.now(), progress.clone());
+        tracing::info!(task = id, kind = kind.word(), target, "task begun");
+        Ok((self.task(id).await?, progress))
+    }
+
+    /// Ends a task of work of the server with what came of it. One that was cancelled has ended already.
+    pub(crate) async fn end_work(
+        &self,
+        id: u64,
+        done: std::result::Result<Outcome, EngineError>,
+    ) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        self.running.look(self.rt.now());
+        let Some(mut record) = self.running.record(id) else { return Ok(()) };
+        match done {
+            Ok(outcome) => {
+                record.end(TaskState::Done, self.rt.wall_ms(), None);
+                record.counts = outcome.counts;
+                let more = outcome.findings.len().saturating_sub(FINDINGS_MAX);
+                record.findings =
+                    outcome.findings.iter().take(FINDINGS_MAX).map(|text| plain(text)).collect();
+                if more > 0 {
+                    record.findings.push(format!("and {more} more"));
+                }
+            }
+            Err(error) if error.kind == EngineErrorKind::Cancelled => {
+                record.end(TaskState::Cancelled, self.rt.wall_ms(), None);
+            }
+            Err(error) => record.end(TaskState::Failed, self.rt.wall_ms(), Some(plain(&error.to_string()))),
+        }
+        let txn = meta::Txn::new().then(Op::put(key(id)?, record.encode()?));
+        let stored = self.engine.apply(txn, &[], &[]).await;
+        self.running.remove(id);
+        tracing::info!(task = id, kind = record.kind.word(), state = ?record.state, error = record.error, "task ended");
+        stored?;
+        Ok(())
+    }
+}
