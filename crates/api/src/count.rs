@@ -15,6 +15,14 @@ pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     deserializer.deserialize_u64(Count)
 }
 
+/// Reads a count that may be absent or null.
+pub(crate) fn whole_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Whole(#[serde(deserialize_with = "whole")] u64);
+    let count: Option<Whole> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(count.map(|Whole(count)| count))
+}
+
 struct Count;
 
 impl Visitor<'_> for Count {

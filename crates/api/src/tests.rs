@@ -72,7 +72,7 @@ impl Upkeep for Fake {
     }
 
     fn scrubbing(&self) -> Answer<'_, Scrubbing> {
-        at_once(Ok(scrubbing(7)))
+        at_once(Ok(scrubbing(Some(7))))
     }
 
     fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing> {
@@ -92,7 +92,7 @@ impl Upkeep for Fake {
     }
 }
 
-fn scrubbing(every_s: u64) -> Scrubbing {
+fn scrubbing(every_s: Option<u64>) -> Scrubbing {
     Scrubbing { every_s, begun_ms: Some(1), done_ms: None, next_ms: Some(2), damaged: 0, task: None }
 }
 

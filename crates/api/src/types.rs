@@ -14,7 +14,7 @@ pub use snapshots::{
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
 };
 pub use upkeep::{
-    GARBAGE_PERCENT, ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, SpaceRow,
+    GARBAGE_PERCENT, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow,
 };
 
 /// How the site is, in one word.

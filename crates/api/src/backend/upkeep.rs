@@ -45,7 +45,7 @@ impl Upkeep for Site {
     }
 
     fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing> {
-        Box::pin(async move { Ok(self.set_scrub_every(every.every_s).await?.into()) })
+        Box::pin(async move { Ok(self.set_scrub_every(every.every_s.unwrap_or(0)).await?.into()) })
     }
 
     fn verify(&self) -> Answer<'_, Task> {
@@ -87,7 +87,7 @@ impl From<site::ScrubState> for Scrubbing {
     fn from(state: site::ScrubState) -> Self {
         let since = |ms: u64| (ms > 0).then_some(ms);
         Self {
-            every_s: state.every_s,
+            every_s: since(state.every_s),
             begun_ms: since(state.begun_ms),
             done_ms: since(state.done_ms),
             next_ms: state.next_ms().filter(|_| state.begun_ms > 0),

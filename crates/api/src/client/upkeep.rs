@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::snapshots::also;
 use super::{Client, Result};
-use crate::types::{ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 impl Client {
     /// Has the cleaner free what nothing reaches any more.
@@ -20,7 +20,7 @@ impl Client {
     /// # Errors
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn scrub(&self) -> Result<Task> {
-        self.call(Method::POST, "scrub", Some(&NewWork {})).await
+        self.call(Method::POST, "scrub", None::<&()>).await
     }
 
     /// How often the site is scrubbed.
@@ -44,7 +44,7 @@ impl Client {
     /// # Errors
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn verify(&self) -> Result<Task> {
-        self.call(Method::POST, "verify", Some(&NewWork {})).await
+        self.call(Method::POST, "verify", None::<&()>).await
     }
 
     /// Has space computed.

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::{App, Body, Question};
 use crate::problem::Problem;
-use crate::types::{ListSpace, NewClean, NewSpace, NewWork, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 type Accepted = (StatusCode, Json<Task>);
 
@@ -24,10 +24,9 @@ pub(super) async fn clean(State(app): State<App>, Body(new): Body<NewClean>) -> 
 /// Has every fragment read, checked, and mended where it is wrong.
 #[utoipa::path(
     post, path = "/api/v1/scrub", tag = "upkeep",
-    request_body = NewWork,
     responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn scrub(State(app): State<App>, Body(_): Body<NewWork>) -> Result<Accepted, Problem> {
+pub(super) async fn scrub(State(app): State<App>) -> Result<Accepted, Problem> {
     let task = app.change(|backend| Box::pin(async move { backend.scrub().await })).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
@@ -57,10 +56,9 @@ pub(super) async fn set_scrubbing(
 /// Has every block opened that a VM or snapshot reaches: what passes can be restored.
 #[utoipa::path(
     post, path = "/api/v1/verify", tag = "upkeep",
-    request_body = NewWork,
     responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn verify(State(app): State<App>, Body(_): Body<NewWork>) -> Result<Accepted, Problem> {
+pub(super) async fn verify(State(app): State<App>) -> Result<Accepted, Problem> {
     let task = app.change(|backend| Box::pin(async move { backend.verify().await })).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }

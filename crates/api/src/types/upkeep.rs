@@ -1,7 +1,7 @@
 //! Work the site does for itself: cleaning, scrubbing, verifying, accounting for space.
 
 use serde::{Deserialize, Serialize};
-use site::{SCRUB_EVERY_S_MAX, SPACE_ROWS_AT_ONCE};
+use site::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
@@ -24,11 +24,6 @@ pub struct NewClean {
 fn garbage_percent() -> u64 {
     GARBAGE_PERCENT
 }
-
-/// Nothing more needs to be said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewWork {}
 
 /// What space is computed for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -111,6 +106,9 @@ fn most() -> u64 {
 
 impl Asked for ListSpace {
     fn check(&self) -> Result<(), String> {
+        if self.after.as_ref().is_some_and(|after| !(1..=127).contains(&after.chars().count())) {
+            return Err("after: a name of 1 to 127 characters".to_owned());
+        }
         match self.limit {
             1..=1000 => Ok(()),
             limit => Err(format!("limit: 1 to 1000, not {limit}")),
@@ -122,19 +120,24 @@ impl Asked for ListSpace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScrubEvery {
-    /// Seconds between the beginnings of two scrubs, an hour to a year; 0: only when asked for.
-    #[schema(minimum = 0, maximum = 31_622_400, example = 604_800)]
-    #[serde(deserialize_with = "crate::count::whole")]
-    pub every_s: u64,
+    /// Seconds between the beginnings of two scrubs, an hour to a year; absent: only when asked for.
+    #[schema(minimum = 3600, maximum = 31_622_400, example = 604_800)]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::count::whole_if_any"
+    )]
+    pub every_s: Option<u64>,
 }
 
-const _: () = assert!(SCRUB_EVERY_S_MAX == 31_622_400);
+const _: () = assert!(SCRUB_EVERY_S_MIN == 3600 && SCRUB_EVERY_S_MAX == 31_622_400);
 
 /// How often the site is scrubbed, and how the last time went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Scrubbing {
-    /// Seconds between the beginnings of two scrubs; 0: only when asked for.
-    pub every_s: u64,
+    /// Seconds between the beginnings of two scrubs; absent: only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_s: Option<u64>,
     /// When the last one began; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun_ms: Option<u64>,

@@ -32,7 +32,7 @@ impl Asking {
             }
             ScrubCommand::Show => self.printer.scrubbing(&self.client.scrubbing().await.map_err(failed)?),
             ScrubCommand::Every { span } => {
-                let every = ScrubEvery { every_s: span };
+                let every = ScrubEvery { every_s: (span > 0).then_some(span) };
                 self.printer.scrubbing(&self.client.set_scrubbing(&every).await.map_err(failed)?)
             }
         }

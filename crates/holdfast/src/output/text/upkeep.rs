@@ -37,8 +37,8 @@ pub(in crate::output) fn dry_run(task: &Task) -> String {
 pub(in crate::output) fn scrubbing(scrubbing: &Scrubbing) -> String {
     let when = |ms: Option<u64>| ms.map_or("never".to_owned(), time);
     let every = match scrubbing.every_s {
-        0 => "only when asked for".to_owned(),
-        every_s => format!("every {}", duration(every_s)),
+        None => "only when asked for".to_owned(),
+        Some(every_s) => format!("every {}", duration(every_s)),
     };
     let next = scrubbing.next_ms.map_or("when asked for".to_owned(), time);
     let found = match (scrubbing.done_ms, scrubbing.damaged, scrubbing.task) {
