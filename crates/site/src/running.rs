@@ -212,7 +212,9 @@ impl Site {
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
         let status = judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms);
-        Ok(Status { provisioned_bytes, ..status })
+        let mut status = Status { provisioned_bytes, ..status };
+        status.add_scrub(&self.shared.scrub_state().await?);
+        Ok(status)
     }
 
     /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes in bytes.

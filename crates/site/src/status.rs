@@ -8,6 +8,7 @@ use units::{MediumId, SiteId};
 
 use crate::running::Away;
 use crate::size::format_size;
+use crate::upkeep::ScrubState;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;
@@ -138,6 +139,21 @@ pub(crate) fn judge(
     find_next(&mut status, up);
     find_notices(&mut status, engine.recovering_index, shared_devices);
     status
+}
+
+impl Status {
+    /// What the last scrub found.
+    pub(crate) fn add_scrub(&mut self, scrub: &ScrubState) {
+        if scrub.damaged == 0 {
+            return;
+        }
+        let ScrubState { damaged, task, .. } = scrub;
+        self.reasons.push(format!("the last scrub found {damaged} containers that cannot be repaired"));
+        self.next.push(format!("`task show {task}` names whose data it is: restore that from a copy"));
+        if self.health == Health::Ok {
+            self.health = Health::Degraded;
+        }
+    }
 }
 
 fn medium_status(

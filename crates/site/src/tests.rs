@@ -8,6 +8,7 @@ mod recover;
 mod snapshots;
 mod starts;
 mod tasks;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

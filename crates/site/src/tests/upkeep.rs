@@ -1,0 +1,182 @@
+//! Scrub and verify find what is wrong, mend it or name whose data it is; space is told; cleaning frees.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Bench, edit};
+use crate::{ErrorKind, Health, Site, Task, TaskKind, TaskState, Version, VmName};
+
+const MIB: u64 = 1 << 20;
+/// Blocks written: more than the write buffer of the smallest sizes holds.
+const BLOCKS: u64 = 400;
+
+fn name(text: &str) -> VmName {
+    VmName::parse(text).unwrap()
+}
+
+/// Writes blocks that differ from each other and cannot be compressed.
+async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
+    let found = site.shared.vms.versions().await.unwrap();
+    let (_, disks) = found.into_iter().find(|(found, _)| found == vm).unwrap();
+    for block in 0..BLOCKS {
+        let mut state = (seed << 32) + 2 * block + 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        let data: Vec<u8> = (0..4096).map(|_| next()).collect();
+        site.engine().write(disks[disk].1, block * 4096, &data).await.unwrap();
+    }
+}
+
+/// Waits until a task has ended.
+async fn ended(site: &Site, task: Task) -> Task {
+    for _ in 0..6000 {
+        let task = site.task(task.id).await.unwrap();
+        if task.state != TaskState::Running {
+            return task;
+        }
+        site.runtime().sleep(Duration::from_millis(10)).await;
+    }
+    panic!("task {} does not end", task.id);
+}
+
+async fn done(site: &Site, task: Task) -> Task {
+    let task = ended(site, task).await;
+    assert_eq!((task.state, &task.error), (TaskState::Done, &None), "{task:?}");
+    assert_eq!(task.done_bytes, task.total_bytes);
+    task
+}
+
+/// Flips a bit behind the header of every fragment of a medium.
+fn rot(medium: &PathBuf) -> usize {
+    let mut found = 0;
+    edit(medium, |bytes| {
+        for at in (0..bytes.len() - 2 * 4096).step_by(4096) {
+            if &bytes[at..at + 4] == b"HFFR" {
+                bytes[at + 4096 + 17] ^= 1;
+                found += 1;
+            }
+        }
+    });
+    found
+}
+
+#[test]
+fn damage_is_repaired_or_named() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 6)).unwrap().site;
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB, 4 * MIB]).await.unwrap();
+        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        site.snapshot(&name("a"), None).await.unwrap();
+        let task = done(&site, site.begin_verify().await.unwrap()).await;
+        assert!(task.counts["units"] >= BLOCKS && task.counts["lost_units"] == 0, "{task:?}");
+        assert!(task.findings.is_empty());
+    });
+    bench.stop(&site);
+    drop(site);
+    let medium = |number: usize| bench.path("d").join("media").join(format!("{number:02}.img"));
+    assert!(rot(&medium(0)) > 0);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let task = done(&site, site.begin_scrub().await.unwrap()).await;
+        assert!(task.counts["repaired"] > 0 && task.counts["damaged"] == 0, "{task:?}");
+        let again = done(&site, site.begin_scrub().await.unwrap()).await;
+        assert_eq!(again.counts["repaired"], 0, "{again:?}");
+        let state = site.scrub_state().await.unwrap();
+        assert_eq!((state.damaged, state.task), (0, again.id));
+        assert!(state.done_ms >= state.begun_ms && state.next_ms() > Some(state.done_ms));
+        assert_eq!(site.status().await.unwrap().health, Health::Ok);
+    });
+    bench.stop(&site);
+    drop(site);
+    // One more than parity allows.
+    (1..4).for_each(|number| assert!(rot(&medium(number)) > 0));
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let scrubbed = done(&site, site.begin_scrub().await.unwrap()).await;
+        assert!(scrubbed.counts["damaged"] > 0 && scrubbed.counts["affected"] == 2, "{scrubbed:?}");
+        let verified = done(&site, site.begin_verify().await.unwrap()).await;
+        assert!(verified.counts["lost_units"] > 0, "{verified:?}");
+        for task in [scrubbed, verified] {
+            let names =
+                |what: &str| task.findings.iter().any(|found| found == &format!("{what} has lost data"));
+            assert!(names("a/disk0") && names("a@s1/disk0"), "{:?}", task.findings);
+            assert!(!names("a/disk1") && !names("b/disk0"), "{:?}", task.findings);
+        }
+        let status = site.status().await.unwrap();
+        assert_eq!(status.health, Health::Degraded);
+        assert!(
+            status.reasons.iter().any(|reason| reason.contains("the last scrub")),
+            "{:?}",
+            status.reasons
+        );
+    });
+}
+
+#[test]
+fn space_is_told_before_and_freed_after() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        site.snapshot(&name("a"), None).await.unwrap();
+        fill(&site, 0, "a", 2).await;
+        site.clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
+        let error = site.space(None, None, 10).unwrap_err();
+        assert_eq!((error.kind, error.code), (ErrorKind::NotFound, "no_space_report"));
+        done(&site, site.begin_space(&[]).await.unwrap()).await;
+        let table = site.space(None, None, 10).unwrap();
+        let names: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["a", "a@s1", "b"]);
+        let data = BLOCKS * 4096;
+        assert!(table.rows.iter().all(|row| row.logical_bytes == data), "{table:?}");
+        // The VM and its clone share all; the snapshot alone has what was overwritten.
+        assert!(table.rows[1].unique_bytes >= data && table.rows[1].shared_bytes == 0, "{table:?}");
+        assert!(table.rows[0].unique_bytes == 0 && table.rows[0].shared_bytes >= data, "{table:?}");
+        assert_eq!(site.space(Some(&name("b")), None, 10).unwrap().rows.len(), 1);
+        let behind = site.space(None, Some("a@s1"), 10).unwrap();
+        assert_eq!(behind.rows[0].name, "b");
+        let both = site.begin_space(&["a".to_owned(), "b".to_owned()]).await.unwrap();
+        let both = done(&site, both).await;
+        assert_eq!(both.counts["unique_bytes"] + table.rows[1].unique_bytes, table.live_bytes);
+        let before = site.status().await.unwrap().stored_bytes;
+        site.delete_snapshot(&name("a"), &name("s1")).await.unwrap();
+        let cleaned = done(&site, site.begin_clean(0).await.unwrap()).await;
+        assert_eq!(cleaned.kind, TaskKind::Clean);
+        let freed = before - site.status().await.unwrap().stored_bytes;
+        assert!(freed >= data && cleaned.counts["freed_bytes"] >= data, "{freed}, {cleaned:?}");
+        let gone = site.begin_space(&["a@s1".to_owned()]).await.unwrap_err();
+        assert_eq!(gone.code, "snapshot_not_found");
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn a_kind_of_work_runs_once_and_can_be_cancelled() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        // The cleaner's own lock keeps the second from its end.
+        let (first, _) = site.shared.tasks.begin_work(TaskKind::Clean, "site", "held").await.unwrap();
+        let error = site.begin_clean(20).await.unwrap_err();
+        assert_eq!((error.kind, error.code), (ErrorKind::Busy, "task_running"));
+        assert_eq!(site.cancel_task(first.id).await.unwrap().state, TaskState::Cancelled);
+        let next = done(&site, site.begin_clean(20).await.unwrap()).await;
+        assert!(next.id > first.id);
+        assert_eq!(site.set_scrub_every(60).await.unwrap_err().code, "invalid_request");
+        assert_eq!(site.set_scrub_every(3600).await.unwrap().every_s, 3600);
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    assert_eq!(bench.runtime.block_on(site.scrub_state()).unwrap().every_s, 3600);
+    bench.stop(&site);
+}
