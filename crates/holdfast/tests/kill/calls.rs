@@ -2,7 +2,7 @@
 
 use super::points::{Call, calls, each, persist, sample};
 use super::rig::{How, Rig, run, was_killed};
-use super::script;
+use super::script::{self, Step};
 
 /// System calls that change what a crash leaves, and those by which the ring gets work.
 const CHANGING: &str = "io_uring_enter,pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range,fallocate,ftruncate,\
@@ -12,17 +12,27 @@ const CASES: usize = 24;
 
 /// Every call of the workload, counted, on this back end.
 pub(crate) fn points(rig: &Rig, io: &'static str, traced: &str) -> Vec<(Call, usize)> {
+    let least = [("the journal goes on in a segment", 6), ("container committed", 6), ("checkpoint done", 2)];
+    points_of(rig, io, traced, &script::workload(), &least)
+}
+
+/// Every call of these steps; the log must have each of these lines so often.
+fn points_of(
+    rig: &Rig,
+    io: &'static str,
+    traced: &str,
+    steps: &[Step],
+    least: &[(&str, usize)],
+) -> Vec<(Call, usize)> {
     let (bench, mut world) = rig.copy();
     let options = ["-y", "-s", "0", "-e", &format!("trace={traced}")].map(str::to_owned).to_vec();
     let how = How { io, strace: Some(options), log: Some("debug"), ..How::default() };
-    let (played, status) = run(&bench, &mut world, &how, &script::workload());
+    let (played, status) = run(&bench, &mut world, &how, steps);
     assert!(!played.gone && played.refused.is_empty() && status.success(), "{played:?} {status}");
     let log = std::fs::read_to_string(bench.path("log")).unwrap();
-    for (what, least) in
-        [("the journal goes on in a segment", 6), ("container committed", 6), ("checkpoint done", 2)]
-    {
+    for (what, least) in least {
         let count = log.lines().filter(|line| line.contains(what)).count();
-        assert!(count >= least, "{what}: only {count} times");
+        assert!(count >= *least, "{what}: only {count} times");
     }
     let counts = calls(&std::fs::read_to_string(bench.path("trace")).unwrap());
     counts.into_iter().flat_map(|(call, count)| (1..=count).map(move |nth| (call.clone(), nth))).collect()
@@ -41,16 +51,32 @@ pub(crate) fn inject(io: &'static str, call: &Call, what: &str) -> How {
 fn kill_at(io: &'static str, wanted: impl Fn(&Call) -> bool, least: usize) {
     let rig = Rig::new("6x16M");
     let points: Vec<_> = points(&rig, io, CHANGING).into_iter().filter(|(call, _)| wanted(call)).collect();
+    kill_in(&rig, io, &script::workload(), points, CASES, least);
+}
+
+fn kill_in(
+    rig: &Rig,
+    io: &'static str,
+    steps: &[Step],
+    points: Vec<(Call, usize)>,
+    cases: usize,
+    least: usize,
+) {
     println!("{} points", points.len());
-    let tally = each(&sample(points, CASES), |_, (call, nth), tally| {
+    let tally = each(&sample(points, cases), |_, (call, nth), tally| {
         let case = format!("{io}: {call:?} {nth}");
         let how = inject(io, call, &format!("signal=KILL:when={nth}"));
         let fired = persist(|| {
             let (bench, mut world) = rig.copy();
-            let (played, status) = run(&bench, &mut world, &how, &script::workload());
+            let (played, status) = run(&bench, &mut world, &how, steps);
             assert!(played.refused.is_empty(), "{case}: {played:?}");
             assert!(was_killed(status) || status.success(), "{case}: {status}");
             world.survives(&bench, io, &case);
+            if steps.iter().any(|step| matches!(step, Step::Clean)) {
+                // What was interrupted is gone on with, and all is whole.
+                let (played, _) = run(&bench, &mut world, &How::plain(io), &[Step::Clean, Step::Verify]);
+                assert!(!played.gone && played.refused.is_empty(), "{case}: {played:?}");
+            }
             was_killed(status)
         });
         tally.note(fired, case);
@@ -66,6 +92,18 @@ fn kill_where_the_ring_gets_work() {
 #[test]
 fn kill_at_the_other_calls_of_the_ring() {
     kill_at("ring", |call| call.name != "io_uring_enter", 20);
+}
+
+/// Snapshots, deletions and the cleaner: what they change must be there or not, and the data whole, after any kill.
+#[test]
+fn kill_while_the_cleaner_is_at_work() {
+    let rig = Rig::new("6x16M");
+    let least = [("container deleted", 5), ("container committed", 6), ("checkpoint done", 3)];
+    for (io, cases) in [("ring", CASES / 2), ("sync", CASES / 2)] {
+        let steps = script::upkeep();
+        let points = points_of(&rig, io, CHANGING, &steps, &least);
+        kill_in(&rig, io, &steps, points, cases, 10);
+    }
 }
 
 #[test]

@@ -226,6 +226,20 @@ impl World {
                 ask(bench, &["vm", "delete", vm, "--yes"])?;
                 self.vms.insert(vm, Some(false));
             }
+            Step::Snapshot => {
+                self.vms.insert(script::SNAPSHOT, None);
+                let now = self.disks[script::MAIN].clone();
+                self.disks.insert(script::SNAPSHOT_DISK, now);
+                ask(bench, &["vm", "snapshot", "web01", "--name", "kept"])?;
+                self.vms.insert(script::SNAPSHOT, Some(true));
+            }
+            Step::DeleteSnapshot => {
+                self.vms.insert(script::SNAPSHOT, None);
+                ask(bench, &["snapshot", "delete", script::SNAPSHOT, "--yes"])?;
+                self.vms.insert(script::SNAPSHOT, Some(false));
+            }
+            Step::Verify => ask(bench, &["verify"])?,
+            Step::Clean => ask(bench, &["clean", "--garbage", "0"])?,
             Step::Flush => client(bench, clients, script::MAIN)?.flush()?,
             Step::Change(export, change) => {
                 let done = client(bench, clients, export).and_then(|client| send(client, change));
@@ -270,8 +284,13 @@ impl World {
     /// Compares VMs, and every byte of every disk, with what must be there. With `settle`, what is found must stay.
     pub(crate) fn judge(&mut self, bench: &Bench, settle: bool) -> Result<(), String> {
         let list = bench.json(&["vm", "list"]).json();
-        let there: Vec<&str> =
-            list["items"].as_array().unwrap().iter().filter_map(|vm| vm["name"].as_str()).collect();
+        let vms = list["items"].as_array().unwrap().iter().filter_map(|vm| vm["name"].as_str());
+        let list = bench.json(&["snapshot", "list"]).json();
+        let snapshots = list["items"].as_array().unwrap().iter();
+        let snapshots: Vec<String> = snapshots
+            .map(|one| format!("{}@{}", one["vm"].as_str().unwrap(), one["name"].as_str().unwrap()))
+            .collect();
+        let there: Vec<&str> = vms.chain(snapshots.iter().map(String::as_str)).collect();
         for (vm, must) in &mut self.vms {
             let is = there.contains(vm);
             if must.is_some_and(|must| must != is) {
@@ -322,7 +341,10 @@ fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
     if ran.code == 0 {
         return Ok(());
     }
-    let error: Value = ran.error();
+    // Before the error there may be how far a task was.
+    let last = ran.stderr.lines().last().unwrap_or_default();
+    let error: Value =
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran:?}"));
     match error["code"].as_str().unwrap() {
         // These say that nobody answered.
         "not_running" | "protocol" => Err(NbdError::Gone(std::io::Error::other(error.to_string()))),

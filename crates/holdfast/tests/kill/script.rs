@@ -16,6 +16,10 @@ pub(crate) const OLD: &str = "old01";
 pub(crate) const OLD_DISK: &str = "old01/disk0";
 pub(crate) const OLD_BYTES: u64 = 1 << 20;
 
+/// The snapshot, and its disk.
+pub(crate) const SNAPSHOT: &str = "web01@kept";
+pub(crate) const SNAPSHOT_DISK: &str = "web01@kept/disk0";
+
 /// Containers of 128 KiB that the site has when the workload begins: some more, and a checkpoint is due.
 const CONTAINERS_BEFORE: u64 = 13;
 /// Changes of the workload: enough for eight containers and as many segments.
@@ -27,6 +31,13 @@ pub(crate) enum Step {
     Flush,
     Create(&'static str, u64),
     Delete(&'static str),
+    /// Makes the snapshot of the VM that is always there.
+    Snapshot,
+    DeleteSnapshot,
+    /// Has the cleaner free all it can.
+    Clean,
+    /// Has every block opened.
+    Verify,
 }
 
 /// Blocks of the value with this number: it stands in front, followed by noise that shrinks a little.
@@ -70,6 +81,23 @@ pub(crate) fn workload() -> Vec<Step> {
         let (export, size) = if to_new { (NEW_DISK, NEW_BYTES) } else { (MAIN, MAIN_BYTES) };
         steps.push(Step::Change(export, change(&mut random, number, size)));
     }
+    steps
+}
+
+/// A workload that gives the cleaner much to move and to free: what a snapshot keeps is overwritten, cleaned around,
+/// let go and cleaned away.
+pub(crate) fn upkeep() -> Vec<Step> {
+    let mut random = Random(3);
+    // Each a part of what a container has: the rest of it must be moved.
+    let overwrite = |random: &mut Random, number: u64| {
+        let offset = random.below(MAIN_BYTES / BLOCK - 16) * BLOCK;
+        Step::Change(MAIN, Change::Write { offset, data: value(5000 + number, 8 * BLOCK as usize) })
+    };
+    let mut steps = vec![Step::Snapshot];
+    steps.extend((0..8).map(|number| overwrite(&mut random, number)));
+    steps.extend([Step::Delete(OLD), Step::Clean]);
+    steps.extend((8..16).map(|number| overwrite(&mut random, number)));
+    steps.extend([Step::DeleteSnapshot, Step::Clean, overwrite(&mut random, 16), Step::Clean]);
     steps
 }
 
