@@ -2,6 +2,7 @@
 //!
 //! These need what `cargo x setup` installs; the one with a file system needs root too, for a loop device.
 
+mod frozen;
 mod readme;
 mod schemathesis;
 
@@ -189,8 +190,11 @@ struct Device {
 
 impl Device {
     fn attach(bench: &Bench, export: &str) -> Self {
-        let folder = bench.path("fuse");
-        std::fs::create_dir_all(&folder).unwrap();
+        Self::attach_at(bench, export, &bench.path("fuse"))
+    }
+
+    fn attach_at(bench: &Bench, export: &str, folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
         let file = folder.join("disk");
         let mut fuse = Command::new("setpriv");
         fuse.args(["--pdeathsig", "TERM", "--", "nbdfuse"]).arg(&file).arg(bench.uri(export));

@@ -122,6 +122,20 @@ impl Bench {
         self.json(&["vm", "create", name, "--disk", size]).json();
     }
 
+    /// Deletes a VM. The server sees a client's end a little later than the client.
+    pub(crate) fn delete(&self, name: &str) {
+        let begun = Instant::now();
+        loop {
+            let ran = self.json(&["vm", "delete", name, "--yes"]);
+            let in_use = ran.code == 6 && ran.stderr.contains("vm_in_use");
+            if !in_use || begun.elapsed() > PATIENCE {
+                ran.json();
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// The address of an export.
     pub(crate) fn uri(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.dir().join("nbd.sock").display())
