@@ -309,6 +309,7 @@ impl From<TaskKind> for site::TaskKind {
             TaskKind::Scrub => Self::Scrub,
             TaskKind::Verify => Self::Verify,
             TaskKind::Space => Self::Space,
+            TaskKind::Rekey => Self::Rekey,
         }
     }
 }
@@ -324,6 +325,7 @@ impl From<site::Task> for Task {
                 site::TaskKind::Scrub => TaskKind::Scrub,
                 site::TaskKind::Verify => TaskKind::Verify,
                 site::TaskKind::Space => TaskKind::Space,
+                site::TaskKind::Rekey => TaskKind::Rekey,
             },
             target: task.target,
             state: match task.state {

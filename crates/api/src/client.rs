@@ -335,7 +335,9 @@ fn work_path(kind: TaskKind, id: u64) -> String {
         TaskKind::Import => format!("imports/{id}"),
         TaskKind::Export => format!("exports/{id}"),
         // Work of the server: nobody else tells how far it is.
-        TaskKind::Clean | TaskKind::Scrub | TaskKind::Verify | TaskKind::Space => format!("tasks/{id}"),
+        TaskKind::Clean | TaskKind::Scrub | TaskKind::Verify | TaskKind::Space | TaskKind::Rekey => {
+            format!("tasks/{id}")
+        }
     }
 }
 

@@ -72,6 +72,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(upkeep::clean))
         .routes(routes!(upkeep::scrubbing, upkeep::scrub, upkeep::set_scrubbing))
         .routes(routes!(upkeep::verify))
+        .routes(routes!(upkeep::keys))
+        .routes(routes!(upkeep::rotate_key))
         .routes(routes!(upkeep::space, upkeep::compute_space))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))

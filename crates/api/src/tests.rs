@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace, Progress,
-    Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState, Vm,
-    VmState, VmSummary, WhichChanges,
+    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace,
+    Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState,
+    Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::{Answer, Backend, Client, Problem, Server, Upkeep};
 
@@ -81,6 +81,14 @@ impl Upkeep for Fake {
 
     fn verify(&self) -> Answer<'_, Task> {
         at_once(Err(problem("task_running")))
+    }
+
+    fn keys(&self) -> Answer<'_, Keys> {
+        at_once(Ok(Keys { current_epoch: 2, oldest_epoch: 1 }))
+    }
+
+    fn rotate_key(&self) -> Answer<'_, Task> {
+        at_once(Err(problem("media_down")))
     }
 
     fn compute_space(&self, _: NewSpace) -> Answer<'_, Task> {

@@ -14,7 +14,7 @@ pub use snapshots::{
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
 };
 pub use upkeep::{
-    GARBAGE_PERCENT, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow,
+    GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow,
 };
 
 /// How the site is, in one word.
@@ -259,6 +259,8 @@ pub enum TaskKind {
     Verify,
     /// Computes what VMs and snapshots take.
     Space,
+    /// Seals everything under a new data key.
+    Rekey,
 }
 
 /// Where a task is.

@@ -3,13 +3,14 @@
 //! ```text
 //!  "HFSB" | version u16 | zero u16 | generation u64 | site 16 | medium 16 | medium bytes u64
 //!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | media u16 | zero u16
-//!  | wrapped keys 172 | CRC-32C u32 | zeros to a page
+//!  | wrapped keys 172 | CRC-32C u32 | version 2: key epochs 444 | zeros to a page
 //! ```
+//! Version 2 is a site whose data key was rotated; version 1 has the first key alone.
 //! Two copies, the first at 0, the second at 64 KiB; they are written one after the other with a sync between, so a
 //! crash leaves at least one whole. The higher generation wins.
 
 use media::{MediaError, Medium};
-use seal::{WRAPPED_BYTES, WrappedKeys};
+use seal::{EpochKeys, WRAPPED_BYTES, WrappedKeys};
 use units::{MediumId, PAGE, PageBuf, SiteId, crc32c};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -18,6 +19,8 @@ use crate::layout::{Params, SUPERBLOCK_COPY};
 
 const MAGIC: [u8; 4] = *b"HFSB";
 const VERSION: u16 = 1;
+/// With key epochs behind it.
+const VERSION_EPOCHS: u16 = 2;
 const RAW_BYTES: usize = 256;
 /// Where the copies lie.
 pub(crate) const PLACES: [u64; 2] = [0, SUPERBLOCK_COPY];
@@ -62,14 +65,17 @@ pub struct Superblock {
     pub media: u16,
     /// The site's keys.
     pub keys: WrappedKeys,
+    /// The data keys that came after the first.
+    pub epochs: EpochKeys,
 }
 
 impl Superblock {
     /// The stored form: one page.
     pub fn encode(&self) -> PageBuf {
+        let has_epochs = self.epochs != EpochKeys::default();
         let mut raw = Raw {
             magic: MAGIC,
-            version: U16::new(VERSION),
+            version: U16::new(if has_epochs { VERSION_EPOCHS } else { VERSION }),
             zero: U16::new(0),
             generation: U64::new(self.generation),
             site: self.site.0,
@@ -86,14 +92,23 @@ impl Superblock {
             crc: U32::new(0),
         };
         raw.crc = U32::new(crc32c(raw.as_bytes()));
-        PageBuf::copy_of(raw.as_bytes())
+        let mut bytes = raw.as_bytes().to_vec();
+        if has_epochs {
+            bytes.extend(self.epochs.encode());
+        }
+        PageBuf::copy_of(&bytes)
     }
 
-    /// Reads one copy; `None` when it is damaged or no superblock of version 1.
+    /// Reads one copy; `None` when it is damaged or no superblock of a known version.
     pub fn decode(page: &[u8]) -> Option<Self> {
-        let (raw, _) = Raw::read_from_prefix(page).ok()?;
+        let (raw, behind) = Raw::read_from_prefix(page).ok()?;
         let blank = Raw { crc: U32::new(0), ..raw };
-        if raw.magic != MAGIC || raw.version.get() != VERSION || crc32c(blank.as_bytes()) != raw.crc.get() {
+        let epochs = match raw.version.get() {
+            VERSION => EpochKeys::default(),
+            VERSION_EPOCHS => EpochKeys::decode(behind)?,
+            _ => return None,
+        };
+        if raw.magic != MAGIC || crc32c(blank.as_bytes()) != raw.crc.get() {
             return None;
         }
         let params = Params {
@@ -112,6 +127,7 @@ impl Superblock {
             params,
             media: raw.media.get(),
             keys,
+            epochs,
         })
     }
 }

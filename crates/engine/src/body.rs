@@ -126,8 +126,13 @@ impl Engine {
         let state = self.shared.lock();
         let last = state.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
         let last: BTreeMap<Fingerprint, &MetaPiece> = last.map(|piece| (piece.fingerprint, piece)).collect();
-        let kept: BTreeMap<Fingerprint, MetaPiece> =
-            named.iter().filter_map(|(name, _)| Some((*name, (*last.get(name)?).clone()))).collect();
+        let is_current = |piece: &&MetaPiece| !state.is_retiring(piece.address.container);
+        let kept: BTreeMap<Fingerprint, MetaPiece> = named
+            .iter()
+            .filter_map(|(name, _)| {
+                Some((*name, (**last.get(name).filter(|piece| is_current(piece))?).clone()))
+            })
+            .collect();
         let mut used: BTreeMap<ContainerId, u64> = BTreeMap::new();
         for piece in kept.values() {
             *used.entry(piece.address.container).or_default() += u64::from(piece.address.length);

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) cleaning: tokio::sync::Mutex<()>,
     /// The cleaner may have something to do.
     pub(crate) clean_wake: Notify,
+    /// What is on its way to the journal, by the key epoch it may be sealed under.
+    pub(crate) sealing: crate::reseal::SealingCounts,
     /// How fast background work may go.
     pub(crate) pace: crate::pace::Pace,
     /// Directories that stubs lead to.

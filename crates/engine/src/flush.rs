@@ -161,7 +161,7 @@ impl Engine {
 
     /// The journal fills up and no write is buffered: metadata, commits and checkpoints fill it. The next start record
     /// tells what they say, so the segments before it go.
-    async fn relieve_journal(&self) -> Result<(), EngineError> {
+    pub(crate) async fn relieve_journal(&self) -> Result<(), EngineError> {
         let (before, covered) = {
             let mut state = self.shared.lock();
             if !state.active.is_empty() || !state.frozen.is_empty() {
@@ -222,9 +222,10 @@ impl Engine {
                     Some(slot) => Some(Home::Slot(*slot)),
                     None => self.shared.dedup.find(&self.shared.pool, &fp, budget).await.map(Home::Elsewhere),
                 };
-                if let Some(Home::Elsewhere(address)) = known {
-                    self.shared.lock().note_hit(address.container);
-                }
+                let known = known.filter(|home| match home {
+                    Home::Elsewhere(address) => self.shared.lock().note_hit(address.container),
+                    Home::Slot(_) => true,
+                });
                 let home = known.unwrap_or_else(|| {
                     let (slot, _) = builder.add(UnitKind::Data, fp, &block.unit);
                     here.insert(fp, slot);

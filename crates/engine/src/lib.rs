@@ -46,6 +46,7 @@ mod progress;
 mod ranges;
 mod read;
 mod record;
+mod reseal;
 mod scrub;
 mod sink;
 mod space;
@@ -73,10 +74,11 @@ pub use witness::{Witness, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a witness and a checkpoint object.
+    /// Decodes `input` as a witness, a checkpoint object and the record of retiring containers.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::WitnessState::decode(input);
         let _ = crate::body::Body::decode(input);
+        let _ = crate::reseal::Retiring::decode(input);
     }
 }
 

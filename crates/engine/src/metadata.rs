@@ -42,6 +42,7 @@ impl Persist for JournalPersist {
         Box::pin(async move {
             let gone = || PersistError { reason: "the engine is gone".to_owned() };
             let shared = self.shared.upgrade().ok_or_else(gone)?;
+            let _sealing = shared.begin_sealing();
             let fingerprint = shared.sealer.fingerprint(Kind::Meta, &record);
             let mut unit = Vec::new();
             shared.sealer.seal(Kind::Meta, fingerprint, &record, &mut unit);

@@ -20,6 +20,7 @@ use crate::load::{Cast, Story, open_meta, read_body, refill, replay};
 use crate::metadata::JournalPersist;
 use crate::ranges::Ranges;
 use crate::record::disks;
+use crate::reseal::retiring;
 use crate::sink::EngineSink;
 use crate::state::State;
 use crate::stubs::stubs;
@@ -157,6 +158,7 @@ impl Engine {
         }
         let records = disks(&meta).await?;
         state.stubs = stubs(&meta).await?;
+        state.retiring = retiring(&meta).await?;
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
         let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
         state.totals = totals;
@@ -322,6 +324,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         fork_gate: tokio::sync::RwLock::default(),
         flush_gate: tokio::sync::Mutex::default(),
         clean_wake: Notify::new(),
+        sealing: crate::reseal::SealingCounts::default(),
         pace: crate::pace::Pace::default(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),

@@ -119,6 +119,8 @@ pub(crate) struct State {
     /// While the cleaner marks: containers that duplicates were found in.
     pub(crate) hits: Option<BTreeSet<ContainerId>>,
     pub(crate) ledger: BTreeMap<Incarnation, Vec<(u32, u32)>>,
+    /// Containers that may hold units of a retired key epoch.
+    pub(crate) retiring: crate::reseal::Runs,
     pub(crate) totals: Totals,
     /// RAM of generations that are not yet committed.
     pub(crate) buffered_bytes: u64,
@@ -241,11 +243,15 @@ impl State {
         }
     }
 
-    /// A duplicate was found in a container.
-    pub(crate) fn note_hit(&mut self, container: ContainerId) {
+    /// A duplicate was found in a container; false when it does not count, because the container retires.
+    pub(crate) fn note_hit(&mut self, container: ContainerId) -> bool {
+        if !self.retiring.is_empty() && self.is_retiring(container) {
+            return false;
+        }
         if let Some(hits) = &mut self.hits {
             hits.insert(container);
         }
+        true
     }
 
     /// A delete record is durable.

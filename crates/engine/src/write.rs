@@ -44,6 +44,7 @@ impl Engine {
 
     /// Writes whole blocks whose range the caller holds.
     pub(crate) async fn write_held(&self, disk: DiskId, first: Lba, data: &[u8]) -> Result<(), EngineError> {
+        let _sealing = self.shared.begin_sealing();
         let mut appends: Vec<Append> = Vec::new();
         let mut guards = Vec::new();
         for (i, chunk) in data.chunks(CHUNK_BLOCKS * BLOCK).enumerate() {

@@ -18,7 +18,7 @@ pub(crate) use client::{
     ClientCommand, DiskCommand, ExportFormat, ImageFormat, MediaCommand, TaskCommand, VmCommand,
 };
 pub(crate) use snapshots::SnapshotCommand;
-pub(crate) use upkeep::{CleanArguments, ScrubCommand, SpaceArguments, Waiting};
+pub(crate) use upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
 
 /// Longest wait for an answer that may be asked for: a day.
 const TIMEOUT_SECONDS_MAX: u64 = 86_400;

@@ -45,6 +45,7 @@ pub(crate) async fn run(
         ClientCommand::Space(arguments) => asking.space(arguments).await,
         ClientCommand::Clean(arguments) => asking.clean(arguments).await,
         ClientCommand::Scrub(command) => asking.scrub(command).await,
+        ClientCommand::Key(command) => asking.key(command).await,
         ClientCommand::Verify(waiting) => asking.verify(waiting).await,
         ClientCommand::Task(command) => asking.task(command).await,
     }

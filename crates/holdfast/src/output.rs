@@ -7,8 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space, Status,
-    Task, Vm, VmSummary,
+    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space,
+    Status, Task, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -93,6 +93,10 @@ impl Printer {
 
     pub(crate) fn scrubbing(self, scrubbing: &Scrubbing) -> Result<(), Failure> {
         self.print(scrubbing, || text::scrubbing(scrubbing))
+    }
+
+    pub(crate) fn keys(self, keys: &Keys) -> Result<(), Failure> {
+        self.print(keys, || text::keys(keys))
     }
 
     pub(crate) fn explanations(self, codes: &List<Explanation>) -> Result<(), Failure> {

@@ -56,6 +56,8 @@ const WALKS: &[Walk] = &[
     walk("vm revert", &["a@good", "--yes"], "Reverted", &["a@good"]),
     walk("space", &[], "Space", &["a@s9"]),
     walk("verify", &[], "Task", &["more"]),
+    walk("key show", &[], "Keys", &["more"]),
+    walk("key rotate", &[], "Task", &["more"]),
     walk("scrub start", &[], "Task", &["more"]),
     walk("scrub show", &[], "Scrubbing", &["more"]),
     walk("scrub every", &["12h"], "Scrubbing", &["1s"]),

@@ -5,7 +5,8 @@
 //!  | "HFWK" v1| kdf| zero | memory KiB| passes  | zero       | salt 16 | ring by KEK | ring by rec. | CRC-32C
 //! ```
 //! The ring is wrapped as its 32-byte master secret, from which the fingerprint root and the data key of epoch 1
-//! derive: nonce (12), zeros (4), ciphertext (32), tag (16). Later key epochs are wrapped by the ring itself.
+//! derive: nonce (12), zeros (4), ciphertext (32), tag (16). Later key epochs are wrapped by the ring itself
+//! (`epochs.rs`).
 
 use aws_lc_rs::aead::{Aad, Nonce};
 use units::crc32c;
@@ -19,7 +20,7 @@ pub const WRAPPED_BYTES: usize = 172;
 
 const MAGIC: &[u8; 4] = b"HFWK";
 const VERSION: u8 = 1;
-const WRAP_BYTES: usize = 64;
+pub(crate) const WRAP_BYTES: usize = 64;
 /// Argon2id: 64 MiB and 3 passes take about 0.1 s, and a guess costs an attacker the same memory.
 const ARGON_MEMORY_KIB: u32 = 64 * 1024;
 const ARGON_PASSES: u32 = 3;
@@ -159,12 +160,29 @@ impl KeyRing {
         Self::from_master([seed; KEY_BYTES])
     }
 
+    pub(crate) fn master(&self) -> &[u8; KEY_BYTES] {
+        &self.master
+    }
+
+    pub(crate) fn first_epoch(&self) -> Option<(u16, [u8; KEY_BYTES])> {
+        Self::from_master(self.master).epochs.pop()
+    }
+
+    /// The same ring with other epochs.
+    pub(crate) fn with_epochs(&self, epochs: Vec<(u16, [u8; KEY_BYTES])>) -> Self {
+        Self { epochs, ..self.clone() }
+    }
+
     pub(crate) fn fingerprint_root(&self) -> &[u8; KEY_BYTES] {
         &self.root
     }
 
     pub(crate) fn epochs(&self) -> impl Iterator<Item = (u16, &[u8; KEY_BYTES])> {
         self.epochs.iter().map(|(epoch, key)| (*epoch, key))
+    }
+
+    pub(crate) fn oldest_epoch(&self) -> u16 {
+        self.epochs.first().map_or(1, |(epoch, _)| *epoch)
     }
 
     pub(crate) fn current_epoch(&self) -> u16 {
@@ -309,7 +327,7 @@ impl WrappedKeys {
 }
 
 /// Nonce (12), zeros (4), ciphertext (32), tag (16).
-fn wrap_secret(secret: &[u8; KEY_BYTES], kek: &Kek, nonce: &[u8]) -> [u8; WRAP_BYTES] {
+pub(crate) fn wrap_secret(secret: &[u8; KEY_BYTES], kek: &Kek, nonce: &[u8]) -> [u8; WRAP_BYTES] {
     let mut out = [0; WRAP_BYTES];
     let mut nonce_bytes = [0; 12];
     nonce_bytes.copy_from_slice(nonce);
@@ -326,7 +344,7 @@ fn wrap_secret(secret: &[u8; KEY_BYTES], kek: &Kek, nonce: &[u8]) -> [u8; WRAP_B
     out
 }
 
-fn unwrap_secret(wrapped: &[u8; WRAP_BYTES], kek: &Kek) -> Result<[u8; KEY_BYTES], KeyError> {
+pub(crate) fn unwrap_secret(wrapped: &[u8; WRAP_BYTES], kek: &Kek) -> Result<[u8; KEY_BYTES], KeyError> {
     let mut nonce = [0; 12];
     nonce.copy_from_slice(&wrapped[..12]);
     let mut body = wrapped[16..].to_vec();

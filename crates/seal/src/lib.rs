@@ -17,9 +17,11 @@
 //!
 //! What it does not do: it stores nothing, draws no randomness, knows no addresses.
 
+mod epochs;
 mod keys;
 mod unit;
 
+pub use epochs::{EPOCHS_BYTES, EPOCHS_MAX, EpochKeys};
 pub use keys::{KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
 pub use unit::{
     HEADER_BYTES, Header, Kind, OVERHEAD_BYTES, PLAIN_BYTES_MAX, SealError, SealErrorKind, Sealer, is_zero,
@@ -27,7 +29,7 @@ pub use unit::{
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a unit header, a sealed unit behind its name, wrapped keys and a recovery key.
+    /// Decodes `input` as a unit header, a sealed unit behind its name, wrapped keys, key epochs and a recovery key.
     pub fn fuzz_body(input: &[u8]) {
         let sealer = crate::Sealer::new(&crate::KeyRing::for_tests(1));
         let _ = crate::Header::decode(input);
@@ -37,6 +39,9 @@ pub mod fuzz {
         }
         if let Some(wrapped) = crate::WrappedKeys::decode(input) {
             let _ = wrapped.unwrap_with(&crate::Kek::from_bytes([1; 32]));
+        }
+        if let Some(epochs) = crate::EpochKeys::decode(input) {
+            let _ = epochs.open(&crate::KeyRing::for_tests(1));
         }
         let _ = std::str::from_utf8(input).map(crate::RecoveryKey::parse);
     }

@@ -124,3 +124,48 @@ fn zero_blocks_are_seen() {
     }
     assert!(is_zero(&[]));
 }
+
+#[test]
+fn a_later_epoch_seals_and_earlier_ones_open_until_they_are_retired() {
+    let ring = KeyRing::for_tests(7);
+    let sealer = sealer();
+    let (fp, old) = sealed(Kind::Data, b"before");
+    let epochs = EpochKeys::default().next(&ring, &[9; 32], &[3; 12]).expect("there is room");
+    let opened = EpochKeys::decode(&epochs.encode()).expect("decodes").open(&ring).expect("opens");
+    assert!(sealer.adopt(&opened));
+    let mut new = Vec::new();
+    sealer.seal(Kind::Data, fp, b"before", &mut new);
+    let epoch = |unit: &[u8]| Header::decode(unit).expect("a header").key_epoch();
+    assert_eq!((epoch(&old), epoch(&new), sealer.key_epoch()), (1, 2, 2));
+    let mut plain = Vec::new();
+    for unit in [&old, &new] {
+        sealer.open(Kind::Data, fp, unit, &mut plain).expect("opens");
+    }
+    // The first key does not open what the second sealed, nor does a wrong ring unwrap it.
+    assert!(self::sealer().open(Kind::Data, fp, &new, &mut plain).is_err());
+    assert!(epochs.open(&KeyRing::for_tests(8)).is_err());
+    let alone = epochs.newest_alone();
+    assert_eq!((alone.oldest(), alone.newest()), (2, 2));
+    assert!(sealer.adopt(&alone.open(&ring).expect("opens")));
+    sealer.open(Kind::Data, fp, &new, &mut plain).expect("opens");
+    let refused = sealer.open(Kind::Data, fp, &old, &mut plain).expect_err("its epoch is retired");
+    assert_eq!(refused.kind, SealErrorKind::UnknownKey);
+}
+
+#[test]
+fn stored_epochs_are_refused_when_damaged_or_out_of_order() {
+    let ring = KeyRing::for_tests(7);
+    let mut epochs = EpochKeys::default();
+    for secret in 0..EPOCHS_MAX as u8 {
+        epochs = epochs.next(&ring, &[secret; 32], &[secret; 12]).expect("there is room");
+    }
+    assert!(epochs.next(&ring, &[99; 32], &[99; 12]).is_none());
+    let stored = epochs.encode();
+    assert_eq!(EpochKeys::decode(&stored), Some(epochs));
+    for at in 0..EPOCHS_BYTES {
+        let mut bad = stored;
+        bad[at] ^= 1;
+        assert_eq!(EpochKeys::decode(&bad), None, "byte {at}");
+    }
+    assert_eq!(EpochKeys::decode(&[0; EPOCHS_BYTES]), None);
+}

@@ -1,5 +1,8 @@
 //! Sealing and opening one unit.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use units::{BLOCK, Fingerprint};
 use zerocopy::little_endian::{U16, U32};
@@ -127,13 +130,18 @@ pub struct Sealer {
     meta: [u8; 32],
     journal: [u8; 32],
     pages: Vec<[u8; 32]>,
-    keys: Vec<(u16, LessSafeKey)>,
-    current: u16,
+    keys: [OnceLock<(u16, LessSafeKey)>; KEYS_MAX],
+    current: AtomicU16,
+    /// Units of epochs before it are not opened.
+    oldest: AtomicU16,
 }
+
+/// Most key epochs a program meets in one run.
+const KEYS_MAX: usize = 16;
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sealer(key epoch {})", self.current)
+        write!(f, "Sealer(key epoch {})", self.key_epoch())
     }
 }
 
@@ -144,7 +152,7 @@ impl Sealer {
     /// Prepares the keys of `ring`.
     pub fn new(ring: &KeyRing) -> Self {
         let derive = |context: &str| blake3::derive_key(context, ring.fingerprint_root());
-        Self {
+        let sealer = Self {
             root: *ring.fingerprint_root(),
             data: derive("holdfast 2026 fingerprint data"),
             addresses: derive("holdfast 2026 fingerprint page addresses"),
@@ -154,9 +162,31 @@ impl Sealer {
             pages: (0..PAGE_LEVELS)
                 .map(|level| derive(&format!("holdfast 2026 fingerprint page level {level}")))
                 .collect(),
-            keys: ring.epochs().map(|(epoch, key)| (epoch, aead_key(key))).collect(),
-            current: ring.current_epoch(),
+            keys: Default::default(),
+            current: AtomicU16::new(0),
+            oldest: AtomicU16::new(0),
+        };
+        assert!(sealer.adopt(ring), "a ring has fewer epochs than fit");
+        sealer
+    }
+
+    /// Takes over the epochs of `ring`, of the same site: from here on units are sealed under its newest, and those of
+    /// epochs that it has no key for are not opened. False, and nothing changed, when this would be too many in one run.
+    #[must_use]
+    pub fn adopt(&self, ring: &KeyRing) -> bool {
+        let missing: Vec<(u16, &[u8; 32])> =
+            ring.epochs().filter(|(epoch, _)| self.slot(*epoch).is_none()).collect();
+        let free: Vec<&OnceLock<_>> = self.keys.iter().filter(|slot| slot.get().is_none()).collect();
+        if missing.len() > free.len() {
+            return false;
         }
+        for (slot, (epoch, key)) in free.into_iter().zip(missing) {
+            // Only one adopts at a time; a slot that another took would be that epoch's own.
+            let _ = slot.set((epoch, aead_key(key)));
+        }
+        self.current.store(ring.current_epoch(), Ordering::Release);
+        self.oldest.store(ring.oldest_epoch(), Ordering::Release);
+        true
     }
 
     /// Names `plain` under the key of `kind`.
@@ -186,7 +216,7 @@ impl Sealer {
 
     /// The key epoch of what is sealed now.
     pub fn key_epoch(&self) -> u16 {
-        self.current
+        self.current.load(Ordering::Acquire)
     }
 
     /// The key of the journal's message authentication code.
@@ -213,18 +243,19 @@ impl Sealer {
         };
         out.truncate(body + stored);
         let (kind, level) = kind.codes();
+        let epoch = self.key_epoch();
         let header = Header {
             format: FORMAT,
             codec,
             kind,
             level,
-            epoch: U16::new(self.current),
+            epoch: U16::new(epoch),
             domain: U16::new(0),
             plain_bytes: U32::new(plain.len() as u32),
             body_bytes: U32::new((stored + TAG_BYTES) as u32),
         };
         out[start..body].copy_from_slice(header.as_bytes());
-        let key = self.key(self.current).expect("a key ring holds its current epoch");
+        let key = self.key(epoch).expect("a key ring holds its current epoch");
         let tag = key
             .seal_in_place_separate_tag(nonce(fp), Aad::from(associated(&header, fp)), &mut out[body..])
             .expect("a unit is far below the cipher's length limit");
@@ -276,7 +307,12 @@ impl Sealer {
     }
 
     fn key(&self, epoch: u16) -> Option<&LessSafeKey> {
-        self.keys.iter().find(|(have, _)| *have == epoch).map(|(_, key)| key)
+        self.slot(epoch).filter(|_| epoch >= self.oldest.load(Ordering::Acquire))
+    }
+
+    fn slot(&self, epoch: u16) -> Option<&LessSafeKey> {
+        let known = self.keys.iter().filter_map(OnceLock::get);
+        known.filter(|(have, _)| *have == epoch).map(|(_, key)| key).next()
     }
 }
 

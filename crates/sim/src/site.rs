@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use data::{Params, Superblock};
 use engine::{Config, Deps, Engine, EngineError, WitnessState};
-use seal::{Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
+use seal::{EpochKeys, Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
 use seam::{Rt, Runtime};
 use tokio::sync::oneshot;
 use units::{MediumId, SiteId};
@@ -23,6 +23,10 @@ use witness::WitnessCell;
 const SITE: SiteId = SiteId(*b"a simulated site");
 /// How often a process looks for media that failed.
 const KEEPER_PAUSE: Duration = Duration::from_millis(50);
+
+fn ring() -> KeyRing {
+    KeyRing::for_tests(1)
+}
 
 /// Sizes of a site.
 #[derive(Debug, Clone)]
@@ -52,6 +56,7 @@ pub struct Site {
     stores: Vec<SimStore>,
     ids: Vec<MediumId>,
     sealer: Arc<Sealer>,
+    epochs: Mutex<EpochKeys>,
     witness: WitnessCell,
     wires: Wires,
 }
@@ -69,6 +74,8 @@ pub struct SiteImage {
     pub media: Vec<Image>,
     /// The witness.
     pub witness: WitnessState,
+    /// The data keys, which stand on every medium.
+    pub epochs: EpochKeys,
 }
 
 impl Site {
@@ -78,7 +85,11 @@ impl Site {
     /// When the sizes make no site.
     pub async fn format(control: &Control, spec: SiteSpec) -> Self {
         let media = vec![Image::new(spec.medium_bytes); spec.media];
-        let site = Self::of(control, spec, SiteImage { media, witness: WitnessState::default() });
+        let site = Self::of(
+            control,
+            spec,
+            SiteImage { media, witness: WitnessState::default(), epochs: EpochKeys::default() },
+        );
         let world = control.world();
         let formats = site.stores.iter().zip(&site.ids).map(|(store, id)| {
             let superblock = site.superblock(*id);
@@ -100,7 +111,8 @@ impl Site {
         Self {
             control: control.clone(),
             stores: image.media.into_iter().enumerate().map(store).collect(),
-            sealer: Arc::new(Sealer::new(&KeyRing::for_tests(1))),
+            sealer: Arc::new(Sealer::new(&image.epochs.open(&ring()).expect("its own keys"))),
+            epochs: Mutex::new(image.epochs),
             witness: WitnessCell::new(image.witness, control.rng("witness")),
             wires: Arc::new(Mutex::new(ids.iter().map(wire).collect::<BTreeMap<_, _>>())),
             ids,
@@ -117,7 +129,8 @@ impl Site {
             medium_bytes: self.spec.medium_bytes,
             params: self.spec.params,
             media: self.spec.media as u16,
-            keys: WrappedKeys::by_key_file(&KeyRing::for_tests(1), &kek, &recovery, &[4; 40]),
+            keys: WrappedKeys::by_key_file(&ring(), &kek, &recovery, &[4; 40]),
+            epochs: seal::EpochKeys::default(),
         }
     }
 
@@ -147,7 +160,39 @@ impl Site {
 
     /// The contents of all media and the witness now.
     pub fn image(&self) -> SiteImage {
-        SiteImage { media: self.stores.iter().map(SimStore::image).collect(), witness: self.witness.state() }
+        SiteImage {
+            media: self.stores.iter().map(SimStore::image).collect(),
+            witness: self.witness.state(),
+            epochs: self.lock_epochs().clone(),
+        }
+    }
+
+    fn lock_epochs(&self) -> std::sync::MutexGuard<'_, EpochKeys> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest key epoch.
+    pub fn key_epoch(&self) -> u16 {
+        self.lock_epochs().newest()
+    }
+
+    /// Puts a new data key on every medium, and has it used from then on; false when there are too many already.
+    pub fn add_key(&self) -> bool {
+        let mut epochs = self.lock_epochs();
+        let number = epochs.newest() as u8;
+        let Some(next) = epochs.next(&ring(), &[number; 32], &[number; 12]) else { return false };
+        if !self.sealer.adopt(&next.open(&ring()).expect("its own keys")) {
+            return false;
+        }
+        *epochs = next;
+        true
+    }
+
+    /// Takes every data key but the newest off the media: what is still sealed under one of them is lost.
+    pub fn retire_keys(&self) {
+        let mut epochs = self.lock_epochs();
+        *epochs = epochs.newest_alone();
+        assert!(self.sealer.adopt(&epochs.open(&ring()).expect("its own keys")), "no key is new");
     }
 
     /// Starts a process that opens the site. It finds out itself which media are there.

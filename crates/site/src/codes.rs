@@ -157,6 +157,9 @@ codes! {
     media_differ 409 6 "Other media"
         "The media named are not those of the site."
         "Leave --media and --file-media out: the site remembers its media.";
+    media_down 503 1 "A medium is not there"
+        "What was asked needs every medium of the site."
+        "Bring it back, or take it out of the site, then try again.";
     media_missing 503 1 "Media are missing"
         "Not all media that are needed were named."
         "Name all media of the site with --media.";
@@ -280,6 +283,9 @@ codes! {
     too_few_media 503 1 "Too few media"
         "Too few media are there to do it safely."
         "`status` lists the media; bring missing ones back.";
+    too_many_key_epochs 409 6 "Too many keys in use"
+        "Six earlier data keys are still in use, or too many came since the server started."
+        "Let the running rotation end (`task list`), and start the server anew.";
     too_many_tasks 409 6 "Too many tasks"
         "32 tasks are running."
         "Wait for one to end, or cancel one: `task list`.";

@@ -227,6 +227,7 @@ impl First<'_> {
             // At most MEDIA_MAX.
             media: plan.media.len() as u16,
             keys: keys.clone(),
+            epochs: seal::EpochKeys::default(),
         };
         data::format(medium, &superblock).await.map_err(|error| match error.kind {
             OpenErrorKind::NoSpace => {

@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use seal::{KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WrappedKeys};
+use seal::{EpochKeys, KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WrappedKeys};
 use seam::Runtime;
 
 use crate::directory::{self, Directory};
@@ -85,6 +85,11 @@ impl Unlock {
             }
         }
     }
+}
+
+/// The ring with its later key epochs.
+pub(crate) fn open_epochs(epochs: &EpochKeys, ring: &KeyRing) -> Result<KeyRing> {
+    epochs.open(ring).map_err(|error| denied(&error))
 }
 
 /// The passphrase in a file's bytes: all but the ends of lines behind it.

@@ -207,11 +207,10 @@ impl MediaSet {
 
 /// Rewrites the superblock of a medium that has other keys than `newest`.
 pub(crate) async fn with_keys_of(found: &mut Found, newest: &Superblock) -> media::Result<()> {
-    if found.superblock.keys == newest.keys {
+    if found.superblock.keys == newest.keys && found.superblock.epochs == newest.epochs {
         return Ok(());
     }
-    let superblock =
-        Superblock { keys: newest.keys.clone(), generation: newest.generation, ..found.superblock.clone() };
+    let superblock = crate::rekey::with_keys(&found.superblock, newest);
     data::write_superblock(&*found.medium, &superblock).await?;
     found.superblock = superblock;
     Ok(())

@@ -86,7 +86,9 @@ async fn resume(medium: &dyn media::Medium, returned: &mut u32) -> Result<(), Aw
 async fn attach(site: &Arc<Shared>, medium: MediumId) -> Result<(), String> {
     let parts = &site.parts;
     let mut found = open_blocking(site, medium).await?;
-    media_set::with_keys_of(&mut found, &parts.keys_from).await.map_err(|error| error.to_string())?;
+    // Held until it is attached: a key that comes meanwhile goes to it too.
+    let keys = site.keys.lock().await;
+    media_set::with_keys_of(&mut found, &keys).await.map_err(|error| error.to_string())?;
     let node = media_set::node(&found, &parts.keys_from).await?;
     parts.transport.attach(Arc::new(node));
     Ok(())

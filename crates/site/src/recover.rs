@@ -189,7 +189,7 @@ impl Recovering {
             transport.attach(Arc::new(node));
             there.push(found.id);
         }
-        let sealer = Sealer::new(ring);
+        let sealer = Sealer::new(&keys::open_epochs(&newest.epochs, ring)?);
         let story =
             journal::recover(&transport, &there, sealer.journal_key(), None).await.map_err(|error| {
                 SiteError::new(ErrorKind::Failed, "journal_lost", error.to_string())
@@ -221,8 +221,10 @@ impl Recovering {
         let mut entries = Vec::new();
         for (path, found) in &mut self.media {
             let old = &found.superblock;
-            let superblock =
-                Superblock { keys: keys.clone(), generation: newest.generation + 1, ..old.clone() };
+            let superblock = crate::rekey::with_keys(
+                old,
+                &Superblock { keys: keys.clone(), generation: newest.generation + 1, ..newest.clone() },
+            );
             data::write_superblock(&*found.medium, &superblock)
                 .await
                 .map_err(|error| medium_error(&error))?;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use data::{LocalTransport, Superblock};
 use engine::{Engine, EngineError, EngineErrorKind};
+use seal::KeyRing;
 use seam::Rt;
 use tokio::sync::watch;
 use units::MediumId;
@@ -41,8 +43,10 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<LocalTransport>,
     /// Media that could not be opened, with the reason.
     pub(crate) absent: Vec<(MediumId, String)>,
-    /// The superblock whose keys every medium must carry.
+    /// The superblock whose keys every medium must carry, as it was at the start.
     pub(crate) keys_from: Superblock,
+    /// The site's secrets, opened.
+    pub(crate) ring: KeyRing,
     pub(crate) shared_devices: Vec<Vec<PathBuf>>,
     /// How long clients of tasks may be silent; else as tasks have it.
     pub(crate) task_patience: Option<Duration>,
@@ -69,6 +73,10 @@ pub(crate) struct Shared {
     server: tokio::sync::Mutex<Option<nbd::Server>>,
     /// What VMs and snapshots take, as last computed.
     pub(crate) space: Mutex<Option<Arc<crate::upkeep::SpaceTable>>>,
+    /// The superblock whose keys every medium must carry.
+    pub(crate) keys: tokio::sync::Mutex<Superblock>,
+    /// A rotation of the data key was interrupted and is to go on.
+    pub(crate) rekey_due: AtomicBool,
     /// Held while the record of scrubs is changed.
     pub(crate) scrubbing: tokio::sync::Mutex<()>,
     pub(crate) stopping: watch::Sender<bool>,
@@ -111,6 +119,8 @@ impl Site {
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
         let rt = parts.rt.clone();
+        let rekey_due = AtomicBool::new(crate::rekey::is_due(&parts.keys_from.epochs));
+        let keys = tokio::sync::Mutex::new(parts.keys_from.clone());
         let shared = Arc::new(Shared {
             parts,
             vms,
@@ -119,6 +129,8 @@ impl Site {
             server: tokio::sync::Mutex::default(),
             space: Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
+            keys,
+            rekey_due,
             stopping,
         });
         rt.spawn(
@@ -472,7 +484,7 @@ async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
     loop {
         let Some(shared) = site.upgrade() else { return };
         let round = match shared.tasks.round().await {
-            Ok(_) => shared.scrub_when_due().await,
+            Ok(_) => shared.upkeep_when_due().await,
             Err(error) => Err(error),
         };
         match round {

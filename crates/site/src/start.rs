@@ -173,6 +173,7 @@ impl Opening<'_> {
             _ => newest,
         };
         media.spread_keys(&newest).await;
+        let opened = keys::open_epochs(&newest.epochs, &ring)?;
 
         let transport = Arc::new(LocalTransport::new(self.rt.clone()));
         let mut up = Vec::new();
@@ -205,7 +206,7 @@ impl Opening<'_> {
             transport: transport.clone(),
             media: self.manifest.ids(),
             up,
-            sealer: Arc::new(Sealer::new(&ring)),
+            sealer: Arc::new(Sealer::new(&opened)),
             witness: Arc::new(witness),
         };
         let engine = match Engine::open(deps, config).await {
@@ -225,6 +226,7 @@ impl Opening<'_> {
             transport,
             absent: media.absent,
             keys_from: newest,
+            ring,
             shared_devices,
             task_patience: self.options.task_patience,
             nbd_group: self.options.nbd_group,

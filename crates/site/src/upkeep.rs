@@ -249,7 +249,7 @@ impl SpaceTable {
 
 impl Shared {
     /// Does work, and ends its task.
-    fn spawn_work(
+    pub(crate) fn spawn_work(
         self: Arc<Self>,
         task: u64,
         work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
@@ -338,8 +338,14 @@ impl Shared {
         Ok(state)
     }
 
+    /// Begins what is due.
+    pub(crate) async fn upkeep_when_due(self: &Arc<Self>) -> Result<()> {
+        self.scrub_when_due().await?;
+        self.rekey_when_due().await
+    }
+
     /// Begins a scrub when one is due. The first is due a whole pause after the site was made.
-    pub(crate) async fn scrub_when_due(self: &Arc<Self>) -> Result<()> {
+    async fn scrub_when_due(self: &Arc<Self>) -> Result<()> {
         if !self.parts.engine.is_writable() || self.parts.engine.is_indexing() {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use site::{Site, VmName};
 
 use super::Answer;
 use crate::problem::Problem;
-use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task};
+use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task};
 
 /// The part of a backend that looks after the site.
 pub trait Upkeep: Send + Sync + 'static {
@@ -18,6 +18,10 @@ pub trait Upkeep: Send + Sync + 'static {
     fn set_scrubbing(&self, every: ScrubEvery) -> Answer<'_, Scrubbing>;
     /// Has every block opened that anything reaches.
     fn verify(&self) -> Answer<'_, Task>;
+    /// The data keys.
+    fn keys(&self) -> Answer<'_, Keys>;
+    /// Has everything sealed under a new data key.
+    fn rotate_key(&self) -> Answer<'_, Task>;
     /// Has space computed.
     fn compute_space(&self, new: NewSpace) -> Answer<'_, Task>;
     /// What VMs and snapshots take, as last computed.
@@ -50,6 +54,17 @@ impl Upkeep for Site {
 
     fn verify(&self) -> Answer<'_, Task> {
         Box::pin(async move { Ok(self.begin_verify().await?.into()) })
+    }
+
+    fn keys(&self) -> Answer<'_, Keys> {
+        Box::pin(async move {
+            let site::KeyState { current, oldest } = self.key_state().await;
+            Ok(Keys { current_epoch: current, oldest_epoch: oldest })
+        })
+    }
+
+    fn rotate_key(&self) -> Answer<'_, Task> {
+        Box::pin(async move { Ok(Self::rotate_key(self).await?.into()) })
     }
 
     fn compute_space(&self, new: NewSpace) -> Answer<'_, Task> {

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::snapshots::also;
 use super::{Client, Result};
-use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 impl Client {
     /// Has the cleaner free what nothing reaches any more.
@@ -45,6 +45,22 @@ impl Client {
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn verify(&self) -> Result<Task> {
         self.call(Method::POST, "verify", None::<&()>).await
+    }
+
+    /// The data keys.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn keys(&self) -> Result<Keys> {
+        self.call(Method::GET, "keys", None::<&()>).await
+    }
+
+    /// Has everything sealed under a new data key.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn rotate_key(&self) -> Result<Task> {
+        self.call(Method::POST, "keys/rotate", None::<&()>).await
     }
 
     /// Has space computed.

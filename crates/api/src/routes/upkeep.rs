@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::{App, Body, Question};
 use crate::problem::Problem;
-use crate::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 type Accepted = (StatusCode, Json<Task>);
 
@@ -60,6 +60,25 @@ pub(super) async fn set_scrubbing(
 )]
 pub(super) async fn verify(State(app): State<App>) -> Result<Accepted, Problem> {
     let task = app.change(|backend| Box::pin(async move { backend.verify().await })).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// The data keys.
+#[utoipa::path(
+    get, path = "/api/v1/keys", tag = "upkeep",
+    responses((status = 200, body = Keys), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn keys(State(app): State<App>) -> Result<Json<Keys>, Problem> {
+    Ok(Json(app.backend.keys().await?))
+}
+
+/// Has what is written from now on sealed under a new data key, and all the rest sealed anew.
+#[utoipa::path(
+    post, path = "/api/v1/keys/rotate", tag = "upkeep",
+    responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn rotate_key(State(app): State<App>) -> Result<Accepted, Problem> {
+    let task = app.change(|backend| Box::pin(async move { backend.rotate_key().await })).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
 

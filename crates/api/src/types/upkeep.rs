@@ -116,6 +116,15 @@ impl Asked for ListSpace {
     }
 }
 
+/// The site's data keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Keys {
+    /// The key epoch of what is written now; 1 is the site's first.
+    pub current_epoch: u16,
+    /// The oldest that something may still be sealed under.
+    pub oldest_epoch: u16,
+}
+
 /// How often the site is scrubbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -42,6 +42,7 @@ pub(super) fn superblock(n: usize) -> Superblock {
         params: PARAMS,
         media: 3,
         keys,
+        epochs: seal::EpochKeys::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::size;
 use super::snapshots::SnapshotCommand;
-use super::upkeep::{CleanArguments, ScrubCommand, SpaceArguments, Waiting};
+use super::upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
 
 /// Commands that ask a running site.
 #[derive(Debug, Subcommand)]
@@ -44,6 +44,9 @@ pub(crate) enum ClientCommand {
     /// Open every block that a VM or snapshot reaches: what passes can be restored. Fails when something is lost
     #[command(after_help = "Example:\n  holdfast verify")]
     Verify(Waiting),
+    /// The keys that the data is sealed under
+    #[command(subcommand, after_help = "Example:\n  holdfast key rotate")]
+    Key(KeyCommand),
     /// Long work: imports, exports and upkeep, running and past
     #[command(subcommand, after_help = "Example:\n  holdfast task list")]
     Task(TaskCommand),

@@ -52,6 +52,19 @@ pub(crate) enum ScrubCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Show the epochs of the data keys
+    #[command(after_help = "Example:\n  holdfast key show")]
+    Show,
+    /// Seal what is written from now on under a new data key, and all the rest anew; the old key is then gone from the media
+    #[command(after_help = "Examples:\n  holdfast key rotate\n  holdfast key rotate --no-wait")]
+    Rotate {
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+}
+
 /// Seconds of a span of time such as `12h` or `7d`; 0 for `never`.
 pub(crate) fn span(text: &str) -> Result<u64, String> {
     if text == "never" {

@@ -6,7 +6,7 @@ use api::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Space, Task, TaskSta
 use site::{SPACE_ROWS_AT_ONCE, Version, VmName};
 
 use super::Asking;
-use crate::arguments::{CleanArguments, ScrubCommand, SpaceArguments, Waiting};
+use crate::arguments::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
 use crate::failure::Failure;
 
 /// Pause between two looks at a task.
@@ -41,6 +41,17 @@ impl Asking {
     pub(super) async fn verify(&self, waiting: Waiting) -> Result<(), Failure> {
         let task = self.client.verify().await.map_err(|error| self.failed(error))?;
         self.follow(task, waiting).await
+    }
+
+    pub(super) async fn key(&self, command: KeyCommand) -> Result<(), Failure> {
+        let failed = |error| self.failed(error);
+        match command {
+            KeyCommand::Show => self.printer.keys(&self.client.keys().await.map_err(failed)?),
+            KeyCommand::Rotate { waiting } => {
+                let task = self.client.rotate_key().await.map_err(failed)?;
+                self.follow(task, waiting).await
+            }
+        }
     }
 
     pub(super) async fn space(&self, arguments: SpaceArguments) -> Result<(), Failure> {

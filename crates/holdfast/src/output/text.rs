@@ -12,7 +12,7 @@ use api::types::{
 use site::format_size;
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
-pub(super) use upkeep::{dry_run, scrubbing, space};
+pub(super) use upkeep::{dry_run, keys, scrubbing, space};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -118,6 +118,7 @@ fn kind(task: &Task) -> &'static str {
         TaskKind::Scrub => "scrub",
         TaskKind::Verify => "verify",
         TaskKind::Space => "space",
+        TaskKind::Rekey => "rekey",
     }
 }
 

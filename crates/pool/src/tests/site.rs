@@ -108,6 +108,7 @@ pub(super) fn site_of(data_bytes: &[u64]) -> Site {
             params: params(),
             media: 1,
             keys,
+            epochs: seal::EpochKeys::default(),
         };
         let node = rt.run(async {
             data::format(&*disk, &superblock).await.unwrap();

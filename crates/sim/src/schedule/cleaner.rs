@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Engine, EngineErrorKind};
+use engine::{Engine, EngineError, EngineErrorKind};
 use meta::{Table, Txn};
 use seam::Runtime;
 use units::DiskId;
@@ -13,7 +13,7 @@ use crate::site::Life;
 
 use super::judge::in_life;
 use super::plan::Family;
-use super::world::{Unanswered, World};
+use super::world::{Serving, Unanswered, World};
 
 /// The engine's records of disks.
 const DISKS: Table = Table::new("disk");
@@ -37,21 +37,51 @@ impl Cleaner {
             let pause = self.rng.below(100 * self.world.plan.pause.as_nanos() as u64);
             self.world.rt.sleep(Duration::from_nanos(pause).max(Duration::from_micros(100))).await;
             let Some(serving) = self.world.serving().await else { return };
+            if self.rng.chance(150_000) {
+                self.rotate(&serving).await;
+                continue;
+            }
             let percent = [0, 0, 1, 30, 100][self.rng.index(5)];
             let answer = self.world.ask(&serving, None, move |engine| {
                 Box::pin(async move { engine.clean(percent, &engine::Progress::default()).await })
             });
             match answer.await {
                 Ok(report) => self.world.note(format_args!("clean {percent}: {report:?}")),
-                Err(Unanswered::Refused(error)) => {
-                    self.world.note(format_args!("clean refused: {:?}: {error}", error.kind));
-                    let closed = error.kind == EngineErrorKind::Closed;
-                    if !closed && !self.world.may_refuse(&error, DiskId(0), 0, true) {
-                        self.world.wrong(format_args!("the cleaner failed: {:?}: {error}", error.kind));
-                    }
-                }
+                Err(Unanswered::Refused(error)) => self.refused("clean", &error),
                 Err(_) => {}
             }
+        }
+    }
+
+    fn refused(&self, what: &str, error: &EngineError) {
+        self.world.note(format_args!("{what} refused: {:?}: {error}", error.kind));
+        let closed = error.kind == EngineErrorKind::Closed;
+        if !closed && !self.world.may_refuse(error, DiskId(0), 0, true) {
+            self.world.wrong(format_args!("{what} failed: {:?}: {error}", error.kind));
+        }
+    }
+
+    /// Rotates the data key, or goes on with a rotation. The earlier keys go as soon as the engine says so.
+    async fn rotate(&mut self, serving: &Serving) {
+        if self.rng.coin() {
+            let added = self.world.site.add_key();
+            self.world.note(format_args!("a new data key: {added}"));
+        }
+        let epoch = self.world.site.key_epoch();
+        let answer = self.world.ask(serving, None, move |engine| {
+            Box::pin(async move { engine.reseal(&engine::Progress::default()).await })
+        });
+        match answer.await {
+            // One that came meanwhile is not done with.
+            Ok(()) if self.world.site.key_epoch() == epoch => {
+                self.world.site.retire_keys();
+                self.world.note(format_args!("the earlier keys are gone"));
+            }
+            Ok(()) => {}
+            // Guests keep hitting, or a cycle spares what it must.
+            Err(Unanswered::Refused(error)) if error.kind == EngineErrorKind::Busy => {}
+            Err(Unanswered::Refused(error)) => self.refused("reseal", &error),
+            Err(_) => {}
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum TaskKind {
     Verify,
     /// Computes what VMs and snapshots take for themselves and share.
     Space,
+    /// Seals everything under a new data key.
+    Rekey,
 }
 
 impl TaskKind {
@@ -43,6 +45,7 @@ impl TaskKind {
             Self::Scrub => "scrub",
             Self::Verify => "verify",
             Self::Space => "space",
+            Self::Rekey => "rekey",
         }
     }
 }

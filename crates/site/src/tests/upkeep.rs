@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Bench, edit};
-use crate::{ErrorKind, Health, Site, Task, TaskKind, TaskState, Version, VmName};
+use crate::{ErrorKind, Health, KeyState, Site, Task, TaskKind, TaskState, Version, VmName};
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -178,5 +178,63 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
     assert_eq!(bench.runtime.block_on(site.scrub_state()).unwrap().every_s, 3600);
+    bench.stop(&site);
+}
+
+#[test]
+fn a_rotated_key_seals_everything_anew_over_restarts() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let state = |site: &Site| bench.runtime.block_on(site.key_state());
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        site.snapshot(&name("a"), None).await.unwrap();
+    });
+    assert_eq!(state(&site), KeyState { current: 1, oldest: 1 });
+    let read = |site: &Site| {
+        bench.runtime.block_on(async {
+            let found = site.shared.vms.versions().await.unwrap();
+            let mut all = Vec::new();
+            for (_, disks) in found {
+                let open = site.engine().open_disk(disks[0].1).await.unwrap();
+                all.push(site.engine().read(open.id(), 0, (BLOCKS * 4096) as usize).await.unwrap());
+            }
+            all
+        })
+    };
+    let before = read(&site);
+    let task = bench.runtime.block_on(async { done(&site, site.rotate_key().await.unwrap()).await });
+    assert_eq!((task.kind, task.counts["keys_retired"]), (TaskKind::Rekey, 1));
+    assert_eq!(state(&site), KeyState { current: 2, oldest: 2 });
+    assert!(read(&site) == before, "under the new key");
+    // Interrupted as soon as the key is there.
+    bench.runtime.block_on(site.shared.add_key()).unwrap();
+    bench.runtime.block_on(fill(&site, 0, "a", 2));
+    let before = read(&site);
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        for _ in 0..6000 {
+            if site.key_state().await.oldest == 3 {
+                break;
+            }
+            site.runtime().sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert_eq!(state(&site), KeyState { current: 3, oldest: 3 });
+    assert!(read(&site) == before, "gone on with");
+    // Whatever is sealed under an earlier key cannot be opened any more.
+    let verified = bench.runtime.block_on(async { done(&site, site.begin_verify().await.unwrap()).await });
+    assert_eq!(verified.counts["lost_units"], 0, "{verified:?}");
+    bench.stop(&site);
+    drop(site);
+    let away = bench.path("d").join("media").join("02.img");
+    std::fs::rename(&away, bench.path("away")).unwrap();
+    let site = bench.start(bench.later("d")).unwrap().site;
+    let refused = bench.runtime.block_on(site.rotate_key()).unwrap_err();
+    assert_eq!(refused.code, "media_down");
+    assert!(read(&site) == before, "with a medium away");
     bench.stop(&site);
 }

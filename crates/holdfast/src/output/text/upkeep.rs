@@ -1,6 +1,6 @@
 //! What the site does for itself, for people.
 
-use api::types::{Scrubbing, Space, SpaceRow, Task};
+use api::types::{Keys, Scrubbing, Space, SpaceRow, Task};
 use site::format_size;
 
 use super::{duration, table, time};
@@ -52,6 +52,15 @@ pub(in crate::output) fn scrubbing(scrubbing: &Scrubbing) -> String {
         when(scrubbing.begun_ms),
         when(scrubbing.done_ms)
     )
+}
+
+pub(in crate::output) fn keys(keys: &Keys) -> String {
+    let Keys { current_epoch, oldest_epoch } = keys;
+    let oldest = match current_epoch == oldest_epoch {
+        true => "all data is sealed under it".to_owned(),
+        false => format!("data may still be sealed under the keys from epoch {oldest_epoch} on: `task list`"),
+    };
+    format!("key epoch {current_epoch}\n{oldest}\n")
 }
 
 /// What came of work of the server.
