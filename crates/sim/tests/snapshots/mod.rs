@@ -185,7 +185,17 @@ fn any_order_of_deletion_frees_exactly_the_unshared() {
                     versions.iter().map(|(id, _)| *id).chain([doomed]).map(|id| vec![id]).collect();
                 let all = space(engine, &each).await;
                 assert_eq!(all.live_bytes, said.live_bytes, "seed {seed}: the same scan");
-                assert_eq!(all.groups.last(), said.groups.first(), "seed {seed}: alone and beside others");
+                assert_eq!(
+                    all.groups.last(),
+                    said.groups.first(),
+                    "seed {seed}: said before, alone and beside others"
+                );
+                let one = rng.index(each.len());
+                let alone = space(engine, &each[one..=one]).await;
+                assert_eq!(
+                    all.groups[one], alone.groups[0],
+                    "seed {seed}: said before, alone and among others"
+                );
                 assert!(engine.apply(Txn::new(), &[], &[doomed]).await.expect("deletes"));
                 let left = space(engine, &[]).await.live_bytes;
                 let freed = said.live_bytes - said.groups[0].unique_bytes;

@@ -50,13 +50,13 @@ async fn done(site: &Site, task: Task) -> Task {
     task
 }
 
-/// Flips a bit behind the header of every fragment of a medium.
+/// Flips a bit in the fourth page of every fragment of a medium: behind header and directory, where blocks are.
 fn rot(medium: &PathBuf) -> usize {
     let mut found = 0;
     edit(medium, |bytes| {
-        for at in (0..bytes.len() - 2 * 4096).step_by(4096) {
+        for at in (0..bytes.len() - 5 * 4096).step_by(4096) {
             if &bytes[at..at + 4] == b"HFFR" {
-                bytes[at + 4096 + 17] ^= 1;
+                bytes[at + 4 * 4096 + 17] ^= 1;
                 found += 1;
             }
         }
@@ -101,7 +101,9 @@ fn damage_is_repaired_or_named() {
         let scrubbed = done(&site, site.begin_scrub().await.unwrap()).await;
         assert!(scrubbed.counts["damaged"] > 0 && scrubbed.counts["affected"] == 2, "{scrubbed:?}");
         let verified = done(&site, site.begin_verify().await.unwrap()).await;
-        assert!(verified.counts["lost_units"] > 0, "{verified:?}");
+        // Not whole containers: what is lost is told block by block.
+        let lost = verified.counts["lost_units"];
+        assert!(lost > 0 && lost < BLOCKS / 2, "{verified:?}");
         for task in [scrubbed, verified] {
             let names =
                 |what: &str| task.findings.iter().any(|found| found == &format!("{what} has lost data"));
