@@ -1,5 +1,6 @@
 //! What does the work behind the interface.
 
+mod trash;
 mod upkeep;
 
 use seam::BoxFuture;
@@ -9,17 +10,18 @@ use crate::problem::Problem;
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
     ListSnapshots, Medium, MediumState, NewClone, NewExport, NewImport, NewSnapshot, Progress, Reverted,
-    Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, Vm, VmState, VmSummary,
-    WhichChanges,
+    Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Vm, VmState,
+    VmSummary, WhichChanges,
 };
 
+pub use trash::Trashing;
 pub use upkeep::Upkeep;
 
 /// Answer of a backend.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
 /// What the interface offers, done.
-pub trait Backend: Upkeep {
+pub trait Backend: Trashing + Upkeep {
     /// How the site is.
     fn status(&self) -> Answer<'_, Status>;
     /// Every VM, by name.
@@ -28,8 +30,6 @@ pub trait Backend: Upkeep {
     fn vm<'a>(&'a self, name: &'a str) -> Answer<'a, Vm>;
     /// Makes a VM.
     fn create_vm(&self, new: CreateVm) -> Answer<'_, Vm>;
-    /// Deletes a VM with its disks.
-    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Gives a VM another name.
     fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm>;
     /// Adds a disk.
@@ -52,8 +52,6 @@ pub trait Backend: Upkeep {
     fn show_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, Snapshot>;
     /// Gives a snapshot another name.
     fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot>;
-    /// Deletes a snapshot.
-    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()>;
     /// What changed on a disk up to a snapshot, or up to now.
     fn changes<'a>(
         &'a self,
@@ -105,10 +103,6 @@ impl Backend for Site {
             let sizes: Vec<u64> = new.disks.iter().map(|disk| disk.bytes).collect();
             Ok(Self::create_vm(self, &VmName::parse(&new.name)?, &sizes).await?.into())
         })
-    }
-
-    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
-        Box::pin(async move { Ok(Self::delete_vm(self, &VmName::parse(name)?).await?) })
     }
 
     fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm> {
@@ -195,12 +189,6 @@ impl Backend for Site {
             let (vm, name, new) = (VmName::parse(vm)?, snapshot_name(name)?, snapshot_name(new)?);
             Ok(Self::rename_snapshot(self, &vm, &name, &new).await?.into())
         })
-    }
-
-    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()> {
-        Box::pin(
-            async move { Ok(Self::delete_snapshot(self, &VmName::parse(vm)?, &snapshot_name(name)?).await?) },
-        )
     }
 
     fn changes<'a>(
@@ -375,6 +363,11 @@ impl From<site::Status> for Status {
             journal_used_percent: status.journal_used_percent,
             faults: status.faults,
             repaired: status.repaired,
+            trash: TrashTotals {
+                items: status.trash.items,
+                bytes: status.trash.bytes,
+                used_bytes: status.trash.used_bytes,
+            },
             tasks: Vec::new(),
             media: status.media.into_iter().map(Medium::from).collect(),
         }
@@ -442,6 +435,8 @@ impl From<site::Snapshot> for Snapshot {
             name: snapshot.name,
             created_ms: snapshot.created_ms,
             has_definition: snapshot.has_definition,
+            held_until_ms: snapshot.held_until_ms,
+            enforced_until_ms: snapshot.enforced_until_ms,
             disks: snapshot.disks.into_iter().map(disk).collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! The client of the interface.
 
 mod snapshots;
+mod trash;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -113,14 +114,6 @@ impl Client {
     /// See [`ClientErrorKind`].
     pub async fn create_vm(&self, new: &CreateVm) -> Result<Vm> {
         self.call(Method::POST, "vms", Some(new)).await
-    }
-
-    /// Deletes a VM with its disks.
-    ///
-    /// # Errors
-    /// See [`ClientErrorKind`].
-    pub async fn delete_vm(&self, name: &str) -> Result<()> {
-        self.call(Method::DELETE, &vm_path(name), None::<&()>).await
     }
 
     /// Gives a VM another name.

@@ -20,7 +20,7 @@ use crate::types::{
     components(
         schemas(
             Deleted, Diff, Event, Explanation, Failure, Problem, Recovered, Script, Serving, Written,
-            List<Explanation>, List<Medium>, List<Task>, List<VmSummary>,
+            List<Deleted>, List<Explanation>, List<Medium>, List<Task>, List<VmSummary>,
         ),
         responses(Refused),
     ),

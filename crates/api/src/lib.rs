@@ -6,9 +6,10 @@
 //!  /api/v1/vms, vms/{name}              VMs: list, make, show, rename, delete
 //!  /api/v1/vms/{name}/definition        a text stored with a VM
 //!  /api/v1/vms/{name}/disks, {disk}     add, resize, remove; {disk}/attach: how a guest gets it
-//!  /api/v1/vms/{name}/snapshots         make; {snapshot}: show, rename, delete; {snapshot}/changes
+//!  /api/v1/vms/{name}/snapshots         make; {snapshot}: show, rename, delete; {snapshot}/changes, hold
 //!  /api/v1/vms/{name}/changes, revert   what changed since a snapshot; put a VM back to one
 //!  /api/v1/snapshots, clones            those of all VMs; VMs that begin as another is
+//!  /api/v1/trash, {id}, {id}/restore   what was deleted and is not gone yet
 //!  /api/v1/tasks, tasks/{id}            long work: list, show, cancel
 //!  /api/v1/imports, exports, {id}       work that a client does: begin, say how far it is, finish, fail, cancel
 //! ```
@@ -35,7 +36,7 @@ mod routes;
 mod server;
 pub mod types;
 
-pub use backend::{Answer, Backend, Upkeep};
+pub use backend::{Answer, Backend, Trashing, Upkeep};
 pub use client::{Client, ClientError, ClientErrorKind};
 pub use problem::Problem;
 pub use server::{REQUEST_TIME, Server};
@@ -57,9 +58,10 @@ pub mod fuzz {
 
     use crate::client::decode;
     use crate::types::{
-        AddDisk, Begun, ChangeDisk, ChangeSnapshot, ChangeVm, Changes, CreateVm, Definition, GiveUp, List,
-        ListSnapshots, NewClone, NewExport, NewImport, NewSnapshot, Progress, Revert, Reverted, Snapshots,
-        Status, Task, Vm, VmSummary, WhichChanges,
+        AddDisk, Begun, ChangeDisk, ChangeSnapshot, ChangeVm, Changes, CreateVm, Definition, GiveUp,
+        HowToDelete, List, ListSnapshots, ListTrash, NewClone, NewExport, NewHold, NewImport, NewSnapshot,
+        Progress, Restore, Revert, Reverted, Snapshots, Status, Task, Trash, TrashSetting, Vm, VmSummary,
+        WhichChanges,
     };
 
     /// Decodes `input` as the body of a request, as the body of each answer, sound or refused, and as a VM's name that
@@ -71,6 +73,8 @@ pub mod fuzz {
         let _ = serde_json::from_slice::<(AddDisk, NewSnapshot, ChangeSnapshot, Revert, NewClone)>(input);
         let _ = decode::<(Begun, List<Task>)>(StatusCode::OK, input);
         let _ = decode::<(Snapshots, Changes, Reverted)>(StatusCode::OK, input);
+        let _ = serde_json::from_slice::<(NewHold, Restore, TrashSetting)>(input);
+        let _ = decode::<Trash>(StatusCode::OK, input);
         let _ = decode::<Status>(StatusCode::OK, input);
         let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
         let _ = decode::<Vm>(StatusCode::CREATED, input);
@@ -80,6 +84,7 @@ pub mod fuzz {
             if let Ok(uri) = format!("/?{name}").parse() {
                 let _ =
                     (crate::routes::asked::<ListSnapshots>(&uri), crate::routes::asked::<WhichChanges>(&uri));
+                let _ = (crate::routes::asked::<ListTrash>(&uri), crate::routes::asked::<HowToDelete>(&uri));
             }
             let path = crate::client::vm_path(name);
             assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "a path is plain ASCII: {path:?}");

@@ -2,6 +2,7 @@
 
 mod snapshots;
 mod tasks;
+mod trash;
 mod upkeep;
 mod vms;
 
@@ -69,6 +70,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::vm_changes))
         .routes(routes!(snapshots::revert))
         .routes(routes!(snapshots::clone))
+        .routes(routes!(trash::list, trash::change))
+        .routes(routes!(trash::empty))
+        .routes(routes!(trash::restore))
+        .routes(routes!(trash::hold))
         .routes(routes!(upkeep::clean))
         .routes(routes!(upkeep::scrubbing, upkeep::scrub, upkeep::set_scrubbing))
         .routes(routes!(upkeep::verify))
@@ -109,10 +114,14 @@ impl App {
         work: impl FnOnce(Arc<dyn Backend>) -> BoxFuture<'static, Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let (done, outcome) = tokio::sync::oneshot::channel();
-        let work = work(self.backend.clone());
+        let (work, backend) = (work(self.backend.clone()), self.backend.clone());
         let task = async move {
+            let answer = match work.await {
+                Ok(answer) => Ok(answer),
+                Err(problem) => Err(backend.with_room_hint(problem).await),
+            };
             // The client may be gone.
-            let _ = done.send(work.await);
+            let _ = done.send(answer);
         };
         self.rt.spawn("api change", Box::pin(task));
         let gone = |_| Problem::new("internal", "the change ended without an answer", "see the server's log");

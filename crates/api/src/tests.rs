@@ -4,6 +4,7 @@
 mod fuzz;
 mod raw;
 mod snapshots;
+mod trash;
 mod typed;
 
 use std::collections::BTreeMap;
@@ -16,9 +17,7 @@ use tempfile::TempDir;
 
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace,
-    Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState,
-    Vm, VmState, VmSummary, WhichChanges,
+    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::{Answer, Backend, Client, Problem, Server, Upkeep};
 
@@ -29,6 +28,7 @@ struct Fake {
     definitions: Mutex<BTreeMap<String, Definition>>,
     /// By `VM@SNAPSHOT`.
     snapshots: Mutex<BTreeMap<String, Snapshot>>,
+    trash: Mutex<Vec<TrashItem>>,
     /// Set: answers to `status` and ends of changes wait.
     hangs: tokio::sync::watch::Sender<bool>,
 }
@@ -134,6 +134,7 @@ impl Backend for Fake {
                 journal_used_percent: 8,
                 faults: 9,
                 repaired: 10,
+                trash: TrashTotals { items: 1, bytes: 2, used_bytes: 3 },
                 tasks: Vec::new(),
                 media: Vec::new(),
             })
@@ -176,12 +177,6 @@ impl Backend for Fake {
             vms.insert(new.name, vm.clone());
             Ok(vm)
         })
-    }
-
-    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
-        let removed = self.vms.lock().unwrap().remove(name).map(drop);
-        let answer = removed.ok_or_else(|| problem("vm_not_found"));
-        Box::pin(std::future::ready(answer))
     }
 
     fn rename_vm<'a>(&'a self, name: &'a str, new: &'a str) -> Answer<'a, Vm> {
@@ -273,14 +268,10 @@ impl Backend for Fake {
 
     fn rename_snapshot<'a>(&'a self, vm: &'a str, name: &'a str, new: &'a str) -> Answer<'a, Snapshot> {
         Box::pin(async move {
-            self.delete_snapshot(vm, name).await?;
+            let gone = self.snapshots.lock().unwrap().remove(&format!("{vm}@{name}"));
+            gone.ok_or_else(|| problem("snapshot_not_found"))?;
             self.keep(vm, new).await
         })
-    }
-
-    fn delete_snapshot<'a>(&'a self, vm: &'a str, name: &'a str) -> Answer<'a, ()> {
-        let removed = self.snapshots.lock().unwrap().remove(&format!("{vm}@{name}"));
-        at_once(removed.map(drop).ok_or_else(|| problem("snapshot_not_found")))
     }
 
     fn changes<'a>(

@@ -1,6 +1,7 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
 mod snapshots;
+mod trash;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,10 @@ pub(crate) use snapshots::Asked;
 pub use snapshots::{
     AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
+};
+pub use trash::{
+    HowToDelete, ListTrash, NewHold, Restore, Restored, Trash, TrashItem, TrashKind, TrashSetting,
+    TrashTotals,
 };
 pub use upkeep::{
     GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow,
@@ -110,6 +115,8 @@ pub struct Status {
     pub faults: u64,
     /// Fragments repaired since the start.
     pub repaired: u64,
+    /// What is in the trash: restorable, and not counted in what is provisioned.
+    pub trash: TrashTotals,
     /// Tasks that run, the newest first.
     pub tasks: Vec<Task>,
     /// The media, in the site's order.
@@ -377,11 +384,14 @@ pub struct GiveUp {
     pub error: String,
 }
 
-/// The command line: something is gone.
+/// Something is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deleted {
     /// Its name.
     pub deleted: String,
+    /// What it is in the trash; absent when it is gone for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<TrashItem>,
 }
 
 /// The command line: why a command failed, on standard error.

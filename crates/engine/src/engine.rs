@@ -10,7 +10,7 @@ use journal::{Commit, Entry, Journal};
 use map::Page;
 use pool::Pool;
 use seal::Sealer;
-use seam::Rt;
+use seam::{Rt, SiteClock};
 use tokio::sync::Notify;
 use units::{ContainerId, DiskId, Epoch, Incarnation, MediumId, Seq};
 
@@ -26,6 +26,7 @@ use crate::witness::Witness;
 pub(crate) struct Shared {
     pub(crate) rt: Rt,
     pub(crate) config: Config,
+    pub(crate) clock: SiteClock,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) witness: Arc<dyn Witness>,
     pub(crate) epoch: Epoch,

@@ -20,6 +20,8 @@ pub enum EngineErrorKind {
     Invalid,
     /// Something else is in the way; try again.
     Busy,
+    /// It is held: nobody may remove it yet.
+    Held,
     /// The engine was closed or has been superseded.
     Closed,
     /// It was long work that is not wanted any more.

@@ -178,9 +178,10 @@ impl Engine {
     /// recovery needs it.
     pub(crate) async fn with_removal(
         &self,
-        mut txn: Txn,
+        txn: Txn,
         remove: &[DiskId],
     ) -> Result<(Txn, Removal), EngineError> {
+        let mut txn = self.check_held(txn, remove).await?;
         let mut buried = Vec::new();
         for disk in remove {
             let key = disk_key(*disk)?;

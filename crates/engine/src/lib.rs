@@ -36,6 +36,7 @@ mod error;
 mod flush;
 mod forks;
 mod generation;
+mod holds;
 mod load;
 mod mark;
 mod metadata;
@@ -65,6 +66,7 @@ pub use diff::Changed;
 pub use engine::Engine;
 pub use error::{EngineError, EngineErrorKind};
 pub use forks::{Fork, OpenDisk};
+pub use holds::Hold;
 pub use progress::Progress;
 pub use scrub::{ScrubCursor, ScrubTotals};
 pub use space::{GroupSpace, SpaceReport};
@@ -74,11 +76,12 @@ pub use witness::{Witness, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a witness, a checkpoint object and the record of retiring containers.
+    /// Decodes `input` as a witness, a checkpoint object, the record of retiring containers and a hold.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::WitnessState::decode(input);
         let _ = crate::body::Body::decode(input);
         let _ = crate::reseal::Retiring::decode(input);
+        crate::holds::fuzz_body(input);
     }
 }
 

@@ -8,6 +8,7 @@ use cache::Cache;
 use journal::{Journal, JournalConfig, LiveSegment, Recovered};
 use pool::Pool;
 use proto::SegmentId;
+use seam::SiteClock;
 use tokio::sync::Notify;
 use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
 
@@ -16,6 +17,7 @@ use crate::config::{Config, Deps};
 use crate::dedup::{Dedup, read_head};
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::holds::kept_time;
 use crate::load::{Cast, Story, open_meta, read_body, refill, replay};
 use crate::metadata::JournalPersist;
 use crate::ranges::Ranges;
@@ -156,6 +158,7 @@ impl Engine {
         for run in &story.ledger {
             state.ledger.insert(run.incarnation, run.committed.clone());
         }
+        shared.clock.raise(kept_time(&*meta).await?);
         let records = disks(&meta).await?;
         state.stubs = stubs(&meta).await?;
         state.retiring = retiring(&meta).await?;
@@ -300,6 +303,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
     Arc::new(Shared {
         rt: deps.rt.clone(),
         config: config.clone(),
+        clock: SiteClock::new(deps.rt.clone()),
         sealer: deps.sealer.clone(),
         witness: deps.witness.clone(),
         epoch,

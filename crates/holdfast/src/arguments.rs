@@ -2,6 +2,7 @@
 
 mod client;
 mod snapshots;
+mod trash;
 mod upkeep;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub(crate) use client::{
     ClientCommand, DiskCommand, ExportFormat, ImageFormat, MediaCommand, TaskCommand, VmCommand,
 };
 pub(crate) use snapshots::SnapshotCommand;
+pub(crate) use trash::TrashCommand;
 pub(crate) use upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
 
 /// Longest wait for an answer that may be asked for: a day.

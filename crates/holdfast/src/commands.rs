@@ -1,13 +1,14 @@
 //! Commands that ask a running site.
 
 mod snapshots;
+mod trash;
 mod upkeep;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, NewDisk};
+use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, HowToDelete, NewDisk};
 use api::{Client, ClientError};
 use seam::Rt;
 use site::{DEFINITION_BYTES_MAX, Directory, Version, VmName};
@@ -47,6 +48,7 @@ pub(crate) async fn run(
         ClientCommand::Scrub(command) => asking.scrub(command).await,
         ClientCommand::Key(command) => asking.key(command).await,
         ClientCommand::Verify(waiting) => asking.verify(waiting).await,
+        ClientCommand::Trash(command) => asking.trash(command).await,
         ClientCommand::Task(command) => asking.task(command).await,
     }
 }
@@ -90,11 +92,8 @@ impl Asking {
             VmCommand::Delete { name, dry_run: true, .. } => {
                 self.dry_run(VmName::parse(&name)?.as_str()).await
             }
-            VmCommand::Delete { name, yes, dry_run: false } => {
-                let name = VmName::parse(&name)?;
-                really(yes, || format!("VM {name} with all data of its disks would be deleted"))?;
-                client.delete_vm(name.as_str()).await.map_err(failed)?;
-                printer.done(&Deleted { deleted: name.to_string() }, &format!("VM {name} deleted"))
+            VmCommand::Delete { name, with_snapshots, now, yes, dry_run: false } => {
+                self.delete_vm(&name, HowToDelete { now, with_snapshots }, yes).await
             }
             VmCommand::Snapshot { vm, name } => self.make_snapshot(&vm, name.as_deref()).await,
             VmCommand::Clone { from, new } => self.clone_vm(&from, &new).await,
@@ -150,7 +149,10 @@ impl Asking {
                 really(yes, || format!("disk {vm}/{disk} with all its data would be deleted"))?;
                 client.remove_disk(vm.as_str(), &disk).await.map_err(failed)?;
                 let deleted = format!("{vm}/{disk}");
-                printer.done(&Deleted { deleted: deleted.clone() }, &format!("disk {deleted} deleted"))
+                printer.done(
+                    &Deleted { deleted: deleted.clone(), trash: None },
+                    &format!("disk {deleted} deleted"),
+                )
             }
             DiskCommand::Resize { vm, disk, size, shrink } => {
                 let vm = VmName::parse(&vm)?;

@@ -7,8 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space,
-    Status, Task, Vm, VmSummary,
+    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -68,6 +67,10 @@ impl Printer {
 
     pub(crate) fn reverted(self, reverted: &Reverted, nbd_socket: &Path) -> Result<(), Failure> {
         self.print(reverted, || text::reverted(reverted, nbd_socket))
+    }
+
+    pub(crate) fn trash(self, trash: &Trash) -> Result<(), Failure> {
+        self.print(trash, || text::trash(trash))
     }
 
     pub(crate) fn attach_info(self, info: &AttachInfo) -> Result<(), Failure> {

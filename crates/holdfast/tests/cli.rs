@@ -42,7 +42,7 @@ fn every_command_answers_in_json() {
     for field in ["reasons", "notices"] {
         assert!(status[field].is_array(), "{field}");
     }
-    assert_eq!(bench.json(&["vm", "delete", "web01", "--yes"]).json(), json!({"deleted": "web01"}));
+    assert_eq!(bench.json(&["vm", "delete", "web01", "--now", "--yes"]).json(), json!({"deleted": "web01"}));
     assert_eq!(bench.json(&["vm", "list"]).json(), json!({"items": []}));
 }
 

@@ -19,5 +19,6 @@ mod nbd_client;
 mod recover;
 mod snapshots;
 mod transfer;
+mod trash;
 mod unit;
 mod walk;

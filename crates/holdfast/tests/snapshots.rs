@@ -291,7 +291,10 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let rows: Vec<&str> = table.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(rows, ["SNAPSHOT", "www1@better", "www1@s1"]);
     for name in ["www1@better", "www1@s1"] {
-        assert_eq!(bench.json(&["snapshot", "delete", name, "--yes"]).json(), json!({"deleted": name}));
+        assert_eq!(
+            bench.json(&["snapshot", "delete", name, "--now", "--yes"]).json(),
+            json!({"deleted": name})
+        );
     }
     bench.json(&["vm", "delete", "www1", "--yes"]).json();
 }

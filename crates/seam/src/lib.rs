@@ -6,6 +6,7 @@
 //!
 //! What it does not do: it knows no disk, no socket, no product concept.
 
+mod clock;
 mod real;
 #[cfg(any(test, feature = "test-tools"))]
 pub mod testing;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+pub use clock::SiteClock;
 pub use real::TokioRuntime;
 
 /// A boxed future that can move between threads.

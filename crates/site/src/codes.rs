@@ -109,6 +109,9 @@ codes! {
     foreign_medium 409 6 "Medium of another site"
         "A medium belongs to another site; it was left untouched."
         "Name this site's media; wipe the medium only when nothing on it is wanted.";
+    hold_shorter 422 2 "Hold would end earlier"
+        "The snapshot is held longer already; a hold is never shortened."
+        "Name a later time, or leave it as it is.";
     image_encrypted 0 2 "Encrypted image"
         "The image is encrypted, and the command has no key for it."
         "Decrypt it first, with qemu-img convert.";
@@ -139,6 +142,9 @@ codes! {
     invalid_size 422 2 "Not a size"
         "A disk has at least 4096 bytes, at most 64 TiB, a multiple of 512; units are powers of 1024."
         "Write 512M, 20G, 20GiB or 1T.";
+    invalid_time 422 2 "Not a time"
+        "A time is RFC 3339, as 2030-01-01T00:00:00Z, or a span from now on, as 12h, 30d, 1y; it is to come."
+        "Write one of them.";
     journal_lost 500 1 "Journal cannot be read"
         "The journal on the media that were named is not whole."
         "Bring more of the site's media.";
@@ -195,7 +201,7 @@ codes! {
         "`vm set-definition` stores one.";
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
-        "Make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
+        "Empty the trash, delete what is not needed, make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
     no_space_report 404 4 "Space not computed"
         "What VMs and snapshots take was not computed since the server started."
         "Have it computed: `holdfast space`.";
@@ -262,6 +268,9 @@ codes! {
     snapshot_exists 409 6 "Name is taken"
         "The VM has a snapshot of this name."
         "Choose another name.";
+    snapshot_held 409 6 "Snapshot is held"
+        "The snapshot, or one of the VM, is held until a time; nobody deletes it before."
+        "Wait until then: the message has the time, and `snapshot show`.";
     snapshot_not_found 404 4 "No such snapshot"
         "The VM has no snapshot of this name."
         "`snapshot list` shows those there are.";
@@ -292,6 +301,12 @@ codes! {
     too_many_vms 409 6 "Too many VMs"
         "A site has at most 10,000 VMs."
         "Delete one first.";
+    trash_emptying 409 6 "Being emptied"
+        "A part of it may be gone already."
+        "Nothing: it goes for good.";
+    trash_not_found 404 4 "Not in the trash"
+        "The trash has nothing of this name or number, or it went for good."
+        "`trash list` shows what there is.";
     unknown_code 0 4 "No such code"
         "No error has this code."
         "`holdfast explain` lists them.";
@@ -308,11 +323,14 @@ codes! {
         "There is a VM of this name."
         "Choose another name.";
     vm_has_snapshots 409 6 "VM has snapshots"
-        "A VM goes when it has no snapshots any more."
-        "Delete them first: `snapshot list --vm` shows them.";
+        "A VM with snapshots goes only when that is said."
+        "Delete it with them: --with-snapshots; `snapshot list --vm` shows them.";
     vm_importing 409 6 "VM is being imported"
         "The VM's import is not done."
         "Wait for it, or end it: `task cancel`.";
+    vm_in_trash 409 6 "VM is in the trash"
+        "The VM of the snapshot was deleted too."
+        "Restore the VM first, then the snapshot: `trash list`.";
     vm_in_use 409 6 "VM is in use"
         "An NBD client has a disk of the VM or snapshot open."
         "Stop the guest, or end the client, first.";

@@ -98,7 +98,7 @@ impl From<EngineError> for SiteError {
             EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
             EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
             EngineErrorKind::NoSpace => {
-                let hint = "make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
+                let hint = "delete what is not needed, make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
                 (ErrorKind::NoSpace, "no_space", Some(hint))
             }
             EngineErrorKind::TooFewMedia => {
@@ -108,6 +108,10 @@ impl From<EngineError> for SiteError {
             EngineErrorKind::Lost => {
                 let hint = "bring missing media back; else restore from a copy";
                 (ErrorKind::Failed, "data_lost", Some(hint))
+            }
+            EngineErrorKind::Held => {
+                let hint = "`snapshot show` says until when; nothing ends a hold before";
+                (ErrorKind::Conflict, "snapshot_held", Some(hint))
             }
             EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", None),
             EngineErrorKind::Busy => (ErrorKind::Busy, "busy", None),

@@ -143,6 +143,7 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
         | EngineErrorKind::TooFewMedia
         | EngineErrorKind::Lost
         | EngineErrorKind::Cancelled
+        | EngineErrorKind::Held
         | EngineErrorKind::Busy => DeviceErrorKind::Io,
     };
     DeviceError { kind, reason: error.reason }

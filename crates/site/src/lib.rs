@@ -36,6 +36,8 @@ mod disks;
 mod error;
 mod exports;
 mod group;
+mod hold;
+mod keeper;
 mod keys;
 mod lock;
 mod manifest;
@@ -51,6 +53,8 @@ mod snapshots;
 mod start;
 mod status;
 mod tasks;
+mod time;
+mod trash;
 mod upkeep;
 mod uses;
 mod version;
@@ -73,6 +77,8 @@ pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{Health, MediumState, MediumStatus, Status};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
+pub use time::{format_time, parse_span};
+pub use trash::{Deletion, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, TrashItem, TrashKind, TrashTotals};
 pub use upkeep::{
     SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, ScrubState, SpaceRow, SpaceTable,
 };
@@ -81,14 +87,15 @@ pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmState, VmSummary};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, a task's, a key file, a passphrase, a recovery key,
-    /// an export's name, a name and a size.
+    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, of a snapshot, of the trash, a task's, a key file, a passphrase, a recovery key,
+    /// an export's name, a name, a time, a span and a size.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::witness::decode(input);
         let _ = crate::manifest::Manifest::decode(input);
         let _ = crate::record::Record::decode(input);
         let _ = crate::snapshots::SnapshotRecord::decode(input);
         let _ = crate::upkeep::ScrubState::decode(input).map(|state| state.next_ms());
+        let _ = crate::trash::Record::decode(input);
         if let Ok(record) = crate::tasks::Record::decode(input) {
             let _ = record.ended_task(1, "cut off");
         }
@@ -97,6 +104,7 @@ pub mod fuzz {
         if let Ok(text) = std::str::from_utf8(input) {
             let _ = crate::exports::parts(text);
             let _ = crate::VmName::parse(text);
+            let _ = (crate::time::parse_until(text, 1 << 40), crate::parse_span(text));
             if let Ok(bytes) = crate::parse_size(text) {
                 let _ = (crate::names::check_disk_bytes(bytes), crate::format_size(bytes));
             }

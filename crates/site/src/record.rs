@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  {"version": 1, "created_ms": <Unix ms>, "disks": [{"name": "disk0", "id": <number>}, ...],
-//!   "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>}
+//!   "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>,
+//!   "held_until_ms": <site time, ms>}
 //! ```
 //! The record does not say how large a disk is: the engine does. `definition` is there when the VM has one: its key is
 //! `definition/NUMBER`. `import` is there while the VM is being imported. `number` comes with
-//! the first snapshot; `snapshots` counts the names given without being asked.
+//! the first snapshot; `snapshots` counts the names given without being asked; `held_until_ms` is there when one
+//! is or was held, and is the longest of these holds.
 
 use serde::{Deserialize, Serialize};
 use units::DiskId;
@@ -31,10 +33,13 @@ pub(crate) struct Record {
     /// Names given to its snapshots so far.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) snapshots: u64,
+    /// No snapshot of it is held longer, site time in ms.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) held_until_ms: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u64) -> bool {
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -68,6 +73,7 @@ impl Record {
             import: None,
             number: None,
             snapshots: 0,
+            held_until_ms: 0,
         }
     }
 

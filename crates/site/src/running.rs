@@ -1,5 +1,7 @@
 //! A site that runs: its parts, what can be asked of it, and its end.
 
+mod trash;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +19,7 @@ use crate::attach::AttachInfo;
 use crate::definition;
 use crate::directory::Directory;
 use crate::error::{ErrorKind, Result, SiteError};
+use crate::keeper;
 use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::media_set::Opener;
@@ -25,6 +28,7 @@ use crate::probe;
 use crate::snapshots::Snapshot;
 use crate::status::{Status, judge};
 use crate::tasks::{Task, TaskKind, Tasks};
+use crate::trash::{Deletion, TrashItem};
 use crate::version::Version;
 use crate::vms::{Vm, VmSummary, Vms};
 
@@ -113,6 +117,7 @@ impl Site {
             uses: Arc::default(),
             running: Arc::default(),
             definitions: Arc::default(),
+            trash: Arc::default(),
         };
         let tasks = Tasks::new(parts.rt.clone(), vms.clone(), parts.task_patience);
         let away = parts.absent.iter().cloned().map(|(id, reason)| (id, Away { reason, barred: false }));
@@ -139,6 +144,8 @@ impl Site {
         );
         let watch = watch_tasks(Arc::downgrade(&shared), shared.stopping.subscribe());
         rt.spawn("task watch", Box::pin(watch));
+        let keeper = keeper::run(Arc::downgrade(&shared), shared.stopping.subscribe());
+        rt.spawn("keeper", Box::pin(keeper));
         Self { shared }
     }
 
@@ -224,7 +231,8 @@ impl Site {
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
         let status = judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms);
-        let mut status = Status { provisioned_bytes, ..status };
+        let trash = self.shared.vms.trash_totals().await?;
+        let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_scrub(&self.shared.scrub_state().await?);
         Ok(status)
     }
@@ -253,13 +261,13 @@ impl Site {
         self.shared.vms.show(name).await
     }
 
-    /// Deletes a VM with its disks.
+    /// Deletes a VM with its disks: into the trash, which is what is given, or for good.
     ///
     /// # Errors
-    /// `vm_not_found`; `vm_in_use` while a client has a disk open; `vm_importing`; `vm_changed` when another was
+    /// `vm_not_found`; `vm_has_snapshots`; `snapshot_held`; `vm_in_use` while a client has a disk open; `vm_importing`; `vm_changed` when another was
     /// faster. So for every change of a VM.
-    pub async fn delete_vm(&self, name: &VmName) -> Result<()> {
-        self.shared.vms.delete(name).await
+    pub async fn delete_vm(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
+        self.shared.vms.delete(name, how).await
     }
 
     /// Gives a VM another name.
@@ -346,12 +354,21 @@ impl Site {
         self.shared.vms.show_snapshot(vm, name).await
     }
 
-    /// Deletes a snapshot. Others are not touched, nor VMs and disks that began as it.
+    /// Deletes a snapshot: into the trash, which is what is given, or `now` for good. Others are not touched, nor VMs and
+    /// disks that began as it.
     ///
     /// # Errors
-    /// `snapshot_not_found`; `vm_in_use` while a client reads it.
-    pub async fn delete_snapshot(&self, vm: &VmName, name: &VmName) -> Result<()> {
-        self.shared.vms.delete_snapshot(vm, name).await
+    /// `snapshot_not_found`; `snapshot_held`; `vm_in_use` while a client reads it.
+    pub async fn delete_snapshot(&self, vm: &VmName, name: &VmName, now: bool) -> Result<Option<TrashItem>> {
+        self.shared.vms.delete_snapshot(vm, name, now).await
+    }
+
+    /// Holds a snapshot until a time, RFC 3339 or a span from now on such as `30d`: no command deletes it before.
+    ///
+    /// # Errors
+    /// `snapshot_not_found`, `invalid_time`; `hold_shorter` than the hold it has.
+    pub async fn hold_snapshot(&self, vm: &VmName, name: &VmName, until: &str) -> Result<Snapshot> {
+        self.shared.vms.hold_snapshot(vm, name, until).await
     }
 
     /// Gives a snapshot another name.

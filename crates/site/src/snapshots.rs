@@ -12,7 +12,7 @@ use units::DiskId;
 use crate::definition;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
-use crate::record::{DiskRecord, Record};
+use crate::record::{DiskRecord, Record, is_zero};
 use crate::version::Version;
 use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
 
@@ -46,6 +46,10 @@ pub struct Snapshot {
     pub created_ms: u64,
     /// Whether it has a definition.
     pub has_definition: bool,
+    /// Until when nobody deletes it, site time in ms; 0 when it is not held.
+    pub held_until_ms: u64,
+    /// Until when the data nodes refuse to free its data, whatever the metadata says; 0 while they were not all told.
+    pub enforced_until_ms: u64,
     /// Its disks, in order.
     pub disks: Vec<SnapshotDisk>,
 }
@@ -68,6 +72,9 @@ pub(crate) struct SnapshotRecord {
     disks: Vec<Kept>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     definition: Option<u64>,
+    /// No command deletes it before, site time in ms; 0 for no hold.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) held_until_ms: u64,
 }
 
 impl SnapshotRecord {
@@ -94,6 +101,11 @@ impl SnapshotRecord {
         self.disks.iter().find(|disk| disk.name == name).map(|disk| (DiskId(disk.id), disk.bytes))
     }
 
+    /// Size of one of its disks.
+    pub(crate) fn disk_bytes(&self, disk: DiskId) -> u64 {
+        self.disks.iter().find(|found| found.id == disk.0).map_or(0, |found| found.bytes)
+    }
+
     fn show(&self, vm: &str, name: &str) -> Snapshot {
         let disk = |disk: &Kept| SnapshotDisk {
             name: disk.name.clone(),
@@ -105,17 +117,19 @@ impl SnapshotRecord {
             name: name.to_owned(),
             created_ms: self.created_ms,
             has_definition: self.definition.is_some(),
+            held_until_ms: self.held_until_ms,
+            enforced_until_ms: 0,
             disks: self.disks.iter().map(disk).collect(),
         }
     }
 }
 
-fn key(vm: u64, name: &str) -> Result<Key> {
+pub(crate) fn key(vm: u64, name: &str) -> Result<Key> {
     Ok(SNAPSHOTS.key().number(vm).text(name).end()?)
 }
 
 /// The snapshots of a VM.
-fn all_of(vm: u64) -> Result<KeyRange> {
+pub(crate) fn all_of(vm: u64) -> Result<KeyRange> {
     Ok(SNAPSHOTS.key().number(vm).beneath()?)
 }
 
@@ -159,6 +173,7 @@ impl Vms {
                 created_ms,
                 disks,
                 definition,
+                held_until_ms: 0,
             };
             let key = key(number, &name)?;
             let mut txn = Txn::new()
@@ -230,7 +245,7 @@ impl Vms {
             for kv in &page.kvs {
                 let name = name_of(kv).ok_or_else(|| damaged(&vm, "a snapshot without a name"))?;
                 let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(&vm, &reason))?;
-                out.push(record.show(&vm, &name));
+                out.push(self.show_held(&record, &vm, &name).await?);
             }
             if out.len() == limit {
                 break;
@@ -289,28 +304,44 @@ impl Vms {
     /// A snapshot by name.
     pub(crate) async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
         let (_, _, snapshot) = self.find_snapshot(vm, name).await?;
-        Ok(snapshot.show(vm.as_str(), name.as_str()))
+        self.show_held(&snapshot, vm.as_str(), name.as_str()).await
     }
 
-    /// Deletes a snapshot; others, and disks that began as it, are not touched.
-    pub(crate) async fn delete_snapshot(&self, vm: &VmName, name: &VmName) -> Result<()> {
-        let _turn = self.definitions.lock().await;
-        let (record, kv, snapshot) = self.find_snapshot(vm, name).await?;
-        let _closed = self.close(vm, &snapshot.ids())?;
-        let mut txn =
-            Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
+    /// A snapshot with what the data nodes know of its hold.
+    async fn show_held(&self, snapshot: &SnapshotRecord, vm: &str, name: &str) -> Result<Snapshot> {
+        let mut shown = snapshot.show(vm, name);
+        if snapshot.held_until_ms > self.engine.site_time_ms() {
+            shown.enforced_until_ms = u64::MAX;
+            for disk in snapshot.ids() {
+                let enforced = self.engine.hold_of(disk).await?.map_or(0, |hold| hold.enforced_ms);
+                shown.enforced_until_ms = shown.enforced_until_ms.min(enforced);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Deletes a snapshot for good, whose record stands at `kv`; `owner` is the definition that its VM has. Others, and disks
+    /// that began as it, are not touched. To be called in the turn of definitions.
+    pub(crate) async fn remove_snapshot(
+        &self,
+        kv: &KeyValue,
+        snapshot: &SnapshotRecord,
+        owner: Option<u64>,
+        txn: Txn,
+    ) -> Result<()> {
+        let mut txn = txn.when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
         if let Some(definition) = snapshot.definition {
             let used = use_key(definition, snapshot.number)?;
-            if record.definition != Some(definition) && self.users_of(definition).await? == 1 {
+            if owner != Some(definition) && self.users_of(definition).await? == 1 {
                 txn = txn.then(Op::delete(&definition::key(definition)?));
             }
             txn = txn.then(Op::delete(&used));
         }
-        if !self.engine.apply(txn, &[], &snapshot.ids()).await? {
-            return Err(changed(vm, name));
+        if self.engine.apply(txn, &[], &snapshot.ids()).await? {
+            return Ok(());
         }
-        tracing::info!(%vm, snapshot = %name, "snapshot deleted");
-        Ok(())
+        let reason = "the snapshot was changed meanwhile";
+        Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason))
     }
 
     /// Gives a snapshot another name.
@@ -531,16 +562,6 @@ impl Vms {
         let range = USES.key().number(definition).beneath()?;
         Ok(self.engine.meta().range(range, 2, None).await?.kvs.len())
     }
-
-    /// Refuses to let a VM go that has snapshots.
-    pub(crate) async fn check_no_snapshots(&self, vm: &VmName, record: &Record) -> Result<()> {
-        let Some(number) = record.number else { return Ok(()) };
-        if self.engine.meta().range(all_of(number)?, 1, None).await?.kvs.is_empty() {
-            return Ok(());
-        }
-        Err(SiteError::new(ErrorKind::Conflict, "vm_has_snapshots", format!("VM {vm} has snapshots"))
-            .hint(format!("delete them first: `snapshot list --vm {vm}` shows them")))
-    }
 }
 
 /// Where a fork begins.
@@ -559,12 +580,12 @@ fn fork_all(disks: &[Kept], targets: &[DiskId]) -> Vec<Fork> {
     disks.iter().zip(targets).map(fork).collect()
 }
 
-fn exists(vm: &VmName, name: &str) -> SiteError {
+pub(crate) fn exists(vm: &VmName, name: &str) -> SiteError {
     SiteError::new(ErrorKind::Conflict, "snapshot_exists", format!("VM {vm} has a snapshot {name} already"))
         .hint("choose another name")
 }
 
-fn changed(vm: &VmName, name: &VmName) -> SiteError {
+pub(crate) fn changed(vm: &VmName, name: &VmName) -> SiteError {
     SiteError::new(ErrorKind::Conflict, "vm_changed", format!("snapshot {vm}@{name} was changed meanwhile"))
         .hint("look at it and try again")
 }

@@ -8,6 +8,7 @@ use units::{MediumId, SiteId};
 
 use crate::running::Away;
 use crate::size::format_size;
+use crate::trash::TrashTotals;
 use crate::upkeep::ScrubState;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
@@ -15,6 +16,9 @@ const JOURNAL_PERCENT_MAX: usize = 90;
 /// Writable part of the capacity without parity below which the site counts as degraded, percent: time to act before
 /// guests see errors.
 const USABLE_PERCENT_MIN: u128 = 5;
+
+/// How reasons begin that say that room is short.
+const POOL_IS: &str = "the pool is";
 
 /// The judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +98,26 @@ pub struct Status {
     pub geometry: Option<(usize, usize)>,
     /// Media that may fail now without loss.
     pub can_lose_now: usize,
+    /// What is in the trash.
+    pub trash: TrashTotals,
     /// The media, in the site's order.
     pub media: Vec<MediumStatus>,
     /// How many VMs there are.
     pub vms: usize,
+}
+
+impl Status {
+    /// With what is in the trash, which is the first thing to go when room is short.
+    pub(crate) fn with_trash(mut self, trash: TrashTotals) -> Self {
+        self.trash = trash;
+        let is_short = self.reasons.iter().any(|reason| reason.starts_with(POOL_IS));
+        if trash.items > 0 && is_short {
+            let used = format_size(trash.used_bytes);
+            let next = format!("`trash empty --yes`: {} in the trash, with {used} of data", trash.items);
+            self.next.insert(0, next);
+        }
+        self
+    }
 }
 
 /// Puts together what the engine says and what is known of the media.
@@ -130,6 +150,7 @@ pub(crate) fn judge(
         repaired: engine.repaired,
         geometry: engine.class.map(|class| (class.k, class.m)),
         can_lose_now: 0,
+        trash: TrashTotals::default(),
         media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
         vms,
     };
@@ -231,11 +252,11 @@ fn find_next(status: &mut Status, up: usize) {
 fn fullness(usable: u64, raw_capacity: u64, data: usize, parity: usize) -> Option<String> {
     let next = "make room on the file systems that hold media, or move VMs to a larger site";
     if usable == 0 {
-        return Some(format!("the pool is full: writes are refused; {next}"));
+        return Some(format!("{POOL_IS} full: writes are refused; {next}"));
     }
     let share = u128::from(raw_capacity) * data as u128 / (data + parity) as u128;
     let low = u128::from(usable) * 100 < share * USABLE_PERCENT_MIN;
-    low.then(|| format!("the pool is nearly full: {} can be written; {next}", format_size(usable)))
+    low.then(|| format!("{POOL_IS} nearly full: {} can be written; {next}", format_size(usable)))
 }
 
 fn find_notices(status: &mut Status, recovering_index: bool, shared_devices: &[Vec<PathBuf>]) {

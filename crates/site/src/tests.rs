@@ -8,6 +8,7 @@ mod recover;
 mod snapshots;
 mod starts;
 mod tasks;
+mod trash;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -18,9 +19,11 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::{FileMedia, Options, Site, SiteError, Sizes, Started};
+use crate::{Deletion, FileMedia, Options, Site, SiteError, Sizes, Started};
 
 const MEDIUM_BYTES: u64 = 16 << 20;
+/// Past the trash.
+const NOW: Deletion = Deletion { now: true, with_snapshots: false };
 
 /// A temporary directory with a site's directory in it, and a runtime.
 struct Bench {

@@ -11,6 +11,7 @@ use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::{VmName, check_disk_bytes};
 use crate::record::Record;
 use crate::tasks::Running;
+use crate::trash;
 use crate::uses::{Closed, Uses};
 
 const VMS: Table = Table::new("vm");
@@ -78,8 +79,10 @@ pub(crate) struct Vms {
     pub(crate) uses: Arc<Uses>,
     /// Tasks that run: a VM being imported is there for its client as long as its task runs.
     pub(crate) running: Arc<Running>,
-    /// Held while a definition is stored.
+    /// Held while a definition is stored, and while what may have one is deleted or restored.
     pub(crate) definitions: Arc<tokio::sync::Mutex<()>>,
+    /// What is known of the trash.
+    pub(crate) trash: Arc<trash::Known>,
 }
 
 impl Vms {
@@ -136,16 +139,6 @@ impl Vms {
         };
         let ready = self.records().await?.into_iter().filter(|(_, record)| record.import.is_none());
         Ok(ready.map(summary).collect())
-    }
-
-    /// Deletes a VM with its disks and its definition.
-    pub(crate) async fn delete(&self, name: &VmName) -> Result<()> {
-        let (kv, record) = self.find_ready(name).await?;
-        self.check_no_snapshots(name, &record).await?;
-        let _closed = self.close(name, &record.ids())?;
-        self.remove(name, &kv, &record, Txn::new()).await?;
-        tracing::info!(vm = %name, "VM deleted");
-        Ok(())
     }
 
     /// Deletes the very VM that was read, together with what `txn` does. Its disks are closed.

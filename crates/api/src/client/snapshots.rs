@@ -45,14 +45,6 @@ impl Client {
         self.call(Method::PATCH, &snapshot_path(vm, name), Some(&change)).await
     }
 
-    /// Deletes a snapshot.
-    ///
-    /// # Errors
-    /// See [`ClientErrorKind`](crate::ClientErrorKind).
-    pub async fn delete_snapshot(&self, vm: &str, name: &str) -> Result<()> {
-        self.call(Method::DELETE, &snapshot_path(vm, name), None::<&()>).await
-    }
-
     /// What changed on a disk up to a snapshot, or up to now without one.
     ///
     /// # Errors
@@ -84,7 +76,7 @@ impl Client {
     }
 }
 
-fn snapshot_path(vm: &str, name: &str) -> String {
+pub(super) fn snapshot_path(vm: &str, name: &str) -> String {
     format!("{}/snapshots/{}", vm_path(vm), escaped(name))
 }
 

@@ -2,22 +2,21 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::vms::{OfVm, made};
 use super::{App, Body, Names, Question};
 use crate::problem::Problem;
 use crate::types::{
-    ChangeSnapshot, Changes, ListSnapshots, NewClone, NewSnapshot, Revert, Reverted, Snapshot, Snapshots, Vm,
-    WhichChanges,
+    ChangeSnapshot, Changes, Deleted, HowToDelete, ListSnapshots, NewClone, NewSnapshot, Revert, Reverted,
+    Snapshot, Snapshots, Vm, WhichChanges,
 };
 
 /// The path of a snapshot.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its description is used")]
-struct OfSnapshot {
+pub(super) struct OfSnapshot {
     /// The VM.
     #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
     name: String,
@@ -103,18 +102,21 @@ pub(super) async fn change(
     Ok(Json(work.await?))
 }
 
-/// Deletes a snapshot; others stay, and VMs and disks that began as it. Refused while a client reads it.
+/// Deletes a snapshot, into the trash unless told otherwise; others stay, and VMs and disks that began as it. Refused
+/// while a client reads it, and while it is held.
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}/snapshots/{snapshot}", operation_id = "delete_snapshot", tag = "snapshots",
-    params(OfSnapshot),
-    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+    params(OfSnapshot, HowToDelete),
+    responses((status = 200, body = Deleted), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn delete(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    app.change(|backend| Box::pin(async move { backend.delete_snapshot(&name, &snapshot).await })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Question(how): Question<HowToDelete>,
+) -> Result<Json<Deleted>, Problem> {
+    let work = app
+        .change(move |backend| Box::pin(async move { backend.delete_snapshot(&name, &snapshot, how).await }));
+    Ok(Json(work.await?))
 }
 
 /// What changed on a disk up to a snapshot: since another snapshot of the VM, else all that it holds.

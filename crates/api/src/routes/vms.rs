@@ -6,9 +6,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::{App, Body, Names};
+use super::{App, Body, Names, Question};
 use crate::problem::Problem;
-use crate::types::{AddDisk, AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, List, Vm, VmSummary};
+use crate::types::{
+    AddDisk, AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, Deleted, HowToDelete, List, Vm,
+    VmSummary,
+};
 
 /// The path of what belongs to a VM: described here once; [`Names`] reads it.
 #[derive(utoipa::IntoParams)]
@@ -87,18 +90,20 @@ pub(super) async fn change(
     Ok(Json(app.change(|backend| Box::pin(async move { backend.rename_vm(&name, &new.name).await })).await?))
 }
 
-/// Deletes a VM with its disks and its definition; refused while it has snapshots or a client has a disk open.
+/// Deletes a VM with its disks and its definition, into the trash unless told otherwise. Refused while a client has a disk
+/// open, while a snapshot of it is held, and where it has snapshots without a word of them.
 #[utoipa::path(
     delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
-    params(OfVm),
-    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+    params(OfVm, HowToDelete),
+    responses((status = 200, body = Deleted), (status = "default", response = crate::description::Refused)),
 )]
 pub(super) async fn delete(
     State(app): State<App>,
     Names(name): Names<String>,
-) -> Result<StatusCode, Problem> {
-    app.change(|backend| Box::pin(async move { backend.delete_vm(&name).await })).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Question(how): Question<HowToDelete>,
+) -> Result<Json<Deleted>, Problem> {
+    let work = app.change(move |backend| Box::pin(async move { backend.delete_vm(&name, how).await }));
+    Ok(Json(work.await?))
 }
 
 /// Adds a disk, empty or a clone of another; its name is one number above the highest.

@@ -118,7 +118,9 @@ fn a_vm_made_says_where_it_is() {
     let (status, head, _) = exchange(&bench, &request("POST", "/api/v1/vms", "application/json", body));
     assert_eq!(status, 201);
     assert!(head.contains("location: /api/v1/vms/a"), "{head}");
-    let (status, _, body) = exchange(&bench, &request("DELETE", "/api/v1/vms/a", "text/plain", ""));
+    let (status, _, body) = exchange(&bench, &request("DELETE", "/api/v1/vms/a?now=true", "text/plain", ""));
+    assert_eq!((status, body.as_str()), (200, r#"{"deleted":"a"}"#));
+    let (status, _, body) = exchange(&bench, &request("DELETE", "/api/v1/trash/1", "text/plain", ""));
     assert_eq!((status, body.as_str()), (204, ""));
 }
 

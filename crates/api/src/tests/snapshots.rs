@@ -4,7 +4,8 @@ use super::raw::{exchange, request};
 use super::typed::{SOON, new_vm};
 use super::{Bench, Fake, at_once, problem};
 use crate::types::{
-    AddDisk, Change, DiskClone, ListSnapshots, NewClone, NewSnapshot, Snapshot, SnapshotDisk, WhichChanges,
+    AddDisk, Change, DiskClone, HowToDelete, ListSnapshots, NewClone, NewSnapshot, Snapshot, SnapshotDisk,
+    WhichChanges,
 };
 use crate::{Answer, ClientErrorKind};
 
@@ -25,6 +26,8 @@ impl Fake {
             name: name.to_owned(),
             created_ms: 1,
             has_definition: false,
+            held_until_ms: 0,
+            enforced_until_ms: 0,
             disks: disks.iter().map(disk).collect(),
         };
         let mut snapshots = self.snapshots.lock().unwrap();
@@ -36,7 +39,7 @@ impl Fake {
     }
 }
 
-fn named(name: &str) -> NewSnapshot {
+pub(super) fn named(name: &str) -> NewSnapshot {
     NewSnapshot { name: Some(name.to_owned()) }
 }
 
@@ -59,7 +62,7 @@ fn every_call_reaches_its_route() {
         assert_eq!(client.clone_vm(&clone).await.unwrap().name, "b");
         let disk = AddDisk::Clone(DiskClone { from: "a/disk0".to_owned() });
         assert_eq!(client.add_disk("a", &disk).await.unwrap().disks[1].bytes, 1 << 50);
-        client.delete_snapshot("a", "good").await.unwrap();
+        client.delete_snapshot("a", "good", HowToDelete::default()).await.unwrap();
         for name in ["good", "a/b", "\u{e4}?#", "%2F"] {
             let gone = client.show_snapshot("a", name).await.unwrap_err();
             assert!(

@@ -9,8 +9,8 @@ use super::Bench;
 use super::raw::request;
 use crate::ClientErrorKind;
 use crate::types::{
-    AddDisk, ChangeDisk, CreateVm, Definition, GiveUp, Health, NewDisk, NewExport, NewImport, Progress,
-    TaskKind, TaskState,
+    AddDisk, ChangeDisk, CreateVm, Definition, GiveUp, Health, HowToDelete, NewDisk, NewExport, NewImport,
+    Progress, TaskKind, TaskState,
 };
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ fn calls_are_answered() {
         let ClientErrorKind::Refused(problem) = refused.kind else { panic!("{refused:?}") };
         assert_eq!((problem.status, problem.code.as_str()), (409, "vm_exists"));
         assert_eq!((problem.detail.as_str(), problem.hint.as_str()), ("why", "what next"));
-        client.delete_vm("web01").await.unwrap();
+        client.delete_vm("web01", HowToDelete::default()).await.unwrap();
         for name in ["web01", "a/b", "ä?#", "..", "%2F"] {
             let refused = client.vm(name).await.unwrap_err();
             let ClientErrorKind::Refused(problem) = refused.kind else { panic!("{refused:?}") };

@@ -32,6 +32,10 @@ pub struct Snapshot {
     pub created_ms: u64,
     /// Whether a definition is stored with it.
     pub has_definition: bool,
+    /// Until when nobody deletes it, site time; 0 when it is not held.
+    pub held_until_ms: u64,
+    /// Until when the data nodes refuse to free its data, whatever else is asked of them; 0 while they were not all told.
+    pub enforced_until_ms: u64,
     /// Its disks.
     pub disks: Vec<SnapshotDisk>,
 }

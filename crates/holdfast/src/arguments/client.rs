@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::size;
 use super::snapshots::SnapshotCommand;
+use super::trash::TrashCommand;
 use super::upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
 
 /// Commands that ask a running site.
@@ -25,6 +26,9 @@ pub(crate) enum ClientCommand {
     /// Snapshots of VMs: named, unchanging, each of one instant
     #[command(subcommand, after_help = "Example:\n  holdfast snapshot list --vm web01")]
     Snapshot(SnapshotCommand),
+    /// VMs and snapshots that were deleted and can be restored
+    #[command(subcommand, after_help = "Example:\n  holdfast trash restore web01")]
+    Trash(TrashCommand),
     /// The files and devices that hold the site
     #[command(subcommand, after_help = "Example:\n  holdfast media list")]
     Media(MediaCommand),
@@ -85,11 +89,19 @@ pub(crate) enum VmCommand {
         /// Its new name
         new: String,
     },
-    /// Delete a VM with its disks and all their data; refused while it has snapshots
-    #[command(after_help = "Example:\n  holdfast vm delete web01 --yes")]
+    /// Delete a VM with its disks and all their data; for a day it can be taken out of the trash again
+    #[command(after_help = "Examples:\n  holdfast vm delete web01 --yes\n  \
+                            holdfast vm delete web01 --with-snapshots --yes\n  \
+                            holdfast vm delete web01 --now --yes")]
     Delete {
         /// Its name
         name: String,
+        /// With all its snapshots; else a VM that has some is not deleted
+        #[arg(long)]
+        with_snapshots: bool,
+        /// For good, past the trash
+        #[arg(long)]
+        now: bool,
         /// Really
         #[arg(long)]
         yes: bool,

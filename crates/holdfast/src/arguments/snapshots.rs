@@ -28,14 +28,27 @@ pub(crate) enum SnapshotCommand {
         /// Its new name, without the VM
         new: String,
     },
-    /// Delete a snapshot; VMs and disks that began as it stay. Refused while a client reads it
-    #[command(
-        after_help = "Examples:\n  holdfast snapshot delete web01@s1 --dry-run\n  holdfast snapshot delete web01@s1 --yes"
-    )]
+    /// Hold a snapshot: nobody deletes it, or its VM, before that time. A hold is made longer, never shorter
+    #[command(after_help = "Examples:\n  holdfast snapshot hold web01@s1 --until 30d\n  \
+                            holdfast snapshot hold web01@s1 --until 2030-01-01T00:00:00Z")]
+    Hold {
+        /// The snapshot
+        #[arg(value_name = "VM@SNAPSHOT")]
+        snapshot: String,
+        /// Until when: a time as RFC 3339 has it, or a span from now on, as 12h, 30d, 1y
+        #[arg(long, value_name = "TIME")]
+        until: String,
+    },
+    /// Delete a snapshot; VMs and disks that began as it stay. Refused while a client reads it or it is held
+    #[command(after_help = "Examples:\n  holdfast snapshot delete web01@s1 --dry-run\n  holdfast snapshot delete web01@s1 --yes\n  \
+                            holdfast snapshot delete web01@s1 --now --yes")]
     Delete {
         /// The snapshot
         #[arg(value_name = "VM@SNAPSHOT")]
         snapshot: String,
+        /// For good, past the trash
+        #[arg(long)]
+        now: bool,
         /// Really
         #[arg(long)]
         yes: bool,

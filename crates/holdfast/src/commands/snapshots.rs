@@ -1,8 +1,7 @@
 //! Commands about snapshots, clones and reverts.
 
 use api::types::{
-    AddDisk, Deleted, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone, NewSnapshot, Snapshots,
-    WhichChanges,
+    AddDisk, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone, NewSnapshot, Snapshots, WhichChanges,
 };
 use site::{SNAPSHOTS_AT_ONCE, Version, VmName};
 
@@ -31,16 +30,13 @@ impl Asking {
                 let renamed = client.rename_snapshot(vm.as_str(), name.as_str(), new.as_str());
                 printer.snapshot(&renamed.await.map_err(failed)?, &self.socket)
             }
+            SnapshotCommand::Hold { snapshot, until } => self.hold(&snapshot, &until).await,
             SnapshotCommand::Delete { snapshot, dry_run: true, .. } => {
                 snapshot_of(&snapshot)?;
                 self.dry_run(&snapshot).await
             }
-            SnapshotCommand::Delete { snapshot, yes, dry_run: false } => {
-                let (vm, name) = snapshot_of(&snapshot)?;
-                really(yes, || format!("snapshot {vm}@{name} would be deleted"))?;
-                client.delete_snapshot(vm.as_str(), name.as_str()).await.map_err(failed)?;
-                let deleted = format!("{vm}@{name}");
-                printer.done(&Deleted { deleted: deleted.clone() }, &format!("snapshot {deleted} deleted"))
+            SnapshotCommand::Delete { snapshot, now, yes, dry_run: false } => {
+                self.delete_snapshot(&snapshot, now, yes).await
             }
             SnapshotCommand::Diff { from, to, disk } => self.diff(&from, &to, disk).await,
         }
@@ -161,7 +157,7 @@ fn snapshot_name(text: &str) -> Result<VmName, Failure> {
 }
 
 /// The VM and the name of `VM@SNAPSHOT`.
-fn snapshot_of(text: &str) -> Result<(VmName, VmName), Failure> {
+pub(super) fn snapshot_of(text: &str) -> Result<(VmName, VmName), Failure> {
     match Version::parse(text)? {
         Version { vm, snapshot: Some(snapshot) } => Ok((vm, snapshot)),
         Version { vm, snapshot: None } => {

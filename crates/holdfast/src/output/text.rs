@@ -1,17 +1,19 @@
 //! Results for people. Not to be read by programs.
 
 mod snapshots;
+mod trash;
 mod upkeep;
 
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Explanation, Health, Medium, MediumState, Status, Task, TaskKind, TaskState, Vm, VmState,
-    VmSummary,
+    AttachInfo, Explanation, Health, Medium, MediumState, Status, Task, TaskKind, TaskState, TrashTotals, Vm,
+    VmState, VmSummary,
 };
 use site::format_size;
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
+pub(super) use trash::trash;
 pub(super) use upkeep::{dry_run, keys, scrubbing, space};
 
 const DAY_MS: u64 = 86_400_000;
@@ -37,6 +39,8 @@ pub(super) fn status(status: &Status) -> String {
     lines.push(format!("journal       {} % used", status.journal_used_percent));
     lines.push(format!("repairs       {} of {} faults since the start", status.repaired, status.faults));
     lines.push(format!("VMs           {}", status.vms));
+    let TrashTotals { items, used_bytes, .. } = status.trash;
+    lines.push(format!("trash         {items}, with {} of data as guests saw it", format_size(used_bytes)));
     lines.push(format!("tasks         {} running", status.tasks.len()));
     lines.extend(status.tasks.iter().map(|task| format!("  {}", progress(task))));
     format!("{}\n\n{}", lines.join("\n"), media(&status.media))

@@ -223,7 +223,7 @@ impl World {
                 // A disk in use is not deleted, and the server sees a client's end a little later.
                 clients.remove(disk_of(vm));
                 self.vms.insert(vm, None);
-                ask(bench, &["vm", "delete", vm, "--yes"])?;
+                ask(bench, &["vm", "delete", vm, "--now", "--yes"])?;
                 self.vms.insert(vm, Some(false));
             }
             Step::Snapshot => {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nbd::Exports;
 
-use super::Bench;
+use super::{Bench, NOW};
 use crate::attach::AttachInfo;
 use crate::{DISKS_MAX, Options, Site, VmName, VmState};
 
@@ -84,7 +84,7 @@ fn disks_come_and_go() {
         assert_eq!(code(site.add_disk(&vm, MIB).await), "disk_count");
         assert_eq!(disks(&site, "a").await.len(), DISKS_MAX);
         let logical = site.status().await.unwrap().logical_bytes;
-        site.delete_vm(&vm).await.unwrap();
+        site.delete_vm(&vm, NOW).await.unwrap();
         assert_eq!(logical, 0);
     });
     bench.stop(&site);
@@ -152,7 +152,7 @@ fn definitions_are_kept_with_their_vm_and_go_with_it() {
         site.set_definition(&vm, "").await.unwrap();
         assert_eq!(code(site.definition(&vm).await), "no_definition");
         site.set_definition(&vm, "again").await.unwrap();
-        site.delete_vm(&vm).await.unwrap();
+        site.delete_vm(&vm, NOW).await.unwrap();
         assert_eq!(code(site.definition(&vm).await), "vm_not_found");
         let left =
             meta::list(&*site.engine().meta(), meta::Table::new("definition").all(), 10).await.unwrap();
@@ -190,7 +190,7 @@ fn changes_alone_never_use_up_the_journal() {
             let used = site.engine().status().await.journal_used_percent;
             assert!(used <= 200, "{used} % of the journal are used in round {round}");
         }
-        site.delete_vm(&vm).await.unwrap();
+        site.delete_vm(&vm, NOW).await.unwrap();
         assert_eq!(code(site.vm(&vm).await), "vm_not_found");
     });
     bench.stop(&site);

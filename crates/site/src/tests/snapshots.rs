@@ -2,7 +2,7 @@
 
 use nbd::Exports;
 
-use super::Bench;
+use super::{Bench, NOW};
 use crate::{Site, Version, VmName};
 
 const MIB: u64 = 1 << 20;
@@ -46,19 +46,19 @@ fn a_definition_stays_as_long_as_somebody_has_it() {
         let (reverted, kept) = site.revert(&vm, &name("s1")).await.unwrap();
         assert_eq!((reverted.has_definition, kept.name.as_str()), (true, "s2"));
         assert_eq!(site.definition(&vm).await.unwrap(), "one");
-        site.delete_snapshot(&vm, &name("s1")).await.unwrap();
-        site.delete_snapshot(&vm, &name("also")).await.unwrap();
+        site.delete_snapshot(&vm, &name("s1"), true).await.unwrap();
+        site.delete_snapshot(&vm, &name("also"), true).await.unwrap();
         assert_eq!(site.definition(&vm).await.unwrap(), "one");
         site.revert(&vm, &name("s2")).await.unwrap();
         assert_eq!(site.definition(&vm).await.unwrap(), "three");
         site.set_definition(&vm, "").await.unwrap();
-        assert_eq!(code(site.delete_vm(&vm).await), "vm_has_snapshots");
+        assert_eq!(code(site.delete_vm(&vm, NOW).await), "vm_has_snapshots");
         for snapshot in ["s2", "s3"] {
-            site.delete_snapshot(&vm, &name(snapshot)).await.unwrap();
+            site.delete_snapshot(&vm, &name(snapshot), true).await.unwrap();
         }
         assert_eq!(site.definition(&name("b")).await.unwrap(), "one");
         for vm in ["a", "b"] {
-            site.delete_vm(&name(vm)).await.unwrap();
+            site.delete_vm(&name(vm), NOW).await.unwrap();
         }
         for table in ["definition", "definition-use", "snapshot", "vm"] {
             assert_eq!(count(&site, table).await, 0, "{table}");
@@ -106,14 +106,14 @@ fn names_go_on_and_what_is_open_stays() {
         assert_eq!(site.snapshot(&vm, None).await.unwrap().name, "s1");
         assert_eq!(site.snapshot(&vm, None).await.unwrap().name, "s3", "s2 is taken");
         assert_eq!(code(site.snapshot(&vm, Some(&name("s1"))).await), "snapshot_exists");
-        site.delete_snapshot(&vm, &name("s3")).await.unwrap();
+        site.delete_snapshot(&vm, &name("s3"), true).await.unwrap();
         assert_eq!(site.snapshot(&vm, None).await.unwrap().name, "s4", "no name is given twice");
         // Two connections: a snapshot is read by many.
         let open = [site.exports().open("a@s1/disk1").await, site.exports().open("a@s1/disk1").await];
         let open = open.map(Result::unwrap);
         assert!(open[0].read_only() && open[0].size() == MIB);
         assert!(open[0].write(0, b"no".to_vec().into()).await.is_err());
-        assert_eq!(code(site.delete_snapshot(&vm, &name("s1")).await), "vm_in_use");
+        assert_eq!(code(site.delete_snapshot(&vm, &name("s1"), true).await), "vm_in_use");
         assert_eq!(code(site.rename_snapshot(&vm, &name("s1"), &name("x")).await), "vm_in_use");
         drop(open);
         assert_eq!(code(site.rename_snapshot(&vm, &name("s1"), &name("s2")).await), "snapshot_exists");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nbd::{Exports, OpenErrorKind};
 
-use super::{Bench, MEDIUM_BYTES, edit};
+use super::{Bench, MEDIUM_BYTES, NOW, edit};
 use crate::{Health, MediumState, Options, VmName};
 
 fn media(dir: &Path) -> Vec<PathBuf> {
@@ -303,10 +303,10 @@ fn vms_are_made_shown_used_and_deleted() {
         assert_eq!(&device.read(0, 5).await.unwrap()[..], b"\0abc\0");
         let vm = site.vm(&name("web01")).await.unwrap();
         assert_eq!((vm.disks[0].clients, vm.disks[1].clients, vm.disks[1].used_bytes), (0, 1, 4096));
-        assert_eq!(site.delete_vm(&name("web01")).await.unwrap_err().code, "vm_in_use");
+        assert_eq!(site.delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_in_use");
         drop(device);
-        site.delete_vm(&name("web01")).await.unwrap();
-        assert_eq!(site.delete_vm(&name("web01")).await.unwrap_err().code, "vm_not_found");
+        site.delete_vm(&name("web01"), NOW).await.unwrap();
+        assert_eq!(site.delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_not_found");
         // A new VM of the name has nothing of the old one.
         create("web01", &[4096, 4096]).await.unwrap();
         let device = exports.open("web01/disk1").await.unwrap();
@@ -326,7 +326,7 @@ fn of_racing_creates_one_wins() {
     let lost =
         outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|e| e.code == "vm_exists")).count();
     assert_eq!((won, lost), (1, 7));
-    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.delete_vm(&name))));
+    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.delete_vm(&name, NOW))));
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     bench.stop(&site);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nbd::Exports;
 
-use super::Bench;
+use super::{Bench, NOW};
 use crate::tasks::Record;
 use crate::{
     HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, Version, VmName, VmState,
@@ -45,7 +45,7 @@ fn a_vm_is_there_when_its_import_is_done() {
         assert_eq!(site.status().await.unwrap().vms, 0);
         assert_eq!(code(site.create_vm(&name("a"), &[MIB]).await), "vm_exists");
         assert_eq!(code(site.begin_import(&name("a"), &[MIB], "").await), "vm_exists");
-        assert_eq!(code(site.delete_vm(&name("a")).await), "vm_importing");
+        assert_eq!(code(site.delete_vm(&name("a"), NOW).await), "vm_importing");
         assert_eq!(code(site.rename_vm(&name("a"), &name("b")).await), "vm_importing");
         assert_eq!(code(site.begin_export(&Version::parse("a").unwrap(), None, "").await), "vm_importing");
         let open = site.exports().open("a/disk0").await.unwrap();

@@ -148,7 +148,7 @@ fn space_is_told_before_and_freed_after() {
         let both = done(&site, both).await;
         assert_eq!(both.counts["unique_bytes"] + table.rows[1].unique_bytes, table.live_bytes);
         let before = site.status().await.unwrap().stored_bytes;
-        site.delete_snapshot(&name("a"), &name("s1")).await.unwrap();
+        site.delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
         let cleaned = done(&site, site.begin_clean(0).await.unwrap()).await;
         assert_eq!(cleaned.kind, TaskKind::Clean);
         let freed = before - site.status().await.unwrap().stored_bytes;

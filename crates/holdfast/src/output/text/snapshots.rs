@@ -28,7 +28,14 @@ pub(in crate::output) fn snapshot(snapshot: &Snapshot, nbd_socket: &Path) -> Str
     let definition = if snapshot.has_definition { ", with a definition" } else { "" };
     let disks = table(&["DISK", "SIZE", "ADDRESS"], rows.collect());
     let Snapshot { vm, name, created_ms, .. } = snapshot;
-    format!("{vm}@{name}, made {}{definition}\n\n{disks}", time(*created_ms))
+    let held = match snapshot.held_until_ms {
+        0 => String::new(),
+        until if snapshot.enforced_until_ms >= until => {
+            format!(", held until {}, by the media too", time(until))
+        }
+        until => format!(", held until {}, not yet by all media", time(until)),
+    };
+    format!("{vm}@{name}, made {}{definition}{held}\n\n{disks}", time(*created_ms))
 }
 
 pub(in crate::output) fn diff(diff: &Diff) -> String {

@@ -1,0 +1,193 @@
+//! Holds: disks that never change and that nobody may delete before a time (DESIGN 6, decision 0010).
+//!
+//! ```text
+//!  hold/DISK        version 1 (u8) | until ms | enforced ms     postcard; times are site time
+//!  site-clock/0     the highest site time that was kept, ms, 8 bytes little-endian
+//! ```
+//! A hold is only ever made longer. Whatever removes a disk looks here, in the same transaction: no way leads around it.
+//! **Until** is what the metadata says; **enforced** is what the data nodes were told of all that the disk reaches.
+
+use meta::{Compare, Key, KeyValue, Op, Store, Table, Txn};
+use serde::{Deserialize, Serialize};
+use units::DiskId;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, EngineErrorKind};
+use crate::metadata::{RACES_MAX, no_disk};
+use crate::record::find;
+
+const HOLDS: Table = Table::new("hold");
+const CLOCK: Table = Table::new("site-clock");
+const VERSION: u8 = 1;
+/// Most holds that are read at once.
+const HOLDS_MAX: usize = 1 << 24;
+
+/// A disk that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The disk.
+    pub disk: DiskId,
+    /// No command removes it before, site time in ms.
+    pub until_ms: u64,
+    /// No data node frees what it reaches before; 0 while they were not all told.
+    pub enforced_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct HoldRecord {
+    version: u8,
+    until_ms: u64,
+    enforced_ms: u64,
+}
+
+impl HoldRecord {
+    fn encode(self) -> Vec<u8> {
+        postcard::to_stdvec(&self).expect("plain values always encode")
+    }
+}
+
+fn key(disk: DiskId) -> Result<Key, EngineError> {
+    Ok(HOLDS.key().number(disk.0).end()?)
+}
+
+fn decode(kv: &KeyValue) -> Result<HoldRecord, EngineError> {
+    match postcard::take_from_bytes::<HoldRecord>(&kv.value) {
+        Ok((record, [])) if record.version == VERSION => Ok(record),
+        _ => Err(EngineError::new(EngineErrorKind::Lost, format!("metadata of {:?} makes no sense", kv.key))),
+    }
+}
+
+/// Decodes `input` as the record of a hold.
+pub(crate) fn fuzz_body(input: &[u8]) {
+    let _ = postcard::take_from_bytes::<HoldRecord>(input);
+}
+
+fn clock_key() -> Result<Key, EngineError> {
+    Ok(CLOCK.key().number(0).end()?)
+}
+
+/// The highest site time that was kept.
+pub(crate) async fn kept_time(store: &dyn Store) -> Result<u64, EngineError> {
+    let kept = store.get(&clock_key()?).await?.kv;
+    Ok(kept.and_then(|kv| (*kv.value).try_into().ok()).map_or(0, u64::from_le_bytes))
+}
+
+fn clock_op(now_ms: u64) -> Result<Op, EngineError> {
+    Ok(Op::put(clock_key()?, now_ms.to_le_bytes().to_vec()))
+}
+
+impl Engine {
+    /// Site time in ms since the epoch: it never goes back, over restarts as far as it was kept.
+    pub fn site_time_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    /// Makes the site time durable: no later start begins before it.
+    ///
+    /// # Errors
+    /// When the metadata store does not take it.
+    pub async fn keep_time(&self) -> Result<(), EngineError> {
+        self.check_writable()?;
+        self.meta().txn(Txn::new().then(clock_op(self.site_time_ms())?)).await?;
+        Ok(())
+    }
+
+    /// Holds disks that never change until a site time, together with what `txn` does; false when one of its own compares
+    /// failed. One that is held longer already stays so.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a disk that is written to; when the metadata store does not take it.
+    pub async fn hold(&self, txn: Txn, disks: &[DiskId], until_ms: u64) -> Result<bool, EngineError> {
+        self.check_writable()?;
+        let _gate = self.shared.fork_gate.read().await;
+        for _ in 0..RACES_MAX {
+            let (mut all, mut seen) = (txn.clone().then(clock_op(self.site_time_ms())?), Vec::new());
+            for disk in disks {
+                let (kv, record) = find(&*self.meta(), *disk).await?.ok_or_else(|| no_disk(*disk))?;
+                if !record.read_only {
+                    let reason = format!("disk {} is written to: only what never changes is held", disk.0);
+                    return Err(EngineError::new(EngineErrorKind::Invalid, reason));
+                }
+                let known = self.meta().get(&key(*disk)?).await?.kv;
+                let old = known.as_ref().map(decode).transpose()?;
+                seen.push((kv.mod_revision, known.as_ref().map(|kv| kv.mod_revision)));
+                all = all.when(Compare::unchanged(kv.key, kv.mod_revision)).when(unchanged(*disk, known)?);
+                let (was, enforced_ms) = old.map_or((0, 0), |old| (old.until_ms, old.enforced_ms));
+                let record = HoldRecord { version: VERSION, until_ms: until_ms.max(was), enforced_ms };
+                all = all.then(Op::put(key(*disk)?, record.encode()));
+            }
+            if self.meta().txn(all).await?.succeeded {
+                return Ok(true);
+            }
+            let mut now = Vec::new();
+            for disk in disks {
+                let found = find(&*self.meta(), *disk).await?.ok_or_else(|| no_disk(*disk))?;
+                let hold = self.meta().get(&key(*disk)?).await?.kv;
+                now.push((found.0.mod_revision, hold.map(|kv| kv.mod_revision)));
+            }
+            if now == seen {
+                return Ok(false);
+            }
+        }
+        Err(EngineError::new(EngineErrorKind::Busy, "others keep changing these disks: try again"))
+    }
+
+    /// The hold of a disk, when it has one that is not over.
+    ///
+    /// # Errors
+    /// When its record makes no sense.
+    pub async fn hold_of(&self, disk: DiskId) -> Result<Option<Hold>, EngineError> {
+        let Some(kv) = self.meta().get(&key(disk)?).await?.kv else { return Ok(None) };
+        let HoldRecord { until_ms, enforced_ms, .. } = decode(&kv)?;
+        Ok((until_ms > self.site_time_ms()).then_some(Hold { disk, until_ms, enforced_ms }))
+    }
+
+    /// Every hold that is not over.
+    ///
+    /// # Errors
+    /// When a record makes no sense.
+    pub async fn holds(&self) -> Result<Vec<Hold>, EngineError> {
+        let (kvs, _) = meta::list(&*self.meta(), HOLDS.all(), HOLDS_MAX).await?;
+        let mut holds = Vec::new();
+        for kv in &kvs {
+            let number = HOLDS.segments(&kv.key).and_then(|mut segments| segments.number());
+            let (HoldRecord { until_ms, enforced_ms, .. }, Some(number)) = (decode(kv)?, number) else {
+                continue;
+            };
+            if until_ms > self.site_time_ms() {
+                holds.push(Hold { disk: DiskId(number), until_ms, enforced_ms });
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Adds to a transaction that removes disks that none of them is held; what is left of holds that are over goes with
+    /// them.
+    pub(crate) async fn check_held(&self, mut txn: Txn, remove: &[DiskId]) -> Result<Txn, EngineError> {
+        for disk in remove {
+            // What is written to has no hold, and a transaction takes so many compares.
+            if self.shared.lock().disks.get(disk).is_some_and(|disk| !disk.read_only) {
+                continue;
+            }
+            let key = key(*disk)?;
+            let known = self.meta().get(&key).await?.kv;
+            if let Some(kv) = &known {
+                let until_ms = decode(kv)?.until_ms;
+                if until_ms > self.site_time_ms() {
+                    let reason = format!("disk {} is held until {until_ms} ms of site time", disk.0);
+                    return Err(EngineError::new(EngineErrorKind::Held, reason));
+                }
+                txn = txn.then(Op::delete(&key));
+            }
+            txn = txn.when(unchanged(*disk, known)?);
+        }
+        Ok(txn)
+    }
+}
+
+fn unchanged(disk: DiskId, known: Option<KeyValue>) -> Result<Compare, EngineError> {
+    Ok(match known {
+        Some(kv) => Compare::unchanged(kv.key, kv.mod_revision),
+        None => Compare::absent(key(disk)?),
+    })
+}

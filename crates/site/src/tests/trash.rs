@@ -1,0 +1,301 @@
+//! The trash and holds: what comes back, when things go, and what nobody can make go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nbd::Exports;
+use seam::{BoxFuture, Rt, Runtime};
+
+use super::{Bench, NOW};
+use crate::{Deletion, Site, Started, TrashItem, TrashKind, Version, VmName};
+
+const MIB: u64 = 1 << 20;
+const DAY_MS: u64 = 86_400_000;
+const KEPT: Deletion = Deletion { now: false, with_snapshots: false };
+const ALL: Deletion = Deletion { now: false, with_snapshots: true };
+
+/// The real runtime, whose clocks jump when told: both, as if time went by, or the wall clock alone.
+struct Jumping {
+    rt: Rt,
+    passed_ms: Arc<AtomicU64>,
+    wall_ms: Arc<AtomicI64>,
+}
+
+impl Runtime for Jumping {
+    fn now(&self) -> Duration {
+        self.rt.now() + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let passed = self.rt.wall_ms() + self.passed_ms.load(Ordering::SeqCst);
+        passed.saturating_add_signed(self.wall_ms.load(Ordering::SeqCst))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.rt.sleep(duration)
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
+        self.rt.spawn(name, task);
+    }
+
+    fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send + 'static>) {
+        self.rt.spawn_blocking(name, work);
+    }
+
+    fn fill_random(&self, out: &mut [u8]) {
+        self.rt.fill_random(out);
+    }
+}
+
+#[derive(Default)]
+struct Clocks {
+    passed_ms: Arc<AtomicU64>,
+    wall_ms: Arc<AtomicI64>,
+}
+
+impl Clocks {
+    fn pass(&self, ms: u64) {
+        self.passed_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn start(&self, bench: &Bench, is_new: bool) -> Site {
+        let options = if is_new { bench.options("d", 3) } else { bench.later("d") };
+        bench.wait_for_media(&options);
+        let (passed_ms, wall_ms) = (self.passed_ms.clone(), self.wall_ms.clone());
+        let rt: Rt = Arc::new(Jumping { rt: bench.rt(), passed_ms, wall_ms });
+        let Started { site, .. } = bench.runtime.block_on(Site::start(rt, options)).unwrap();
+        site
+    }
+}
+
+fn name(text: &str) -> VmName {
+    VmName::parse(text).unwrap()
+}
+
+fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
+    let error = result.unwrap_err();
+    assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
+    error.code
+}
+
+/// Every record: those of deleted disks go with the checkpoint behind.
+async fn count(site: &Site, table: &'static str) -> usize {
+    site.engine().checkpoint().await.unwrap();
+    meta::list(&*site.engine().meta(), meta::Table::new(table).all(), 1000).await.unwrap().0.len()
+}
+
+async fn write(site: &Site, export: &str, byte: u8) {
+    site.exports().open(export).await.unwrap().write(4096, vec![byte; 8192].into()).await.unwrap();
+}
+
+async fn read(site: &Site, export: &str) -> u8 {
+    let bytes = site.exports().open(export).await.unwrap().read(4096, 8192).await.unwrap();
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+    bytes[0]
+}
+
+async fn trash(site: &Site) -> Vec<TrashItem> {
+    site.trash(0, 1000).await.unwrap()
+}
+
+#[test]
+fn a_vm_comes_back_with_all_it_had() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let vm = name("a");
+    bench.runtime.block_on(async {
+        site.create_vm(&vm, &[MIB, MIB]).await.unwrap();
+        site.set_definition(&vm, "one").await.unwrap();
+        write(&site, "a/disk0", 7).await;
+        site.snapshot(&vm, None).await.unwrap();
+        write(&site, "a/disk0", 8).await;
+        write(&site, "a/disk1", 9).await;
+        site.set_definition(&vm, "two").await.unwrap();
+        let refused = site.delete_vm(&vm, KEPT).await.unwrap_err();
+        assert_eq!(refused.code, "vm_has_snapshots");
+        assert!(refused.hint.contains("--with-snapshots"), "{refused:?}");
+        let open = site.exports().open("a@s1/disk1").await.unwrap();
+        assert_eq!(code(site.delete_vm(&vm, ALL).await), "vm_in_use");
+        drop(open);
+        let item = site.delete_vm(&vm, ALL).await.unwrap().unwrap();
+        assert_eq!((item.kind, item.name.as_str(), item.snapshots), (TrashKind::Vm, "a", 1));
+        assert_eq!((item.bytes, item.used_bytes), (2 * MIB, 16384));
+        assert_eq!(item.expires_ms - item.deleted_ms, DAY_MS);
+        assert_eq!(trash(&site).await.first(), Some(&item));
+        let status = site.status().await.unwrap();
+        assert_eq!((status.vms, status.provisioned_bytes, status.trash.items), (0, 0, 1));
+        for export in ["a/disk0", "a@s1/disk0"] {
+            assert!(site.exports().open(export).await.is_err(), "{export}");
+        }
+        assert!(site.vms().await.unwrap().is_empty() && site.exports().list().await.is_empty());
+        assert!(site.snapshots(None, None, 10).await.unwrap().is_empty());
+        // Its name is free; then it is taken.
+        site.create_vm(&vm, &[MIB]).await.unwrap();
+        let taken = site.restore(item.id, None).await.unwrap_err();
+        assert_eq!(taken.code, "vm_exists");
+        assert!(taken.hint.contains("--as"), "{taken:?}");
+        assert_eq!(site.restore(item.id, Some(&name("b"))).await.unwrap(), "b");
+        assert_eq!(code(site.restore(item.id, None).await), "trash_not_found");
+        assert!(trash(&site).await.is_empty());
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        assert_eq!(site.definition(&name("b")).await.unwrap(), "two");
+        for (export, byte) in
+            [("b/disk0", 8), ("b/disk1", 9), ("b@s1/disk0", 7), ("b@s1/disk1", 0), ("a/disk0", 0)]
+        {
+            assert_eq!(read(&site, export).await, byte, "{export}");
+        }
+        site.revert(&name("b"), &name("s1")).await.unwrap();
+        assert_eq!(site.definition(&name("b")).await.unwrap(), "one");
+        // For good: nothing is left of it.
+        let gone = Deletion { now: true, with_snapshots: true };
+        assert_eq!(site.delete_vm(&name("b"), gone).await.unwrap(), None);
+        assert_eq!(site.delete_vm(&vm, NOW).await.unwrap(), None);
+        for table in ["vm", "snapshot", "disk", "definition", "definition-use", "trash", "hold"] {
+            assert_eq!(count(&site, table).await, 0, "{table}");
+        }
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn snapshots_come_back_to_their_vm() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let (vm, s1) = (name("a"), name("s1"));
+    bench.runtime.block_on(async {
+        site.create_vm(&vm, &[MIB]).await.unwrap();
+        site.set_definition(&vm, "one").await.unwrap();
+        write(&site, "a/disk0", 7).await;
+        site.snapshot(&vm, None).await.unwrap();
+        site.set_definition(&vm, "two").await.unwrap();
+        let first = site.delete_snapshot(&vm, &s1, false).await.unwrap().unwrap();
+        assert_eq!((first.kind, first.name.as_str(), first.bytes), (TrashKind::Snapshot, "a@s1", MIB));
+        assert_eq!(code(site.show_snapshot(&vm, &s1).await), "snapshot_not_found");
+        site.rename_vm(&vm, &name("b")).await.unwrap();
+        site.snapshot(&name("b"), Some(&s1)).await.unwrap();
+        assert_eq!(code(site.restore(first.id, None).await), "snapshot_exists");
+        assert_eq!(site.restore(first.id, Some(&name("old"))).await.unwrap(), "b@old");
+        assert_eq!(read(&site, "b@old/disk0").await, 7);
+        assert_eq!(site.clone_vm(&Version::parse("b@old").unwrap(), &name("c")).await.unwrap().name, "c");
+        assert_eq!(site.definition(&name("c")).await.unwrap(), "one");
+        // Its VM goes too: first that comes back, then the snapshot.
+        let snapshot = site.delete_snapshot(&name("b"), &name("old"), false).await.unwrap().unwrap();
+        let vm = site.delete_vm(&name("b"), ALL).await.unwrap().unwrap();
+        assert_eq!(code(site.restore(snapshot.id, None).await), "vm_in_trash");
+        site.restore(vm.id, None).await.unwrap();
+        assert_eq!(site.restore(snapshot.id, None).await.unwrap(), "b@old");
+        assert_eq!(read(&site, "b@old/disk0").await, 7);
+        // Once the VM is gone for good nobody could restore it.
+        site.delete_snapshot(&name("b"), &name("old"), false).await.unwrap();
+        let vm = site.delete_vm(&name("b"), ALL).await.unwrap().unwrap();
+        site.empty_trash(vm.id).await.unwrap();
+        assert!(trash(&site).await.is_empty());
+        assert_eq!(code(site.empty_trash(vm.id).await), "trash_not_found");
+        assert_eq!(read(&site, "c/disk0").await, 7);
+        site.delete_vm(&name("c"), NOW).await.unwrap();
+        for table in ["vm", "snapshot", "disk", "definition", "definition-use", "trash"] {
+            assert_eq!(count(&site, table).await, 0, "{table}");
+        }
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn the_trash_expires_by_itself_and_keeps_as_long_as_it_is_told() {
+    let (bench, clocks) = (Bench::new(), Clocks::default());
+    let site = clocks.start(&bench, true);
+    bench.runtime.block_on(async {
+        for vm in ["a", "b", "c", "d"] {
+            site.create_vm(&name(vm), &[MIB]).await.unwrap();
+            site.snapshot(&name(vm), None).await.unwrap();
+        }
+        site.delete_vm(&name("a"), ALL).await.unwrap();
+        assert_eq!(code(site.set_trash_keep(Duration::from_secs(367 * 86_400)).await), "invalid_time");
+        site.set_trash_keep(Duration::from_secs(3600)).await.unwrap();
+        site.delete_vm(&name("b"), ALL).await.unwrap();
+        clocks.pass(3_599_000);
+        assert_eq!(site.expire_trash().await.unwrap(), 0);
+        clocks.pass(1_000);
+        // The keeper may have been faster.
+        site.expire_trash().await.unwrap();
+        assert_eq!(trash(&site).await.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
+        clocks.pass(DAY_MS);
+        site.expire_trash().await.unwrap();
+        assert!(trash(&site).await.is_empty());
+        assert_eq!((count(&site, "disk").await, count(&site, "snapshot").await), (4, 2));
+        site.set_trash_keep(Duration::ZERO).await.unwrap();
+        assert_eq!(site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap(), None);
+        assert_eq!(site.delete_vm(&name("c"), KEPT).await.unwrap(), None);
+        assert_eq!(site.delete_vm(&name("d"), ALL).await.unwrap(), None);
+        assert_eq!((count(&site, "disk").await, count(&site, "trash").await), (0, 0));
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn nothing_ends_a_hold_before_its_time() {
+    let (bench, clocks) = (Bench::new(), Clocks::default());
+    let site = clocks.start(&bench, true);
+    let (vm, s1) = (name("a"), name("s1"));
+    bench.runtime.block_on(async {
+        site.create_vm(&vm, &[MIB]).await.unwrap();
+        write(&site, "a/disk0", 7).await;
+        site.snapshot(&vm, None).await.unwrap();
+        site.snapshot(&vm, None).await.unwrap();
+        let held = site.hold_snapshot(&vm, &s1, "30d").await.unwrap();
+        let until = held.held_until_ms;
+        assert_eq!(until / 1000, (site.engine().site_time_ms() + 30 * DAY_MS) / 1000);
+        assert_eq!(code(site.hold_snapshot(&vm, &s1, "29d").await), "hold_shorter");
+        assert_eq!(code(site.hold_snapshot(&vm, &s1, "yesterday").await), "invalid_time");
+        assert_eq!(site.show_snapshot(&vm, &s1).await.unwrap().held_until_ms, until);
+        let refused = site.delete_snapshot(&vm, &s1, true).await.unwrap_err();
+        assert_eq!(refused.code, "snapshot_held");
+        assert!(refused.reason.contains(&crate::format_time(until)), "{refused:?}");
+        for how in [ALL, Deletion { now: true, with_snapshots: true }] {
+            assert_eq!(code(site.delete_vm(&vm, how).await), "snapshot_held");
+        }
+        assert_eq!(code(site.delete_snapshot(&vm, &s1, false).await), "snapshot_held");
+        // The one beside it is free, and a revert takes nothing away.
+        site.delete_snapshot(&vm, &name("s2"), true).await.unwrap();
+        site.revert(&vm, &s1).await.unwrap();
+        site.rename_vm(&vm, &name("b")).await.unwrap();
+        site.rename_snapshot(&name("b"), &s1, &name("kept")).await.unwrap();
+        assert_eq!(code(site.delete_snapshot(&name("b"), &name("kept"), true).await), "snapshot_held");
+        // The engine itself refuses, whoever asks.
+        let (disks, _) = meta::list(&*site.engine().meta(), meta::Table::new("hold").all(), 9).await.unwrap();
+        let disk = meta::Table::new("hold").segments(&disks[0].key).unwrap().number().unwrap();
+        let removed = site.engine().apply(meta::Txn::new(), &[], &[units::DiskId(disk)]).await;
+        assert_eq!(removed.unwrap_err().kind, engine::EngineErrorKind::Held);
+        // Whoever sets the wall clock while the site runs moves nothing.
+        clocks.wall_ms.store(40 * DAY_MS as i64, Ordering::SeqCst);
+        assert_eq!(code(site.delete_snapshot(&name("b"), &name("kept"), true).await), "snapshot_held");
+        clocks.wall_ms.store(0, Ordering::SeqCst);
+        clocks.pass(29 * DAY_MS);
+        site.engine().keep_time().await.unwrap();
+    });
+    bench.stop(&site);
+    drop(site);
+    // Nor does a clock that was set back make it longer than it was kept.
+    clocks.wall_ms.store(-20 * (DAY_MS as i64), Ordering::SeqCst);
+    let site = clocks.start(&bench, false);
+    bench.runtime.block_on(async {
+        let (vm, kept) = (name("b"), name("kept"));
+        assert_eq!(read(&site, "b@kept/disk0").await, 7);
+        assert_eq!(code(site.delete_snapshot(&vm, &kept, true).await), "snapshot_held");
+        let longer = site.hold_snapshot(&vm, &kept, "2d").await.unwrap().held_until_ms;
+        clocks.pass(DAY_MS + 60_000);
+        assert_eq!(code(site.delete_snapshot(&vm, &kept, true).await), "snapshot_held");
+        assert!(site.engine().site_time_ms() < longer);
+        clocks.pass(DAY_MS);
+        site.delete_snapshot(&vm, &kept, true).await.unwrap();
+        assert_eq!(count(&site, "hold").await, 0);
+        site.delete_vm(&vm, ALL).await.unwrap();
+    });
+    bench.stop(&site);
+}

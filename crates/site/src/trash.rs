@@ -1,0 +1,495 @@
+//! The trash: VMs and snapshots that were deleted stay restorable for a time (UX: undo).
+//!
+//! Something in the trash is its record under `trash/NUMBER`, in the place of the one that had its name. Disks, definition
+//! and the snapshots of a VM, which stand under its number, stay where they are: so deleting and restoring is one
+//! transaction whatever is in them, and the name is free at once. **Emptying** a VM deletes its snapshots first, one by one;
+//! from then on it cannot be restored, and what a kill interrupts the next round ends. Emptying only deletes metadata, which
+//! needs no grant: it works where the pool is full.
+
+mod record;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use meta::{Compare, Key, KeyValue, Op, Table, Txn};
+use units::DiskId;
+
+use crate::definition;
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::names::VmName;
+use crate::record::Record as VmRecord;
+use crate::snapshots::{self, SnapshotRecord};
+use crate::time::held;
+use crate::vms::{self, VMS_MAX, Vms, vm_changed, vm_exists};
+pub(crate) use record::Record;
+use record::What;
+
+const TRASH: Table = Table::new("trash");
+const SETTINGS: Table = Table::new("setting");
+/// How long what is deleted stays when nothing is said.
+pub const TRASH_KEEP: Duration = Duration::from_secs(24 * 3600);
+/// The longest it can be told to stay: what is wanted for longer is no trash.
+pub const TRASH_KEEP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Most items in one answer.
+pub const TRASH_AT_ONCE: usize = 1000;
+/// Snapshots of a VM that is emptied, read at a time.
+const SNAPSHOTS_READ: usize = 256;
+
+/// What something in the trash was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrashKind {
+    /// A VM, with its snapshots.
+    Vm,
+    /// A snapshot.
+    Snapshot,
+}
+
+/// Something in the trash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrashItem {
+    /// Its number: names need not be unique here.
+    pub id: u64,
+    /// What it was.
+    pub kind: TrashKind,
+    /// What it was called: `VM` or `VM@SNAPSHOT`.
+    pub name: String,
+    /// When it was deleted, site time in ms.
+    pub deleted_ms: u64,
+    /// When it goes for good; 0 while it goes.
+    pub expires_ms: u64,
+    /// Size of its disks.
+    pub bytes: u64,
+    /// What of it held data, duplicates counted each time, snapshots of a VM not.
+    pub used_bytes: u64,
+    /// Snapshots that are in the trash with a VM.
+    pub snapshots: u64,
+}
+
+/// How something is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Deletion {
+    /// For good, past the trash.
+    pub now: bool,
+    /// A VM with all its snapshots; else one that has some is not deleted.
+    pub with_snapshots: bool,
+}
+
+/// The trash in sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrashTotals {
+    /// How many things are in it.
+    pub items: usize,
+    /// Size of their disks.
+    pub bytes: u64,
+    /// What of that held data.
+    pub used_bytes: u64,
+    /// When the first of them goes.
+    pub(crate) next_ms: u64,
+}
+
+/// What is known of the trash without looking.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    totals: Option<TrashTotals>,
+    /// Counts changes: what was summed up before one says nothing.
+    changes: u64,
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // Whole after every statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        let mut seen = self.lock();
+        seen.totals = None;
+        seen.changes += 1;
+    }
+}
+
+/// Forgets what was known once a change is done or given up.
+struct Changing(Arc<Known>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.forget();
+    }
+}
+
+fn key(id: u64) -> Result<Key> {
+    Ok(TRASH.key().number(id).end()?)
+}
+
+fn keep_key() -> Result<Key> {
+    Ok(SETTINGS.key().text("trash-keep-seconds").end()?)
+}
+
+fn decode(kv: &KeyValue) -> Result<(u64, Record)> {
+    let id = TRASH.segments(&kv.key).and_then(|mut segments| segments.number());
+    let id = id.ok_or_else(|| damaged("no number"))?;
+    Ok((id, Record::decode(&kv.value).map_err(|reason| damaged(&reason))?))
+}
+
+fn item(id: u64, record: &Record) -> TrashItem {
+    let kind = if matches!(record.what, What::Vm(_)) { TrashKind::Vm } else { TrashKind::Snapshot };
+    TrashItem {
+        id,
+        kind,
+        name: record.name.clone(),
+        deleted_ms: record.deleted_ms,
+        expires_ms: record.expires_ms,
+        bytes: record.bytes,
+        used_bytes: record.used_bytes,
+        snapshots: record.snapshots,
+    }
+}
+
+impl Vms {
+    /// How long what is deleted stays in the trash.
+    pub(crate) async fn trash_keep(&self) -> Result<Duration> {
+        let kept = self.engine.meta().get(&keep_key()?).await?.kv;
+        let seconds = kept.and_then(|kv| (*kv.value).try_into().ok()).map(u64::from_le_bytes);
+        Ok(seconds.map_or(TRASH_KEEP, Duration::from_secs))
+    }
+
+    /// Sets how long what is deleted from now on stays; zero for no trash.
+    pub(crate) async fn set_trash_keep(&self, keep: Duration) -> Result<()> {
+        if keep > TRASH_KEEP_MAX {
+            let reason = format!("the trash keeps {} days at most", TRASH_KEEP_MAX.as_secs() / 86_400);
+            return Err(SiteError::invalid("invalid_time", reason));
+        }
+        let put = Op::put(keep_key()?, keep.as_secs().to_le_bytes().to_vec());
+        self.engine.apply(Txn::new().then(put), &[], &[]).await?;
+        tracing::info!(seconds = keep.as_secs(), "time in the trash set");
+        Ok(())
+    }
+
+    /// Deletes a VM: into the trash, or for good where that is asked for or there is no trash.
+    pub(crate) async fn delete(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
+        let turn = self.definitions.lock().await;
+        let (kv, record) = self.find_ready(name).await?;
+        let snapshots = self.snapshots_of(record.number).await?;
+        if !snapshots.is_empty() && !how.with_snapshots {
+            return Err(SiteError::new(
+                ErrorKind::Conflict,
+                "vm_has_snapshots",
+                format!("VM {name} has {} snapshots", snapshots.len()),
+            ));
+        }
+        let now_ms = self.engine.site_time_ms();
+        if record.held_until_ms > now_ms {
+            return Err(held(&format!("a snapshot of VM {name}"), record.held_until_ms));
+        }
+        let disks: Vec<DiskId> =
+            record.ids().into_iter().chain(snapshots.iter().flat_map(|(_, found)| found.ids())).collect();
+        let _closed = self.close(name, &disks)?;
+        let keep = if how.now { Duration::ZERO } else { self.trash_keep().await? };
+        if keep.is_zero() && snapshots.is_empty() {
+            self.purge_trashed_snapshots(record.number).await?;
+            self.remove(name, &kv, &record, Txn::new()).await?;
+            tracing::info!(vm = %name, "VM deleted");
+            return Ok(None);
+        }
+        let mut gone = Record::new(name.to_string(), now_ms, ms(keep), What::Vm(record.clone()));
+        gone.snapshots = snapshots.len() as u64;
+        for disk in record.ids() {
+            gone.bytes += self.engine.disk_bytes(disk).unwrap_or(0);
+            gone.used_bytes += self.engine.disk_usage(disk).await.unwrap_or(0);
+        }
+        let thrown = self.throw(&kv, gone, keep.is_zero()).await?.ok_or_else(|| vm_changed(name))?;
+        tracing::info!(vm = %name, snapshots = snapshots.len(), "VM put into the trash");
+        if !keep.is_zero() {
+            return Ok(Some(thrown));
+        }
+        drop(turn);
+        self.purge(thrown.id).await?;
+        Ok(None)
+    }
+
+    /// Deletes a snapshot in the same ways; others, and disks that began as it, are not touched.
+    pub(crate) async fn delete_snapshot(
+        &self,
+        vm: &VmName,
+        name: &VmName,
+        now: bool,
+    ) -> Result<Option<TrashItem>> {
+        let _turn = self.definitions.lock().await;
+        let (owner, kv, snapshot) = self.find_snapshot(vm, name).await?;
+        let now_ms = self.engine.site_time_ms();
+        if snapshot.held_until_ms > now_ms {
+            return Err(held(&format!("snapshot {vm}@{name}"), snapshot.held_until_ms));
+        }
+        let _closed = self.close(vm, &snapshot.ids())?;
+        let keep = if now { Duration::ZERO } else { self.trash_keep().await? };
+        if keep.is_zero() {
+            self.remove_snapshot(&kv, &snapshot, owner.definition, Txn::new()).await?;
+            tracing::info!(%vm, snapshot = %name, "snapshot deleted");
+            return Ok(None);
+        }
+        let what = What::Snapshot { vm: owner.number.unwrap_or_default(), record: snapshot.clone() };
+        let mut gone = Record::new(format!("{vm}@{name}"), now_ms, ms(keep), what);
+        for disk in snapshot.ids() {
+            gone.bytes += snapshot.disk_bytes(disk);
+            if let Ok(open) = self.engine.open_disk(disk).await {
+                gone.used_bytes += self.engine.disk_usage(open.id()).await.unwrap_or(0);
+            }
+        }
+        let thrown = self.throw(&kv, gone, false).await?;
+        let thrown = thrown.ok_or_else(|| snapshots::changed(vm, name))?;
+        tracing::info!(%vm, snapshot = %name, "snapshot put into the trash");
+        Ok(Some(thrown))
+    }
+
+    /// Puts a record into the trash in the place of the one that was read; `None` when that was changed.
+    async fn throw(&self, kv: &KeyValue, mut gone: Record, at_once: bool) -> Result<Option<TrashItem>> {
+        if at_once {
+            gone = gone.going();
+        }
+        let id = self.engine.new_disk_id().await?.0;
+        let txn = Txn::new()
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .then(Op::delete(&kv.key))
+            .then(Op::put(key(id)?, gone.encode()?));
+        let _changing = Changing(self.trash.clone());
+        Ok(self.engine.apply(txn, &[], &[]).await?.then(|| item(id, &gone)))
+    }
+
+    /// Every snapshot of a VM by its number.
+    async fn snapshots_of(&self, vm: Option<u64>) -> Result<Vec<(KeyValue, SnapshotRecord)>> {
+        let Some(vm) = vm else { return Ok(Vec::new()) };
+        let (kvs, _) = meta::list(&*self.engine.meta(), snapshots::all_of(vm)?, usize::MAX).await?;
+        let record = |kv: KeyValue| {
+            let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(&reason))?;
+            Ok((kv, record))
+        };
+        kvs.into_iter().map(record).collect()
+    }
+
+    /// What is in the trash, by number; at most `limit`, those behind `after`.
+    pub(crate) async fn trash(&self, after: u64, limit: usize) -> Result<Vec<TrashItem>> {
+        let range = TRASH.all().behind(&key(after)?);
+        let page = self.engine.meta().range(range, limit.clamp(1, TRASH_AT_ONCE), None).await?;
+        page.kvs.iter().map(|kv| decode(kv).map(|(id, record)| item(id, &record))).collect()
+    }
+
+    /// The trash in sum; looks only behind a change.
+    pub(crate) async fn trash_totals(&self) -> Result<TrashTotals> {
+        let changes = {
+            let seen = self.trash.lock();
+            if let Some(known) = seen.totals {
+                return Ok(known);
+            }
+            seen.changes
+        };
+        let mut totals = TrashTotals { next_ms: u64::MAX, ..TrashTotals::default() };
+        for (_, record) in self.trash_records().await? {
+            totals.items += 1;
+            totals.bytes += record.bytes;
+            totals.used_bytes += record.used_bytes;
+            totals.next_ms = totals.next_ms.min(record.expires_ms);
+        }
+        let mut seen = self.trash.lock();
+        if seen.changes == changes {
+            seen.totals = Some(totals);
+        }
+        Ok(totals)
+    }
+
+    async fn trash_records(&self) -> Result<Vec<(u64, Record)>> {
+        let (kvs, _) = meta::list(&*self.engine.meta(), TRASH.all(), usize::MAX).await?;
+        kvs.iter().map(decode).collect()
+    }
+
+    async fn find_trashed(&self, id: u64) -> Result<(KeyValue, Record)> {
+        let found = self.engine.meta().get(&key(id)?).await?.kv;
+        let kv = found.ok_or_else(|| {
+            SiteError::new(ErrorKind::NotFound, "trash_not_found", format!("the trash has no number {id}"))
+        })?;
+        let (_, record) = decode(&kv)?;
+        Ok((kv, record))
+    }
+
+    /// Takes something out of the trash again, by another name where one is given; gives the name it has now.
+    pub(crate) async fn restore(&self, id: u64, new: Option<&VmName>) -> Result<String> {
+        let _turn = self.definitions.lock().await;
+        let (kv, record) = self.find_trashed(id).await?;
+        if record.is_being_emptied() {
+            let reason = format!("{} is being emptied from the trash", record.name);
+            return Err(SiteError::new(ErrorKind::Conflict, "trash_emptying", reason));
+        }
+        let (back, value, name) = match &record.what {
+            What::Vm(vm) => {
+                if self.records().await?.len() >= VMS_MAX {
+                    let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
+                    return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason));
+                }
+                let name = new.cloned().map_or_else(|| VmName::parse(&record.name), Ok)?;
+                (vms::key(&name)?, vm.encode()?, name.to_string())
+            }
+            What::Snapshot { vm: number, record: snapshot } => {
+                let vm = self.name_of_number(*number, &record.name).await?;
+                let old = record.name.split_once('@').map_or("", |(_, name)| name);
+                let name = new.cloned().map_or_else(|| VmName::parse_for("a snapshot", old), Ok)?;
+                let back = snapshots::key(*number, name.as_str())?;
+                (back, snapshot.encode()?, format!("{vm}@{name}"))
+            }
+        };
+        let txn = Txn::new()
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .when(Compare::absent(back.clone()))
+            .then(Op::delete(&kv.key))
+            .then(Op::put(back.clone(), value));
+        let _changing = Changing(self.trash.clone());
+        if self.engine.apply(txn, &[], &[]).await? {
+            tracing::info!(was = record.name, now = name, "restored from the trash");
+            return Ok(name);
+        }
+        let hint = "restore it by another name: --as NEW";
+        Err(match (self.engine.meta().get(&back).await?.kv, name.split_once('@')) {
+            (Some(_), None) => vm_exists(&VmName::parse(&name)?).hint(hint),
+            (Some(_), Some((vm, snapshot))) => snapshots::exists(&VmName::parse(vm)?, snapshot).hint(hint),
+            (None, _) => {
+                let reason = format!("number {id} of the trash was changed meanwhile");
+                SiteError::new(ErrorKind::Conflict, "vm_changed", reason)
+            }
+        })
+    }
+
+    /// The name of the VM of a snapshot that is to be restored.
+    async fn name_of_number(&self, number: u64, snapshot: &str) -> Result<String> {
+        let live = self.records().await?.into_iter().find(|(_, record)| record.number == Some(number));
+        if let Some((name, _)) = live {
+            return Ok(name);
+        }
+        let reason = format!("the VM of {snapshot} is in the trash itself");
+        Err(SiteError::new(ErrorKind::Conflict, "vm_in_trash", reason))
+    }
+
+    /// Empties something from the trash, for good.
+    pub(crate) async fn purge(&self, id: u64) -> Result<()> {
+        let (kv, record) = self.find_trashed(id).await?;
+        let _changing = Changing(self.trash.clone());
+        match &record.what {
+            What::Snapshot { vm, record: snapshot } => {
+                let _turn = self.definitions.lock().await;
+                let owner = self.definition_of(*vm).await?;
+                self.remove_snapshot(&kv, snapshot, owner, Txn::new()).await?;
+            }
+            What::Vm(vm) => self.purge_vm(kv, &record, vm).await?,
+        }
+        tracing::info!(what = record.name, "emptied from the trash");
+        Ok(())
+    }
+
+    async fn purge_vm(&self, mut kv: KeyValue, record: &Record, vm: &VmRecord) -> Result<()> {
+        if vm.held_until_ms > self.engine.site_time_ms() {
+            return Err(held(&format!("a snapshot of VM {}", record.name), vm.held_until_ms));
+        }
+        if record.snapshots > 0 && !record.is_being_emptied() {
+            kv = self.begin_emptying(kv, record).await?;
+        }
+        self.purge_snapshots(&kv, vm).await?;
+        let _turn = self.definitions.lock().await;
+        self.purge_trashed_snapshots(vm.number).await?;
+        let mut txn =
+            Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
+        if let Some(definition) = vm.definition {
+            txn = txn.then(Op::delete(&definition::key(definition)?));
+        }
+        if self.engine.apply(txn, &[], &vm.ids()).await? {
+            return Ok(());
+        }
+        let reason = format!("{} was changed meanwhile", record.name);
+        Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason))
+    }
+
+    /// From here on it cannot be restored. Where there is no room to say so, it goes without.
+    async fn begin_emptying(&self, kv: KeyValue, record: &Record) -> Result<KeyValue> {
+        let going = record.going();
+        let txn = Txn::new()
+            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+            .then(Op::put(kv.key.clone(), going.encode()?));
+        match self.engine.apply(txn, &[], &[]).await.map_err(SiteError::from) {
+            Err(error) if error.kind != ErrorKind::NoSpace => return Err(error),
+            _ => {}
+        }
+        Ok(self.engine.meta().get(&kv.key).await?.kv.unwrap_or(kv))
+    }
+
+    /// Deletes all snapshots of a VM, as long as its record in the trash is the one at `kv`.
+    async fn purge_snapshots(&self, kv: &KeyValue, vm: &VmRecord) -> Result<()> {
+        let Some(number) = vm.number else { return Ok(()) };
+        loop {
+            let _turn = self.definitions.lock().await;
+            let page = self.engine.meta().range(snapshots::all_of(number)?, SNAPSHOTS_READ, None).await?;
+            if page.kvs.is_empty() {
+                return Ok(());
+            }
+            for found in &page.kvs {
+                let snapshot = SnapshotRecord::decode(&found.value).map_err(|reason| damaged(&reason))?;
+                let still = Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision));
+                self.remove_snapshot(found, &snapshot, vm.definition, still).await?;
+            }
+        }
+    }
+
+    /// Snapshots of a VM that were put into the trash before it go before it does: nobody could restore them.
+    async fn purge_trashed_snapshots(&self, vm: Option<u64>) -> Result<()> {
+        let Some(vm) = vm else { return Ok(()) };
+        for (id, record) in self.trash_records().await? {
+            if let What::Snapshot { vm: of, record: snapshot } = &record.what
+                && *of == vm
+            {
+                let _changing = Changing(self.trash.clone());
+                let (kv, _) = self.find_trashed(id).await?;
+                let owner = self.definition_of(vm).await?;
+                self.remove_snapshot(&kv, snapshot, owner, Txn::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The definition that a VM has now, there or in the trash.
+    async fn definition_of(&self, number: u64) -> Result<Option<u64>> {
+        let live = self.records().await?.into_iter().find(|(_, record)| record.number == Some(number));
+        if let Some((_, record)) = live {
+            return Ok(record.definition);
+        }
+        let trashed = self.trash_records().await?.into_iter().find_map(|(_, record)| match record.what {
+            What::Vm(vm) if vm.number == Some(number) => Some(vm.definition),
+            _ => None,
+        });
+        Ok(trashed.flatten())
+    }
+
+    /// Empties what has been in the trash for long enough; gives how many there were.
+    pub(crate) async fn expire_trash(&self) -> Result<usize> {
+        if self.trash_totals().await?.next_ms > self.engine.site_time_ms() {
+            return Ok(0);
+        }
+        let (mut done, mut failed) = (0, None);
+        for (id, record) in self.trash_records().await? {
+            if record.expires_ms > self.engine.site_time_ms() {
+                continue;
+            }
+            match self.purge(id).await {
+                Ok(()) => done += 1,
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(done), Err)
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn damaged(reason: &str) -> SiteError {
+    SiteError::new(ErrorKind::Failed, "record_damaged", format!("a record of the trash: {reason}"))
+}

@@ -1,0 +1,70 @@
+//! The record of something in the trash, in the metadata store under `trash/NUMBER`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, Result, SiteError};
+use crate::record::Record as VmRecord;
+use crate::snapshots::SnapshotRecord;
+
+const VERSION: u32 = 1;
+
+/// What was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum What {
+    /// A VM: its snapshots stay under its number.
+    Vm(VmRecord),
+    /// A snapshot.
+    Snapshot {
+        /// The number of its VM.
+        vm: u64,
+        record: SnapshotRecord,
+    },
+}
+
+/// The record of something in the trash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The VM's name, or `VM@SNAPSHOT`, when it was deleted.
+    pub(super) name: String,
+    pub(super) deleted_ms: u64,
+    /// Site time; 0 while it is being emptied.
+    pub(super) expires_ms: u64,
+    pub(super) bytes: u64,
+    pub(super) used_bytes: u64,
+    #[serde(default)]
+    pub(super) snapshots: u64,
+    pub(super) what: What,
+}
+
+impl Record {
+    pub(super) fn new(name: String, deleted_ms: u64, keep_ms: u64, what: What) -> Self {
+        let expires_ms = deleted_ms.saturating_add(keep_ms);
+        Self { version: VERSION, name, deleted_ms, expires_ms, bytes: 0, used_bytes: 0, snapshots: 0, what }
+    }
+
+    /// Reads a record; the error says what is wrong.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {}, and this program knows {VERSION}", record.version));
+        }
+        Ok(record)
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
+    }
+
+    /// As it is from when on it cannot be restored any more.
+    pub(super) fn going(&self) -> Self {
+        Self { expires_ms: 0, ..self.clone() }
+    }
+
+    /// It cannot be restored any more: a part of it may be gone.
+    pub(super) fn is_being_emptied(&self) -> bool {
+        self.expires_ms == 0
+    }
+}
