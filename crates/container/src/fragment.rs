@@ -6,7 +6,8 @@
 //!  | CRC-32C of each payload page, u32 each | zeros to a whole page
 //! ```
 //! `allocation` orders the fragments of one medium, so that a rebuilt allocation table can tell a stale header from
-//! a live one. `locked until` (ms since the epoch) is zero until retention locks use it. The members tell a lone
+//! a live one. `locked until` (ms since the epoch) is zero, or what a mended fragment was locked until when it was
+//! written; later locks stand in the medium's allocation table (decision 0010). The members tell a lone
 //! medium where the other fragments are.
 
 use units::{ContainerId, MediumId, PAGE, PageSlice, crc32c, round_up_page};

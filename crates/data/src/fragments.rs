@@ -35,14 +35,15 @@ impl MediumNode {
         let key = (header.container, header.index);
         let replace = replace || !self.is_answered(key).await;
         self.log_room().await?;
-        let Some(Entered { extent, supersedes, log }) = self.enter(key, payload.len() as u32, replace)?
+        let Some(Entered { extent, supersedes, log }) =
+            self.enter(key, payload.len() as u32, replace, header.locked_until)?
         else {
             return Ok(Response::Done);
         };
         header.allocation = extent.allocation;
         let written = self.write_fragment(extent, &header, payload, log).await;
         let result = match written.map_err(|error| self.media_error(&error)) {
-            Ok(()) if supersedes => self.supersede(key, extent).await,
+            Ok(()) if supersedes => self.supersede(key, extent, header.locked_until).await,
             Err(error) => {
                 // A log page may have landed; a newer allocation of the extent overrules it.
                 let mut state = self.lock();
@@ -73,7 +74,13 @@ impl MediumNode {
 
     /// Takes an extent and enters the fragment; `None` when it is there already. One that supersedes an older copy
     /// is entered when it is durable.
-    fn enter(&self, key: FragmentKey, payload: u32, replace: bool) -> Result<Option<Entered>, CallError> {
+    fn enter(
+        &self,
+        key: FragmentKey,
+        payload: u32,
+        replace: bool,
+        locked_until: u64,
+    ) -> Result<Option<Entered>, CallError> {
         let mut state = self.lock();
         if state.pending.contains(&key) {
             return Err(self.error(CallErrorKind::Unreachable, "the fragment is still being written"));
@@ -89,13 +96,17 @@ impl MediumNode {
         state.pending.push(key);
         let log = (!supersedes).then(|| {
             state.table.insert(key, extent);
-            self.log_page(&mut state, &[Change::Add(key, extent)])
+            let mut changes = vec![Change::Add(key, extent)];
+            if state.table.lock(key, locked_until) {
+                changes.push(Change::Lock(key, extent, locked_until));
+            }
+            self.log_page(&mut state, &changes)
         });
         Ok(Some(Entered { extent, supersedes, log }))
     }
 
     /// The new copy is durable: from here on it is the fragment.
-    async fn supersede(&self, key: FragmentKey, extent: Extent) -> Result<(), CallError> {
+    async fn supersede(&self, key: FragmentKey, extent: Extent, locked: u64) -> Result<(), CallError> {
         if let Err(error) = self.log_room().await {
             self.lock().table.release(extent);
             return Err(error);
@@ -103,7 +114,12 @@ impl MediumNode {
         let (older, (place, page)) = {
             let mut state = self.lock();
             let older = state.table.insert(key, extent);
-            (older, self.log_page(&mut state, &[Change::Add(key, extent)]))
+            // What it was locked for, it is.
+            let mut changes = vec![Change::Add(key, extent)];
+            if state.table.lock(key, locked) {
+                changes.push(Change::Lock(key, extent, locked));
+            }
+            (older, self.log_page(&mut state, &changes))
         };
         // When this fails either copy may be found at the next start: the room of both stays taken until then.
         self.medium.write_durable(place, page).await.map_err(|error| self.media_error(&error))?;
@@ -183,10 +199,12 @@ impl MediumNode {
             .map_err(|error| self.read_error(&error))?;
         let header = FragmentHeader::decode(bytes.as_ref());
         match header {
-            Ok(header)
+            Ok(mut header)
                 if (header.container, header.index) == key
                     && header.payload_bytes() == extent.payload as usize =>
             {
+                // Locks are raised in the table, and the header stays as it was written.
+                header.locked_until = header.locked_until.max(self.lock().table.locked_until(&key));
                 Ok((header, extent))
             }
             Ok(_) => Err(self.error(
@@ -200,12 +218,20 @@ impl MediumNode {
     }
 
     pub(crate) async fn fragment_free(&self, containers: &[ContainerId]) -> Result<Response, CallError> {
-        let (wanted, under_way) = {
+        let now_ms = self.now_ms();
+        let (wanted, under_way, locked) = {
             let state = self.lock();
+            let locked =
+                containers.iter().copied().find(|container| self.is_locked(&state, *container, now_ms));
+            let containers: Vec<ContainerId> = containers
+                .iter()
+                .copied()
+                .filter(|container| !self.is_locked(&state, *container, now_ms))
+                .collect();
             let all = containers.iter().flat_map(|container| state.table.of_container(*container));
             let wanted: Vec<(FragmentKey, Extent)> =
                 all.filter(|(key, _)| !state.pending.contains(key)).collect();
-            (wanted, state.pending.iter().any(|(container, _)| containers.contains(container)))
+            (wanted, state.pending.iter().any(|(container, _)| containers.contains(container)), locked)
         };
         for some in wanted.chunks(CHANGES_PER_PAGE) {
             self.log_room().await?;
@@ -213,7 +239,9 @@ impl MediumNode {
                 let mut state = self.lock();
                 let mut freed = Vec::new();
                 for (key, extent) in some {
-                    if state.table.get(key) == Some(*extent) && !state.pending.contains(key) {
+                    // It may have been locked while the ring made room.
+                    let free = state.table.locked_until(key) <= now_ms && !state.pending.contains(key);
+                    if free && state.table.get(key) == Some(*extent) {
                         state.table.remove(key);
                         freed.push((*key, *extent));
                     }
@@ -227,6 +255,9 @@ impl MediumNode {
                 let _ = self.medium.discard(extent.offset, extent.bytes()).await;
                 self.lock().table.release(extent);
             }
+        }
+        if let Some(container) = locked {
+            return Err(self.error(CallErrorKind::Locked, format!("container {container} is locked")));
         }
         if under_way {
             return Err(self.error(CallErrorKind::Unreachable, "a fragment is still being written"));

@@ -10,11 +10,12 @@
 //! fragment; the whole table is written to A and B in turns. A start reads both tables and the log, never the
 //! fragments; when both tables are damaged they are rebuilt from the fragment headers and the log.
 //!
-//! Vocabulary: a **slot** is room for one journal segment. An **extent** is room for one fragment, in pages.
+//! Vocabulary: a **slot** is room for one journal segment. An **extent** is room for one fragment, in pages. A **lock** keeps
+//! a fragment from being freed before a time.
 //!
 //! Invariants: an answer to a write is given only when it is durable. No extent holds two fragments of the table.
 //! Nothing is updated in place; a freed extent is used again only when the freeing is durable. A copy that supersedes
-//! another is durable before the table points to it. Of what stands twice (superblock, table) the sound one is never
+//! another is durable before the table points to it. A lock is never lowered, and what is locked is not freed. Of what stands twice (superblock, table) the sound one is never
 //! written while the other is damaged.
 //!
 //! Crash rules: a new fragment may be in the table without having landed. Its write was not answered; its CRCs tell,
@@ -30,6 +31,7 @@ mod fragments;
 mod layout;
 mod load;
 mod local;
+mod locks;
 mod node;
 mod slots;
 mod superblock;

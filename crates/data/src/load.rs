@@ -6,7 +6,7 @@ use units::{MediumId, PAGE, PageBuf};
 
 use crate::layout::Layout;
 use crate::node::Log;
-use crate::table::{Change, Extent, Table, TablePlace, decode_log};
+use crate::table::{Change, Extent, Table, TablePlace, decode_log, seconds_of};
 
 /// Bytes read at a time when a whole region is read.
 const READ_BYTES: usize = 1 << 20;
@@ -16,6 +16,8 @@ pub(crate) struct Loaded {
     pub(crate) log: Log,
     /// The stored tables that are to be written anew.
     pub(crate) damaged: Vec<usize>,
+    /// The highest time in the log, seconds since the epoch.
+    pub(crate) seconds: u32,
 }
 
 pub(crate) struct Loader<'a> {
@@ -35,13 +37,13 @@ impl Loader<'_> {
             // The whole log runs over what the headers say: it knows what was freed lately.
             None => (0, self.rebuild().await?),
         };
-        let pages = self.log_pages().await?;
+        let (pages, seconds) = self.log_pages().await?;
         let last = pages.last().map_or(from, |(number, _)| from.max(*number));
         let newer = pages.into_iter().filter(|(number, _)| *number > from);
         newer.flat_map(|(_, changes)| changes).for_each(|change| table.apply(change));
         // A damaged one is written anew, as of the last page, before anything else.
         let tables = numbers.map(|number| number.unwrap_or(last));
-        Ok(Loaded { table, log: Log { next: last + 1, tables }, damaged })
+        Ok(Loaded { table, log: Log { next: last + 1, tables }, damaged, seconds })
     }
 
     fn empty(&self) -> Table {
@@ -74,17 +76,22 @@ impl Loader<'_> {
         Ok(pages)
     }
 
-    /// All sound pages of the table log, by number.
-    async fn log_pages(&self) -> Result<Vec<(u64, Vec<Change>)>, MediaError> {
+    /// All sound pages of the table log, by number, and the highest time in them.
+    async fn log_pages(&self) -> Result<(Vec<(u64, Vec<Change>)>, u32), MediaError> {
         let total = self.layout.params.log_pages as usize * PAGE;
-        let mut found = Vec::new();
+        let (mut found, mut seconds) = (Vec::new(), 0);
         for offset in (0..total).step_by(READ_BYTES) {
             let length = READ_BYTES.min(total - offset);
             let pages = self.pages(self.layout.log + offset as u64, length).await?;
-            found.extend(pages.iter().filter_map(|(_, page)| decode_log(page)));
+            for (_, page) in &pages {
+                if let Some(decoded) = decode_log(page) {
+                    seconds = seconds.max(seconds_of(page));
+                    found.push(decoded);
+                }
+            }
         }
         found.sort_by_key(|(number, _)| *number);
-        Ok(found)
+        Ok((found, seconds))
     }
 
     /// The table from the fragment headers: the last resort when both stored tables are damaged.
@@ -110,7 +117,9 @@ impl Loader<'_> {
                 }
                 let payload = header.payload_bytes() as u32;
                 let extent = Extent { offset, payload, allocation: header.allocation };
-                table.apply(Change::Add((header.container, header.index), extent));
+                let key = (header.container, header.index);
+                table.apply(Change::Add(key, extent));
+                table.apply(Change::Lock(key, extent, header.locked_until));
             }
             window += length as u64;
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
-use seam::{BoxFuture, Rt};
+use seam::{BoxFuture, Rt, SiteClock};
 use units::{Map, MediumId};
 
 use crate::node::MediumNode;
@@ -18,6 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Carries requests to the media of this process.
 pub struct LocalTransport {
     rt: Rt,
+    /// What media are told of the time.
+    clock: SiteClock,
     media: RwLock<Map<MediumId, Arc<MediumNode>>>,
 }
 
@@ -30,7 +32,7 @@ impl std::fmt::Debug for LocalTransport {
 impl LocalTransport {
     /// A transport without media.
     pub fn new(rt: Rt) -> Self {
-        Self { rt, media: RwLock::default() }
+        Self { clock: SiteClock::new(rt.clone()), rt, media: RwLock::default() }
     }
 
     /// Adds a medium, or puts a reopened one in the place of the old.
@@ -95,6 +97,7 @@ impl Transport for LocalTransport {
                 let reason = "the medium is not attached".into();
                 return Err(CallError { kind: CallErrorKind::Failed, medium, reason });
             };
+            node.tell_time(self.clock.now_ms());
             let changes = matches!(
                 request,
                 Request::SegmentOpen { .. }
@@ -102,6 +105,7 @@ impl Transport for LocalTransport {
                     | Request::SegmentFree(_)
                     | Request::FragmentWrite { .. }
                     | Request::FragmentFree(_)
+                    | Request::FragmentLock { .. }
             );
             let answer = if changes {
                 let work = Box::pin(async move { node.handle(request).await });

@@ -1,5 +1,6 @@
 //! One medium as the data node serves it: opening, formatting, and the table log.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use media::{MediaError, MediaErrorKind, Medium};
@@ -131,6 +132,7 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
             first_allocation,
         }),
         checkpointing: tokio::sync::Mutex::new(()),
+        time_ms: AtomicU64::new(u64::from(loaded.seconds) * 1000),
         slots: Mutex::new(slots),
     };
     for which in loaded.damaged {
@@ -166,6 +168,8 @@ pub struct MediumNode {
     pub(crate) layout: Layout,
     pub(crate) state: Mutex<State>,
     checkpointing: tokio::sync::Mutex<()>,
+    /// The highest time it was told, ms since the epoch: what locks end by.
+    time_ms: AtomicU64,
     pub(crate) slots: Mutex<Slots>,
 }
 
@@ -183,6 +187,16 @@ impl MediumNode {
     /// Where things lie on it.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Tells the medium the time, ms since the epoch. It never goes back.
+    pub fn tell_time(&self, ms: u64) {
+        self.time_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// The medium's time, ms since the epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.time_ms.load(Ordering::Relaxed)
     }
 
     /// Serves one request.
@@ -207,6 +221,8 @@ impl MediumNode {
                 Ok(Response::Header(Box::new(header)))
             }
             Request::FragmentFree(containers) => self.fragment_free(&containers).await,
+            Request::FragmentLock { containers, until_ms } => self.fragment_lock(&containers, until_ms).await,
+            Request::LockList { after, limit } => Ok(self.lock_list(after, limit)),
             Request::FragmentList { after, limit } => {
                 Ok(Response::Fragments(self.lock().table.list(after, limit as usize)))
             }
@@ -286,7 +302,8 @@ impl MediumNode {
         );
         state.log.next += 1;
         let place = self.layout.log + number % ring * PAGE as u64;
-        (place, encode_log(number, changes).share())
+        let seconds = u32::try_from(self.now_ms() / 1000).unwrap_or(u32::MAX);
+        (place, encode_log(number, changes, seconds).share())
     }
 
     /// Writes the whole table over the older of the two stored ones. One at a time.

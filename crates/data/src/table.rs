@@ -1,10 +1,12 @@
 //! The allocation table: which fragment lies where, and which extents are free.
 //!
 //! ```text
-//!  log page   "HFAL" | version u16 | changes u16 | number u64 | CRC-32C u32 | zero u32 | changes 48 each | zeros
+//!  log page   "HFAL" | version u16 | changes u16 | number u64 | CRC-32C u32 | time u32 | changes 48 each | zeros
 //!  table      "HFAT" | version u16 | zero u16 | number u64 | allocation u64 | entries u32 | CRC-32C u32 | entries 48 each
-//!  entry      container 16 | offset u64 | allocation u64 | payload bytes u32 | index u8 | op u8 | zero 10
+//!  entry      container 16 | offset u64 | allocation u64 | payload bytes u32 | index u8 | op u8 | locked until u64 | zero 2
 //! ```
+//! `locked until`, ms since the epoch, is in the entries of a table and of op lock. `time` is the medium's clock when the
+//! page was written, seconds since the epoch: the highest of all pages is the time it is never behind (decision 0010).
 //! Log pages are numbered; page n stands at place n mod ring. A table holds every change up to its number. The ring
 //! keeps all changes since the older of the two tables, so that one damaged table costs nothing.
 
@@ -25,6 +27,7 @@ const ENTRY: usize = 48;
 pub(crate) const CHANGES_PER_PAGE: usize = (PAGE - LOG_HEADER) / ENTRY;
 const ADD: u8 = 1;
 const FREE: u8 = 2;
+const LOCK: u8 = 3;
 
 /// Bytes of a table of `fragments` entries.
 pub(crate) const fn table_bytes(fragments: u32) -> u64 {
@@ -40,7 +43,8 @@ struct RawEntry {
     payload: U32,
     index: u8,
     op: u8,
-    spare: [u8; 10],
+    locked_until: U64,
+    spare: [u8; 2],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -51,7 +55,7 @@ struct RawLog {
     changes: U16,
     number: U64,
     crc: U32,
-    zero: U32,
+    seconds: U32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -100,6 +104,8 @@ pub(crate) enum Change {
     Add(FragmentKey, Extent),
     /// The fragment of this allocation is gone.
     Free(FragmentKey, Extent),
+    /// The fragment, in whatever place, is not freed before this time, ms since the epoch.
+    Lock(FragmentKey, Extent, u64),
 }
 
 /// The table in RAM, with the free extents that follow from it.
@@ -110,6 +116,8 @@ pub(crate) struct Table {
     entries_max: usize,
     fragments: BTreeMap<FragmentKey, Extent>,
     by_offset: BTreeMap<u64, (FragmentKey, Extent)>,
+    /// Fragments that are not freed before a time.
+    locks: BTreeMap<FragmentKey, u64>,
     free: BTreeMap<u64, u64>,
     free_bytes: u64,
     next: u64,
@@ -126,6 +134,7 @@ impl Table {
             entries_max: entries_max as usize,
             fragments: BTreeMap::new(),
             by_offset: BTreeMap::new(),
+            locks: BTreeMap::new(),
             free,
             free_bytes: end.saturating_sub(start),
             next: 1,
@@ -202,8 +211,47 @@ impl Table {
         older
     }
 
+    /// Until when a fragment is not freed; 0 for at any time.
+    pub(crate) fn locked_until(&self, key: &FragmentKey) -> u64 {
+        self.locks.get(key).copied().unwrap_or(0)
+    }
+
+    /// Has a fragment that is there not be freed before `until_ms`; never earlier than it was. Says whether that is later.
+    pub(crate) fn lock(&mut self, key: FragmentKey, until_ms: u64) -> bool {
+        let later = self.fragments.contains_key(&key) && until_ms > self.locked_until(&key);
+        if later {
+            self.locks.insert(key, until_ms);
+        }
+        later
+    }
+
+    /// Containers behind `after` that are locked at `now_ms`, in order, `limit` at most, and until when.
+    pub(crate) fn locked(
+        &self,
+        after: Option<ContainerId>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Vec<(ContainerId, u64)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |container| Excluded((container, u8::MAX)));
+        let mut found: Vec<(ContainerId, u64)> = Vec::new();
+        for ((container, _), until_ms) in self.locks.range((from, Unbounded)) {
+            if *until_ms <= now_ms {
+                continue;
+            }
+            let full = found.len() == limit;
+            match found.last_mut() {
+                Some((last, latest)) if last == container => *latest = (*latest).max(*until_ms),
+                _ if full => break,
+                _ => found.push((*container, *until_ms)),
+            }
+        }
+        found
+    }
+
     /// Takes a fragment out; its extent stays taken until released.
     pub(crate) fn remove(&mut self, key: &FragmentKey) -> Option<Extent> {
+        self.locks.remove(key);
         self.fragments.remove(key)
     }
 
@@ -258,6 +306,9 @@ impl Table {
                 }
                 for (other, old) in overlapping {
                     self.fragments.remove(&other);
+                    if other != key {
+                        self.locks.remove(&other);
+                    }
                     self.release(old);
                 }
                 if let Some(old) = self.fragments.remove(&key) {
@@ -270,9 +321,12 @@ impl Table {
             Change::Free(key, extent) => {
                 self.next = self.next.max(extent.allocation + 1);
                 if self.fragments.get(&key).is_some_and(|have| have.allocation == extent.allocation) {
-                    self.fragments.remove(&key);
+                    self.remove(&key);
                     self.release(extent);
                 }
+            }
+            Change::Lock(key, _, until_ms) => {
+                self.lock(key, until_ms);
             }
         }
     }
@@ -288,7 +342,7 @@ impl Table {
         let mut buf = PageBuf::zeroed(TABLE_HEADER + self.fragments.len() * ENTRY);
         let out = buf.as_mut();
         for (raw, (key, extent)) in out[TABLE_HEADER..].chunks_mut(ENTRY).zip(&self.fragments) {
-            raw.copy_from_slice(raw_entry(ADD, key, extent).as_bytes());
+            raw.copy_from_slice(raw_entry(ADD, key, extent, self.locked_until(key)).as_bytes());
         }
         let mut header = RawTable {
             magic: TABLE_MAGIC,
@@ -319,7 +373,11 @@ impl Table {
             return None;
         }
         for raw in stored[TABLE_HEADER..].chunks_exact(ENTRY) {
-            self.apply(entry(raw)?);
+            let added = entry(raw)?;
+            self.apply(added);
+            if let Change::Add(key, _) = added {
+                self.lock(key, RawEntry::read_from_bytes(raw).ok()?.locked_until.get());
+            }
         }
         self.next = self.next.max(header.allocation.get());
         Some(())
@@ -349,14 +407,15 @@ impl TablePlace {
 }
 
 /// A page of the table log.
-pub(crate) fn encode_log(number: u64, changes: &[Change]) -> PageBuf {
+pub(crate) fn encode_log(number: u64, changes: &[Change], seconds: u32) -> PageBuf {
     assert!(changes.len() <= CHANGES_PER_PAGE, "a log page holds {CHANGES_PER_PAGE} changes");
     let mut buf = PageBuf::zeroed(PAGE);
     let out = buf.as_mut();
     for (raw, change) in out[LOG_HEADER..].chunks_mut(ENTRY).zip(changes) {
         let encoded = match change {
-            Change::Add(key, extent) => raw_entry(ADD, key, extent),
-            Change::Free(key, extent) => raw_entry(FREE, key, extent),
+            Change::Add(key, extent) => raw_entry(ADD, key, extent, 0),
+            Change::Free(key, extent) => raw_entry(FREE, key, extent, 0),
+            Change::Lock(key, extent, until_ms) => raw_entry(LOCK, key, extent, *until_ms),
         };
         raw.copy_from_slice(encoded.as_bytes());
     }
@@ -366,7 +425,7 @@ pub(crate) fn encode_log(number: u64, changes: &[Change]) -> PageBuf {
         changes: U16::new(changes.len() as u16),
         number: U64::new(number),
         crc: U32::new(0),
-        zero: U32::new(0),
+        seconds: U32::new(seconds),
     };
     out[..LOG_HEADER].copy_from_slice(header.as_bytes());
     header.crc = U32::new(crc32c(out));
@@ -394,7 +453,12 @@ pub(crate) fn decode_log(page: &[u8]) -> Option<(u64, Vec<Change>)> {
     Some((header.number.get(), changes?))
 }
 
-fn raw_entry(op: u8, key: &FragmentKey, extent: &Extent) -> RawEntry {
+/// The time that a sound page of the table log was written at, seconds since the epoch.
+pub(crate) fn seconds_of(page: &[u8]) -> u32 {
+    RawLog::read_from_prefix(page).map_or(0, |(header, _)| header.seconds.get())
+}
+
+fn raw_entry(op: u8, key: &FragmentKey, extent: &Extent, locked_until: u64) -> RawEntry {
     RawEntry {
         container: key.0.to_bytes(),
         offset: U64::new(extent.offset),
@@ -402,7 +466,8 @@ fn raw_entry(op: u8, key: &FragmentKey, extent: &Extent) -> RawEntry {
         payload: U32::new(extent.payload),
         index: key.1,
         op,
-        spare: [0; 10],
+        locked_until: U64::new(locked_until),
+        spare: [0; 2],
     }
 }
 
@@ -422,6 +487,7 @@ fn entry(raw: &[u8]) -> Option<Change> {
         _ if !sane => None,
         ADD => Some(Change::Add(key, extent)),
         FREE => Some(Change::Free(key, extent)),
+        LOCK => Some(Change::Lock(key, extent, raw.locked_until.get())),
         _ => None,
     }
 }

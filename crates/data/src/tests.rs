@@ -8,6 +8,7 @@ mod fragments;
 mod fuzz;
 mod journal_on_media;
 mod local;
+mod locks;
 mod medium;
 mod slots;
 mod table;

@@ -11,7 +11,8 @@
 //! A flush holds the gate from its first hit until its commit is applied, so at the gate every hit is noted. Roots
 //! are taken at one instant, in RAM and in the records, while no fork, deletion or settling is under way; what is
 //! reached later begins there, or is in new containers, or was hit. `crates/models` checks these rules.
-//! Containers that recovery reads (the last checkpoint's pieces, map logs behind it) are no candidates.
+//! Containers that recovery reads (the last checkpoint's pieces, map logs behind it) are no candidates, nor are those that
+//! a medium has locked.
 //!
 //! Crash rules: copies without a stub are garbage of the next cycle; a stub beside a container that is still there
 //! leads to the same bytes; fragments behind a delete record are freed by the next start.
@@ -227,7 +228,10 @@ impl Engine {
     }
 
     async fn cycle(&self, choice: &Choice<'_>, progress: &Progress) -> Result<CleanReport, EngineError> {
-        let candidates = self.shared.lock().candidates();
+        // What the media would not free is spared: a deletion would only lose sight of it.
+        let locked = self.shared.pool.locks().await;
+        let mut candidates = self.shared.lock().candidates();
+        candidates.retain(|container| !locked.contains_key(container));
         let stubs: Vec<ContainerId> = self.shared.lock().stubs.keys().copied().collect();
         let marked = self.mark(progress).await?;
         let mut report = CleanReport {

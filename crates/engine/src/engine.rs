@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) rt: Rt,
     pub(crate) config: Config,
     pub(crate) clock: SiteClock,
+    /// Data nodes may not know of all holds.
+    pub(crate) holds_pending: AtomicBool,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) witness: Arc<dyn Witness>,
     pub(crate) epoch: Epoch,

@@ -7,6 +7,9 @@
 //! A hold is only ever made longer. Whatever removes a disk looks here, in the same transaction: no way leads around it.
 //! **Until** is what the metadata says; **enforced** is what the data nodes were told of all that the disk reaches.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
 use meta::{Compare, Key, KeyValue, Op, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
@@ -14,7 +17,7 @@ use units::DiskId;
 use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::metadata::{RACES_MAX, no_disk};
-use crate::record::find;
+use crate::record::{Base, DiskRecord, find};
 
 const HOLDS: Table = Table::new("hold");
 const CLOCK: Table = Table::new("site-clock");
@@ -117,6 +120,7 @@ impl Engine {
                 all = all.then(Op::put(key(*disk)?, record.encode()));
             }
             if self.meta().txn(all).await?.succeeded {
+                self.shared.holds_pending.store(true, Ordering::Release);
                 return Ok(true);
             }
             let mut now = Vec::new();
@@ -130,6 +134,75 @@ impl Engine {
             }
         }
         Err(EngineError::new(EngineErrorKind::Busy, "others keep changing these disks: try again"))
+    }
+
+    /// Has the data nodes keep what held disks reach, until their holds end; gives how many are not told of yet. A disk that
+    /// no checkpoint has is brought into one. The cleaner rests meanwhile, so that nothing moves.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read or written, or a map page is lost.
+    pub async fn enforce_holds(&self) -> Result<usize, EngineError> {
+        self.check_writable()?;
+        if !self.shared.holds_pending.swap(false, Ordering::AcqRel) {
+            return Ok(0);
+        }
+        let left = self.enforce_some().await;
+        if !matches!(left, Ok(0)) {
+            self.shared.holds_pending.store(true, Ordering::Release);
+        }
+        left
+    }
+
+    async fn enforce_some(&self) -> Result<usize, EngineError> {
+        let mut due = self.holds().await?;
+        due.retain(|hold| hold.enforced_ms < hold.until_ms);
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let _turn = self.shared.cleaning.lock().await;
+        let mut left = 0;
+        for hold in due {
+            let Some(root) = self.settled_root(hold.disk).await? else {
+                left += 1;
+                continue;
+            };
+            let containers = match root {
+                Some(root) => self.containers_of(&root).await?,
+                None => BTreeSet::new(),
+            };
+            let told = self.shared.pool.lock_containers(&containers, hold.until_ms).await;
+            if !(told && self.note_enforced(hold).await?) {
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    /// The tree of a disk that never changes; `None` while it has none of its own.
+    async fn settled_root(&self, disk: DiskId) -> Result<Option<Option<map::Root>>, EngineError> {
+        for looked_before in [false, true] {
+            let found = find(&*self.meta(), disk).await?;
+            match found {
+                Some((_, DiskRecord { base: Base::Root(root), .. })) => return Ok(Some(root)),
+                Some(_) if !looked_before => {
+                    self.drain().await?;
+                    self.take_checkpoint().await?;
+                }
+                _ => break,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn note_enforced(&self, hold: Hold) -> Result<bool, EngineError> {
+        let Some(kv) = self.meta().get(&key(hold.disk)?).await?.kv else { return Ok(true) };
+        let record = decode(&kv)?;
+        if record.until_ms != hold.until_ms {
+            return Ok(false);
+        }
+        let put = Op::put(kv.key.clone(), HoldRecord { enforced_ms: hold.until_ms, ..record }.encode());
+        let txn = Txn::new().when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
+        Ok(self.meta().txn(txn).await?.succeeded)
     }
 
     /// The hold of a disk, when it has one that is not over.

@@ -78,6 +78,14 @@ impl Engine {
         Ok(marked)
     }
 
+    /// The containers that hold what a tree reaches.
+    pub(crate) async fn containers_of(&self, root: &Root) -> Result<BTreeSet<ContainerId>, EngineError> {
+        let mut marked = Marked::default();
+        let step = self.step();
+        self.mark_tree(&mut marked, root, step, &Progress::default()).await?;
+        Ok(marked.live.into_keys().collect())
+    }
+
     /// All roots at one instant: no disk is on its way between RAM and the records, or from one to another.
     async fn all_roots(&self) -> Result<Roots, EngineError> {
         let _gate = self.shared.fork_gate.write().await;

@@ -304,6 +304,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         rt: deps.rt.clone(),
         config: config.clone(),
         clock: SiteClock::new(deps.rt.clone()),
+        holds_pending: AtomicBool::new(true),
         sealer: deps.sealer.clone(),
         witness: deps.witness.clone(),
         epoch,

@@ -32,6 +32,7 @@ mod decode;
 mod describe;
 mod geometry;
 mod health;
+mod locks;
 mod mend;
 mod read;
 mod reconcile;

@@ -214,7 +214,7 @@ impl Pool {
             CallErrorKind::NotFound | CallErrorKind::Corrupt => {
                 self.shared.stats.faults.fetch_add(1, Ordering::Relaxed);
             }
-            CallErrorKind::Fenced | CallErrorKind::Invalid => {}
+            CallErrorKind::Fenced | CallErrorKind::Invalid | CallErrorKind::Locked => {}
         }
     }
 }

@@ -86,8 +86,24 @@ pub enum Request {
         /// Which fragment.
         index: u8,
     },
-    /// Frees all fragments of these containers on the medium. Unknown ones are passed over.
+    /// Frees all fragments of these containers on the medium. Unknown ones are passed over. Those that are locked stay, which
+    /// is an error: all others are freed.
     FragmentFree(Vec<ContainerId>),
+    /// Frees none of the fragments of these containers on the medium before a time. Only ever makes it later. Unknown ones
+    /// are passed over.
+    FragmentLock {
+        /// The containers.
+        containers: Vec<ContainerId>,
+        /// The time, ms since the epoch by the data node's clock.
+        until_ms: u64,
+    },
+    /// Lists containers whose fragments the medium would not free now, in order, from behind `after`.
+    LockList {
+        /// Where to go on; `None` for the start.
+        after: Option<ContainerId>,
+        /// Most entries of the answer.
+        limit: u32,
+    },
     /// Lists fragments in order of container, from behind `after`.
     FragmentList {
         /// Where to go on; `None` for the start.
@@ -115,6 +131,8 @@ pub enum Response {
     Header(Box<FragmentHeader>),
     /// Fragments: container and index.
     Fragments(Vec<(ContainerId, u8)>),
+    /// Containers that are locked, and until when.
+    Locks(Vec<(ContainerId, u64)>),
     /// Room and health.
     Info(MediumInfo),
 }
@@ -170,6 +188,8 @@ pub enum CallErrorKind {
     NoSpace,
     /// The thing asked for is not there.
     NotFound,
+    /// It may not be freed before a time.
+    Locked,
     /// What is there is damaged.
     Corrupt,
     /// A newer incarnation has taken over.

@@ -9,6 +9,7 @@ mod admin;
 mod cleaner;
 mod forks;
 mod guest;
+mod holds;
 mod judge;
 mod nemesis;
 mod plan;
@@ -129,6 +130,7 @@ async fn start(world: &Arc<World>, rng: &mut Rng) -> Option<(Life, Engine)> {
     }
     if let Some((life, engine)) = &opened {
         world.note(format_args!("open, epoch {}", engine.epoch().0));
+        world.check_time(engine);
         world.serve(engine.clone(), life);
     }
     opened

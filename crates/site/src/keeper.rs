@@ -1,4 +1,4 @@
-//! The keeper: the trash expires, and the site time is kept.
+//! The keeper: the trash expires, the data nodes hear of holds, and the site time is kept.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -48,5 +48,6 @@ async fn round(shared: &Shared, kept: &mut Option<Duration>) -> Result<()> {
         *kept = Some(now);
     }
     shared.vms.expire_trash().await?;
+    engine.enforce_holds().await?;
     Ok(())
 }

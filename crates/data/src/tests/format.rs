@@ -39,7 +39,7 @@ fn superblock_bytes() {
 
 #[test]
 fn log_page_bytes() {
-    let page = encode_log(77, &changes());
+    let page = encode_log(77, &changes(), 0);
     assert_eq!(page.len(), PAGE);
     assert_eq!(hex(&page.as_ref()[..24]), "4846414c010002004d00000000000000a6830cf200000000");
     assert_eq!(

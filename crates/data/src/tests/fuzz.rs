@@ -18,7 +18,7 @@ fn corpus() -> Vec<Vec<u8>> {
     adds.iter().for_each(|change| table.apply(*change));
     vec![
         superblock(0).encode().as_ref()[..300].to_vec(),
-        encode_log(5, &adds).as_ref().to_vec(),
+        encode_log(5, &adds, 0).as_ref().to_vec(),
         table.encode(6).as_ref().to_vec(),
     ]
 }

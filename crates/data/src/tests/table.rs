@@ -183,7 +183,7 @@ proptest! {
             .iter()
             .filter_map(|change| match change {
                 Change::Add(key, extent) => Some((*key, *extent)),
-                Change::Free(..) => None,
+                Change::Free(..) | Change::Lock(..) => None,
             })
             .collect();
         headers.sort_by_key(|(_, extent)| (extent.offset, extent.allocation));

@@ -40,8 +40,10 @@ pub(crate) enum SnapshotCommand {
         until: String,
     },
     /// Delete a snapshot; VMs and disks that began as it stay. Refused while a client reads it or it is held
-    #[command(after_help = "Examples:\n  holdfast snapshot delete web01@s1 --dry-run\n  holdfast snapshot delete web01@s1 --yes\n  \
-                            holdfast snapshot delete web01@s1 --now --yes")]
+    #[command(
+        after_help = "Examples:\n  holdfast snapshot delete web01@s1 --dry-run\n  holdfast snapshot delete web01@s1 --yes\n  \
+                            holdfast snapshot delete web01@s1 --now --yes"
+    )]
     Delete {
         /// The snapshot
         #[arg(value_name = "VM@SNAPSHOT")]

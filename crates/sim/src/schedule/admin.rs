@@ -178,17 +178,31 @@ impl Admin {
         if let Some(disk) = self.world.lock().disks.get_mut(&disk) {
             disk.leaving = true;
         }
+        let asked_ms = serving.engine.site_time_ms();
         let answer = self.world.ask(serving, None, move |engine| {
             Box::pin(async move { engine.apply(Txn::new(), &[], &[disk]).await })
         });
         let gone = match answer.await {
-            Ok(_) => true,
+            Ok(true) => true,
+            Ok(false) => {
+                self.world.wrong(format_args!("disk {} is not deleted, and nothing was in the way", disk.0));
+                false
+            }
+            Err(Unanswered::Refused(error)) if error.kind == EngineErrorKind::Held => {
+                self.world.check_held(disk, asked_ms);
+                if let Some(disk) = self.world.lock().disks.get_mut(&disk) {
+                    disk.leaving = false;
+                }
+                return;
+            }
             Err(unanswered) => {
                 self.judge(serving, "delete", &unanswered, disk);
                 !self.settle(disk, serving.engine.epoch()).await
             }
         };
         if gone {
+            let engine = self.world.lock().serving.as_ref().map(|serving| serving.engine.clone());
+            self.world.check_unheld(disk, &engine.unwrap_or_else(|| serving.engine.clone()));
             self.world.remove_disk(disk);
         }
     }

@@ -29,7 +29,7 @@ impl Admin {
     pub(super) async fn fork_something(&mut self, serving: &Serving) {
         let (heads, snapshots) = (self.disks(false), self.disks(true));
         let snapshot = snapshots.get(self.rng.index(snapshots.len().max(1))).copied();
-        match (self.rng.below(8), snapshot) {
+        match (self.rng.below(11), snapshot) {
             (0..=2, _) if snapshots.len() < SNAPSHOTS_MAX => self.fork(serving, true, None).await,
             (3, _) if heads.len() < HEADS_MAX => self.fork(serving, false, None).await,
             // A revert: the disk goes, and another that begins as the snapshot comes.
@@ -37,7 +37,8 @@ impl Admin {
                 let head = heads[self.rng.index(heads.len())];
                 self.fork(serving, false, Some((snapshot, head))).await;
             }
-            (5, Some(snapshot)) => self.delete(serving, snapshot).await,
+            (5 | 8, Some(snapshot)) => self.delete(serving, snapshot).await,
+            (9 | 10, Some(snapshot)) => self.hold_something(serving, snapshot).await,
             (_, Some(snapshot)) => self.look(serving, snapshot).await,
             _ => {}
         }
@@ -106,6 +107,9 @@ impl Admin {
                     }
                 }
                 removed.iter().for_each(|head| self.world.remove_disk(*head));
+                if read_only && self.rng.below(3) == 0 {
+                    self.hold_something(serving, forks[0].target).await;
+                }
             }
             Ok(false) => self.world.wrong(format_args!("{forks:?}: not done, and nothing was in the way")),
             Err(unanswered) => {

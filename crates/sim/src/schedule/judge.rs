@@ -179,6 +179,7 @@ impl World {
         let Some((life, engine)) = self.scrubbed(life, engine).await else { return };
         let third = read_all(self, &life, &engine).await;
         self.judge_contents("full read after a scrub", &third, true);
+        self.attack(&life, &engine).await;
         self.clean(&life, &engine).await;
         engine.drop_caches();
         let fourth = read_all(self, &life, &engine).await;
@@ -190,6 +191,7 @@ impl World {
             self.compare_subset(rng, &image).await;
         }
         if self.verdict().is_none() {
+            self.end_holds();
             self.emptied().await;
         }
     }

@@ -14,6 +14,7 @@ use crate::executor::{Control, SimRuntime};
 use crate::model::Model;
 use crate::site::{Life, Site};
 
+use super::holds::Holds;
 use super::plan::{Family, Plan};
 
 /// Blocks with a write under way: one whose contents depend on what is there must have them alone.
@@ -64,6 +65,7 @@ pub(super) struct Serving {
 pub(super) struct Shared {
     pub(super) model: Model,
     pub(super) disks: BTreeMap<DiskId, Disk>,
+    pub(super) kept: Holds,
     pub(super) serving: Option<Serving>,
     /// The engine is being closed.
     pub(super) closing: bool,
@@ -106,6 +108,7 @@ impl World {
         let shared = Shared {
             model: Model::new(plan.fill),
             disks: BTreeMap::new(),
+            kept: Holds::default(),
             serving: None,
             closing: false,
             host_full_until: Duration::ZERO,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data::MediumNode;
 use proto::{CallError, CallErrorKind, Request, Response, SegmentId, Transport};
-use seam::{BoxFuture, Rt};
+use seam::{BoxFuture, Rt, SiteClock};
 use tokio::sync::oneshot;
 use units::MediumId;
 
@@ -29,6 +29,7 @@ type Answer = Result<Response, CallError>;
 
 struct Inner {
     rt: Rt,
+    clock: SiteClock,
     wires: Wires,
     media: Mutex<BTreeMap<MediumId, Arc<MediumNode>>>,
     appends: Mutex<Appends>,
@@ -66,7 +67,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SimTransport {
     pub(super) fn new(rt: Rt, wires: Wires) -> Self {
-        Self { inner: Arc::new(Inner { rt, wires, media: Mutex::default(), appends: Mutex::default() }) }
+        let clock = SiteClock::new(rt.clone());
+        Self {
+            inner: Arc::new(Inner { rt, clock, wires, media: Mutex::default(), appends: Mutex::default() }),
+        }
     }
 
     /// Adds a medium, or puts a reopened one in the place of the old.
@@ -114,7 +118,10 @@ impl SimTransport {
             this.inner.rt.sleep(after).await;
             let node = lock(&this.inner.media).get(&medium).cloned();
             let answer = match node {
-                Some(node) => node.handle(request).await,
+                Some(node) => {
+                    node.tell_time(this.inner.clock.now_ms());
+                    node.handle(request).await
+                }
                 None => {
                     let reason = "the medium is not attached".into();
                     Err(CallError { kind: CallErrorKind::Failed, medium, reason })
