@@ -17,7 +17,9 @@ use tempfile::TempDir;
 
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
+    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace,
+    Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState,
+    TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::{Answer, Backend, Client, Problem, Server, Upkeep};
 

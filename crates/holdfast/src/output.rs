@@ -7,7 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
+    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space,
+    Status, Task, Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
