@@ -181,6 +181,13 @@ impl World {
         self.judge_contents("full read after a scrub", &third, true);
         self.attack(&life, &engine).await;
         self.clean(&life, &engine).await;
+        self.rt.sleep(SETTLE).await;
+        let used = engine.pool().refresh_space().await.raw_used;
+        let committed = engine.committed_raw_bytes();
+        // What the media would not free must not be given up.
+        if engine.is_settled() && used != committed {
+            self.wrong(format_args!("cleaned: {used} bytes are in use, the ledger has {committed}"));
+        }
         engine.drop_caches();
         let fourth = read_all(self, &life, &engine).await;
         self.judge_contents("full read after a clean", &fourth, true);
