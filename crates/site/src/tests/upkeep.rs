@@ -1,6 +1,6 @@
 //! Scrub and verify find what is wrong, mend it or name whose data it is; space is told; cleaning frees.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Bench, edit};
@@ -51,7 +51,7 @@ async fn done(site: &Site, task: Task) -> Task {
 }
 
 /// Flips a bit in the fourth page of every fragment of a medium: behind header and directory, where blocks are.
-fn rot(medium: &PathBuf) -> usize {
+fn rot(medium: &Path) -> usize {
     let mut found = 0;
     edit(medium, |bytes| {
         for at in (0..bytes.len() - 5 * 4096).step_by(4096) {
