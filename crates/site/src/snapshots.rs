@@ -96,6 +96,11 @@ impl SnapshotRecord {
         self.disks.iter().map(|disk| DiskId(disk.id)).collect()
     }
 
+    /// The names and numbers of its disks.
+    pub(crate) fn named(&self) -> Vec<(String, DiskId)> {
+        self.disks.iter().map(|disk| (disk.name.clone(), DiskId(disk.id))).collect()
+    }
+
     /// The number and size of a disk.
     pub(crate) fn disk(&self, name: &str) -> Option<(DiskId, u64)> {
         self.disks.iter().find(|disk| disk.name == name).map(|disk| (DiskId(disk.id), disk.bytes))
@@ -137,7 +142,7 @@ fn use_key(definition: u64, snapshot: u64) -> Result<Key> {
     Ok(USES.key().number(definition).number(snapshot).end()?)
 }
 
-fn name_of(kv: &KeyValue) -> Option<String> {
+pub(crate) fn name_of(kv: &KeyValue) -> Option<String> {
     let mut segments = SNAPSHOTS.segments(&kv.key)?;
     segments.number()?;
     segments.text().map(str::to_owned)
@@ -252,30 +257,6 @@ impl Vms {
             }
         }
         Ok(out)
-    }
-
-    /// Adds every snapshot of a VM, with the names and numbers of its disks.
-    pub(crate) async fn add_snapshots(
-        &self,
-        vm: &str,
-        record: &Record,
-        all: &mut Vec<(String, Vec<(String, DiskId)>)>,
-    ) -> Result<()> {
-        let Some(number) = record.number else { return Ok(()) };
-        let mut range = all_of(number)?;
-        loop {
-            let page = self.engine.meta().range(range.clone(), SNAPSHOTS_AT_ONCE, None).await?;
-            for kv in &page.kvs {
-                let name = name_of(kv).ok_or_else(|| damaged(vm, "a snapshot without a name"))?;
-                let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm, &reason))?;
-                let disks = record.disks.iter().map(|disk| (disk.name.clone(), DiskId(disk.id))).collect();
-                all.push((format!("{vm}@{name}"), disks));
-            }
-            let Some(last) = page.kvs.last().filter(|_| page.kvs.len() == SNAPSHOTS_AT_ONCE) else {
-                return Ok(());
-            };
-            range = all_of(number)?.behind(&last.key);
-        }
     }
 
     /// The numbers of all disks of a version.
@@ -590,7 +571,7 @@ pub(crate) fn changed(vm: &VmName, name: &VmName) -> SiteError {
         .hint("look at it and try again")
 }
 
-fn damaged(vm: &str, reason: &str) -> SiteError {
+pub(crate) fn damaged(vm: &str, reason: &str) -> SiteError {
     let reason = format!("the record of a snapshot of VM {vm}: {reason}");
     SiteError::new(ErrorKind::Failed, "record_damaged", reason)
 }

@@ -194,12 +194,7 @@ impl Opening<'_> {
         if up.is_empty() {
             return Err(self.too_few(&media, "no medium can be used"));
         }
-        let params = newest.params;
-        let mut config =
-            Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
-        if let Some(patience) = self.options.write_patience {
-            config.write_patience = patience;
-        }
+        let config = self.config(&newest);
         let witness = FileWitness::open(self.rt.clone(), &self.directory.witness())?;
         let deps = Deps {
             rt: self.rt.clone(),
@@ -232,6 +227,16 @@ impl Opening<'_> {
             nbd_group: self.options.nbd_group,
             _lock: lock,
         }))
+    }
+
+    fn config(&self, newest: &Superblock) -> Config {
+        let params = newest.params;
+        let mut config =
+            Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
+        if let Some(patience) = self.options.write_patience {
+            config.write_patience = patience;
+        }
+        config
     }
 
     /// Wraps the ring by a new recovery key. Its file comes first: a superblock must not name a key nobody has.

@@ -11,7 +11,9 @@ use units::{ContainerId, DiskId};
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
+use crate::record::Record;
 use crate::running::{Shared, Site};
+use crate::snapshots::{SNAPSHOTS_AT_ONCE, SnapshotRecord, all_of, damaged, name_of};
 use crate::tasks::{Outcome, Task, TaskKind};
 use crate::version::Version;
 
@@ -455,6 +457,29 @@ impl crate::vms::Vms {
             self.add_snapshots(&name, &record, &mut all).await?;
         }
         Ok(all)
+    }
+
+    /// Adds every snapshot of a VM, with the names and numbers of its disks.
+    async fn add_snapshots(
+        &self,
+        vm: &str,
+        record: &Record,
+        all: &mut Vec<(String, Vec<(String, DiskId)>)>,
+    ) -> Result<()> {
+        let Some(number) = record.number else { return Ok(()) };
+        let mut range = all_of(number)?;
+        loop {
+            let page = self.engine.meta().range(range.clone(), SNAPSHOTS_AT_ONCE, None).await?;
+            for kv in &page.kvs {
+                let name = name_of(kv).ok_or_else(|| damaged(vm, "a snapshot without a name"))?;
+                let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm, &reason))?;
+                all.push((format!("{vm}@{name}"), record.named()));
+            }
+            let Some(last) = page.kvs.last().filter(|_| page.kvs.len() == SNAPSHOTS_AT_ONCE) else {
+                return Ok(());
+            };
+            range = all_of(number)?.behind(&last.key);
+        }
     }
 
     /// The disks of VMs, snapshots, or single disks of both, by name.

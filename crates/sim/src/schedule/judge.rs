@@ -179,6 +179,11 @@ impl World {
         let Some((life, engine)) = self.scrubbed(life, engine).await else { return };
         let third = read_all(self, &life, &engine).await;
         self.judge_contents("full read after a scrub", &third, true);
+        self.cleaned(rng, life, engine).await;
+    }
+
+    /// What the cleaner leaves reads the same, recovers from parts of the media, and can be emptied.
+    async fn cleaned(&self, rng: &mut Rng, life: Life, engine: Engine) {
         self.attack(&life, &engine).await;
         self.clean(&life, &engine).await;
         self.rt.sleep(SETTLE).await;
