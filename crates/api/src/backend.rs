@@ -1,5 +1,6 @@
 //! What does the work behind the interface.
 
+mod media;
 mod trash;
 mod upkeep;
 
@@ -9,11 +10,12 @@ use site::{Site, Version, VmName};
 use crate::problem::Problem;
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    ListSnapshots, Medium, MediumState, NewClone, NewExport, NewImport, NewSnapshot, Progress, Reverted,
-    Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Vm, VmState,
+    ListSnapshots, Medium, MediumState, Moving, NewClone, NewExport, NewImport, NewSnapshot, Progress,
+    Reverted, Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Vm, VmState,
     VmSummary, WhichChanges,
 };
 
+pub use media::MediaChanges;
 pub use trash::Trashing;
 pub use upkeep::Upkeep;
 
@@ -21,7 +23,7 @@ pub use upkeep::Upkeep;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
 /// What the interface offers, done.
-pub trait Backend: Trashing + Upkeep {
+pub trait Backend: Trashing + Upkeep + MediaChanges {
     /// How the site is.
     fn status(&self) -> Answer<'_, Status>;
     /// Every VM, by name.
@@ -298,6 +300,8 @@ impl From<TaskKind> for site::TaskKind {
             TaskKind::Verify => Self::Verify,
             TaskKind::Space => Self::Space,
             TaskKind::Rekey => Self::Rekey,
+            TaskKind::Drain => Self::Drain,
+            TaskKind::Rebuild => Self::Rebuild,
         }
     }
 }
@@ -314,6 +318,8 @@ impl From<site::Task> for Task {
                 site::TaskKind::Verify => TaskKind::Verify,
                 site::TaskKind::Space => TaskKind::Space,
                 site::TaskKind::Rekey => TaskKind::Rekey,
+                site::TaskKind::Drain => TaskKind::Drain,
+                site::TaskKind::Rebuild => TaskKind::Rebuild,
             },
             target: task.target,
             state: match task.state {
@@ -385,6 +391,8 @@ impl From<site::MediumStatus> for Medium {
                 site::MediumState::Full => MediumState::Full,
                 site::MediumState::Down => MediumState::Down,
             },
+            leaving: medium.leaving,
+            moving: medium.moving.map(|(done_bytes, left_bytes)| Moving { done_bytes, left_bytes }),
             reason: medium.reason,
         }
     }

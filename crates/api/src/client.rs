@@ -1,5 +1,6 @@
 //! The client of the interface.
 
+mod media;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -328,9 +329,7 @@ fn work_path(kind: TaskKind, id: u64) -> String {
         TaskKind::Import => format!("imports/{id}"),
         TaskKind::Export => format!("exports/{id}"),
         // Work of the server: nobody else tells how far it is.
-        TaskKind::Clean | TaskKind::Scrub | TaskKind::Verify | TaskKind::Space | TaskKind::Rekey => {
-            format!("tasks/{id}")
-        }
+        _ => format!("tasks/{id}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The routes, each with what the interface's description says of it.
 
+mod media;
 mod snapshots;
 mod tasks;
 mod trash;
@@ -26,7 +27,7 @@ use crate::backend::Backend;
 use crate::description::Description;
 use crate::problem::Problem;
 use crate::server::REQUEST_TIME;
-use crate::types::{Asked, List, Medium, Status};
+use crate::types::{Asked, Status};
 use crate::{BODY_BYTES_MAX, DEFINITION_BODY_BYTES_MAX};
 
 /// What the handlers need.
@@ -57,7 +58,9 @@ fn described() -> OpenApiRouter<App> {
         .layer(DefaultBodyLimit::max(DEFINITION_BODY_BYTES_MAX));
     let small = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(status))
-        .routes(routes!(media))
+        .routes(routes!(media::list, media::add))
+        .routes(routes!(media::drain))
+        .routes(routes!(media::replace))
         .routes(routes!(vms::list, vms::create))
         .routes(routes!(vms::show, vms::change, vms::delete))
         .routes(routes!(vms::add_disk))
@@ -186,15 +189,6 @@ pub(crate) fn asked<T: Asked>(uri: &Uri) -> Result<T, String> {
 )]
 async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
     Ok(Json(app.backend.status().await?))
-}
-
-/// The media, in the site's order.
-#[utoipa::path(
-    get, path = "/api/v1/media", tag = "site",
-    responses((status = 200, body = List<Medium>), (status = "default", response = crate::description::Refused)),
-)]
-async fn media(State(app): State<App>) -> Result<Json<List<Medium>>, Problem> {
-    Ok(Json(List { items: app.backend.status().await?.media }))
 }
 
 async fn unknown(request: Request) -> Problem {

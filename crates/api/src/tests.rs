@@ -21,7 +21,8 @@ use crate::types::{
     Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState,
     TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
-use crate::{Answer, Backend, Client, Problem, Server, Upkeep};
+use crate::types::{Medium, NewMedium};
+use crate::{Answer, Backend, Client, MediaChanges, Problem, Server, Upkeep};
 
 /// VMs in RAM.
 #[derive(Default)]
@@ -99,6 +100,20 @@ impl Upkeep for Fake {
 
     fn space(&self, _: ListSpace) -> Answer<'_, Space> {
         at_once(Err(problem("no_space_report")))
+    }
+}
+
+impl MediaChanges for Fake {
+    fn add_medium(&self, _: NewMedium) -> Answer<'_, Medium> {
+        at_once(Err(problem("medium_in_use")))
+    }
+
+    fn drain_medium<'a>(&'a self, _: &'a str) -> Answer<'a, Task> {
+        at_once(Err(problem("medium_not_found")))
+    }
+
+    fn replace_medium<'a>(&'a self, _: &'a str, _: NewMedium) -> Answer<'a, Task> {
+        at_once(Err(problem("medium_not_found")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
+mod media;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use media::{Moving, NewMedium};
 pub(crate) use snapshots::Asked;
 pub use snapshots::{
     AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
@@ -57,7 +59,13 @@ pub struct Medium {
     pub bytes: u64,
     /// What it does.
     pub state: MediumState,
-    /// Why it is down.
+    /// Everything on it is to move to the others, and then it leaves.
+    #[serde(default)]
+    pub leaving: bool,
+    /// How far what it held has moved to the others; absent when nothing moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+    /// Why it is down, or why nothing moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -268,6 +276,10 @@ pub enum TaskKind {
     Space,
     /// Seals everything under a new data key.
     Rekey,
+    /// Moves everything off a medium that leaves.
+    Drain,
+    /// Writes anew what a lost medium held.
+    Rebuild,
 }
 
 /// Where a task is.

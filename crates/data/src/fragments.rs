@@ -218,20 +218,32 @@ impl MediumNode {
     }
 
     pub(crate) async fn fragment_free(&self, containers: &[ContainerId]) -> Result<Response, CallError> {
+        let (keys, under_way): (Vec<FragmentKey>, bool) = {
+            let state = self.lock();
+            let all = containers.iter().flat_map(|container| state.table.of_container(*container));
+            let under_way = state.pending.iter().any(|(container, _)| containers.contains(container));
+            (all.map(|(key, _)| key).collect(), under_way)
+        };
+        let freed = self.free_at(&keys).await?;
+        if under_way {
+            return Err(self.error(CallErrorKind::Unreachable, "a fragment is still being written"));
+        }
+        Ok(freed)
+    }
+
+    /// Frees those that are neither locked nor being written; when one is, that is the error, behind the others.
+    pub(crate) async fn free_at(&self, keys: &[FragmentKey]) -> Result<Response, CallError> {
         let now_ms = self.now_ms();
         let (wanted, under_way, locked) = {
             let state = self.lock();
-            let locked =
-                containers.iter().copied().find(|container| self.is_locked(&state, *container, now_ms));
-            let containers: Vec<ContainerId> = containers
-                .iter()
-                .copied()
-                .filter(|container| !self.is_locked(&state, *container, now_ms))
-                .collect();
-            let all = containers.iter().flat_map(|container| state.table.of_container(*container));
-            let wanted: Vec<(FragmentKey, Extent)> =
-                all.filter(|(key, _)| !state.pending.contains(key)).collect();
-            (wanted, state.pending.iter().any(|(container, _)| containers.contains(container)), locked)
+            let known: Vec<(FragmentKey, Extent)> =
+                keys.iter().filter_map(|key| Some((*key, state.table.get(key)?))).collect();
+            let locked = known.iter().map(|(key, _)| key.0).find(|id| self.is_locked(&state, *id, now_ms));
+            let is_free = |(key, _): &(FragmentKey, Extent)| {
+                !state.pending.contains(key) && !self.is_locked(&state, key.0, now_ms)
+            };
+            let under_way = state.pending.iter().any(|key| keys.contains(key));
+            (known.into_iter().filter(is_free).collect::<Vec<_>>(), under_way, locked)
         };
         for some in wanted.chunks(CHANGES_PER_PAGE) {
             self.log_room().await?;

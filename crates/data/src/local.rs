@@ -106,6 +106,7 @@ impl Transport for LocalTransport {
                     | Request::FragmentWrite { .. }
                     | Request::FragmentFree(_)
                     | Request::FragmentLock { .. }
+                    | Request::FragmentFreeAt(_)
             );
             let answer = if changes {
                 let work = Box::pin(async move { node.handle(request).await });

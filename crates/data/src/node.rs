@@ -223,6 +223,7 @@ impl MediumNode {
             Request::FragmentFree(containers) => self.fragment_free(&containers).await,
             Request::FragmentLock { containers, until_ms } => self.fragment_lock(&containers, until_ms).await,
             Request::LockList { after, limit } => Ok(self.lock_list(after, limit)),
+            Request::FragmentFreeAt(keys) => self.free_at(&keys).await,
             Request::FragmentList { after, limit } => {
                 Ok(Response::Fragments(self.lock().table.list(after, limit as usize)))
             }

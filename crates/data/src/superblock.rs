@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  "HFSB" | version u16 | zero u16 | generation u64 | site 16 | medium 16 | medium bytes u64
-//!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | media u16 | zero u16
+//!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | media u16
+//!  | released u16
 //!  | wrapped keys 172 | CRC-32C u32 | version 2: key epochs 444 | zeros to a page
 //! ```
 //! Version 2 is a site whose data key was rotated; version 1 has the first key alone.
 //! Two copies, the first at 0, the second at 64 KiB; they are written one after the other with a sync between, so a
-//! crash leaves at least one whole. The higher generation wins.
+//! crash leaves at least one whole. The higher generation wins. `released` is 1 on a medium that was told to leave its
+//! site: it holds nothing any more and is none of the site's.
 
 use media::{MediaError, Medium};
 use seal::{EpochKeys, WRAPPED_BYTES, WrappedKeys};
@@ -41,7 +43,7 @@ struct Raw {
     log_pages: U32,
     fragments_max: U32,
     media: U16,
-    spare: U16,
+    released: U16,
     keys: [u8; WRAPPED_BYTES],
     crc: U32,
 }
@@ -63,6 +65,8 @@ pub struct Superblock {
     pub params: Params,
     /// How many media the site has.
     pub media: u16,
+    /// It has left the site, and holds nothing.
+    pub released: bool,
     /// The site's keys.
     pub keys: WrappedKeys,
     /// The data keys that came after the first.
@@ -87,7 +91,7 @@ impl Superblock {
             log_pages: U32::new(self.params.log_pages),
             fragments_max: U32::new(self.params.fragments_max),
             media: U16::new(self.media),
-            spare: U16::new(0),
+            released: U16::new(u16::from(self.released)),
             keys: self.keys.encode(),
             crc: U32::new(0),
         };
@@ -119,13 +123,15 @@ impl Superblock {
             fragments_max: raw.fragments_max.get(),
         };
         let keys = WrappedKeys::decode(&raw.keys)?;
-        params.are_sane().then_some(Self {
+        let sane = params.are_sane() && raw.released.get() <= 1;
+        sane.then_some(Self {
             generation: raw.generation.get(),
             site: SiteId(raw.site),
             medium: MediumId(raw.medium),
             medium_bytes: raw.medium_bytes.get(),
             params,
             media: raw.media.get(),
+            released: raw.released.get() == 1,
             keys,
             epochs,
         })

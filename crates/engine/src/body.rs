@@ -140,7 +140,8 @@ impl Engine {
         let is_worth = |piece: &MetaPiece| {
             let container = piece.address.container;
             let total = state.sizes.get(&container).map_or(u64::MAX, |size| u64::from(size.total));
-            used.get(&container).is_some_and(|used| used.saturating_mul(WORTH_KEEPING) >= total)
+            !state.is_emptying(container)
+                && used.get(&container).is_some_and(|used| used.saturating_mul(WORTH_KEEPING) >= total)
         };
         kept.into_iter().filter(|(_, piece)| is_worth(piece)).collect()
     }

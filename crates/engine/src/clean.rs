@@ -294,13 +294,13 @@ impl Engine {
         chosen.into_iter().map(|(_, condemned)| condemned).collect()
     }
 
-    async fn size(&self, container: ContainerId) -> Option<Size> {
+    pub(crate) async fn size(&self, container: ContainerId) -> Option<Size> {
         if let Some(size) = self.shared.lock().sizes.get(&container) {
             return Some(*size);
         }
         let pages = self.shared.pool.fragment_pages_of(container).await?;
         let size = size_of(&read_head(&self.shared.pool, container, pages).await?);
-        self.shared.lock().sizes.insert(container, size);
+        self.shared.lock().learn_size(container, size);
         Some(size)
     }
 
@@ -334,7 +334,7 @@ impl crate::state::State {
     }
 
     /// Containers that recovery reads: pieces of the last checkpoint, and map logs behind it.
-    fn anchored(&self) -> BTreeSet<ContainerId> {
+    pub(crate) fn anchored(&self) -> BTreeSet<ContainerId> {
         let pieces = self.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
         let pieces = pieces.map(|piece| piece.address.container);
         pieces.chain(self.commits.iter().map(|commit| commit.container)).collect()

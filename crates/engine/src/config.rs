@@ -21,6 +21,8 @@ pub struct Deps {
     pub media: Vec<MediumId>,
     /// Those that are there.
     pub up: Vec<MediumId>,
+    /// Those whose contents are to move to the others.
+    pub leaving: Vec<MediumId>,
     /// The site's keys.
     pub sealer: Arc<Sealer>,
     /// Outside memory of the journal's position.
@@ -29,6 +31,10 @@ pub struct Deps {
 
 /// Room may be made, media may come back; well below the 30 s after which guests give up on a disk.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough for a reboot of a shelf or a cable that is put back; short against the time until the next failure.
+const REBUILD_AFTER: Duration = Duration::from_secs(600);
+/// Fragments moved, bytes written each second: a part of what one disk does, so that guests keep the rest.
+const REBUILD_BYTES_PER_SECOND: u64 = 100 << 20;
 
 /// Sizes and limits. Nothing here can be tuned wrong by a user (R40): a site derives them.
 #[derive(Debug, Clone)]
@@ -59,6 +65,10 @@ pub struct Config {
     pub meta_bytes_max: usize,
     /// How long writes wait while nothing can be flushed, for want of room or media, before they are refused.
     pub write_patience: Duration,
+    /// How long a medium is down before what it held is rebuilt on others.
+    pub rebuild_after: Duration,
+    /// Bytes of fragments moved to other media each second, at most.
+    pub rebuild_bytes_per_second: u64,
 }
 
 impl Config {
@@ -79,6 +89,8 @@ impl Config {
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
             write_patience: WRITE_PATIENCE,
+            rebuild_after: REBUILD_AFTER,
+            rebuild_bytes_per_second: REBUILD_BYTES_PER_SECOND,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::dedup::Dedup;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::ranges::Ranges;
+use crate::rebuild::Rebuild;
 use crate::state::{MapChange, PendingCommit, State};
 use crate::stubs::Contents;
 use crate::witness::Witness;
@@ -68,6 +69,9 @@ pub(crate) struct Shared {
     pub(crate) sealing: crate::reseal::SealingCounts,
     /// How fast background work may go.
     pub(crate) pace: crate::pace::Pace,
+    /// What moves to other media.
+    pub(crate) rebuild: Mutex<Rebuild>,
+    pub(crate) rebuild_wake: Notify,
     /// Directories that stubs lead to.
     pub(crate) moved: Cache<ContainerId, Arc<Contents>>,
     /// Disk numbers that are free for this incarnation.
@@ -112,6 +116,8 @@ impl Shared {
     ) -> Result<Built, EngineError> {
         let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
         let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await?;
+        // Kept until the commit is durable: until then the row does not move.
+        let _using = written.using;
         let built = written.built;
         let container = built.head.container;
         let pending = PendingCommit { generations: changes(&built) };
@@ -187,6 +193,7 @@ impl Engine {
     pub fn medium_returned(&self, medium: MediumId) {
         self.shared.pool.restore(medium);
         self.shared.flush_wake.notify_one();
+        self.shared.rebuild_wake.notify_one();
         if !self.is_writable() {
             // What is committed is certain only when the journal is taken over; that looks at all media then.
             return;
@@ -202,7 +209,10 @@ impl Engine {
     }
 
     /// Why a change cannot be taken now.
-    pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::TooFewMedia`] and what else is in the way.
+    pub fn check_writable(&self) -> Result<(), EngineError> {
         if self.is_writable() {
             return Ok(());
         }
@@ -255,6 +265,7 @@ impl Engine {
     pub async fn close(&self) -> Result<(), EngineError> {
         self.shared.lock().closed = true;
         self.shared.clean_wake.notify_one();
+        self.shared.rebuild_wake.notify_one();
         if !self.is_writable() {
             self.shared.room_wake.notify_waiters();
             return Ok(());

@@ -167,7 +167,7 @@ impl Engine {
                 continue;
             };
             let containers = match root {
-                Some(root) => self.containers_of(&root).await?,
+                Some(root) => self.containers_under(&root).await?,
                 None => BTreeSet::new(),
             };
             let told = self.shared.pool.lock_containers(&containers, hold.until_ms).await;

@@ -79,7 +79,7 @@ impl Engine {
     }
 
     /// The containers that hold what a tree reaches.
-    pub(crate) async fn containers_of(&self, root: &Root) -> Result<BTreeSet<ContainerId>, EngineError> {
+    pub(crate) async fn containers_under(&self, root: &Root) -> Result<BTreeSet<ContainerId>, EngineError> {
         let mut marked = Marked::default();
         let step = self.step();
         self.mark_tree(&mut marked, root, step, &Progress::default()).await?;

@@ -81,6 +81,8 @@ impl Engine {
         self.shared.rt.spawn("flusher", Box::pin(flusher.run_flusher()));
         let cleaner = self.clone();
         self.shared.rt.spawn("cleaner", Box::pin(cleaner.run_cleaner()));
+        let rebuilder = self.clone();
+        self.shared.rt.spawn("rebuilder", Box::pin(rebuilder.run_rebuilder()));
         self.clean_up(opening);
         Ok(())
     }
@@ -240,6 +242,7 @@ impl Engine {
             engine.shared.pool.free_segments(old).await;
             engine.reconcile(&media).await;
             engine.shared.indexing.store(false, Ordering::Relaxed);
+            engine.shared.rebuild_wake.notify_one();
         };
         self.shared.rt.spawn("clean up after recovery", Box::pin(task));
     }
@@ -277,7 +280,7 @@ impl Engine {
             }
             let Some(pages) = shared.pool.fragment_pages_of(container).await else { continue };
             if let Some(head) = read_head(&shared.pool, container, pages).await {
-                shared.lock().sizes.entry(container).or_insert_with(|| size_of(&head));
+                shared.lock().learn_size(container, size_of(&head));
                 shared.dedup.learn(&head, pages, false);
             }
         }
@@ -300,6 +303,7 @@ fn is_passing(error: &EngineError) -> bool {
 fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
     let pool =
         Pool::new(deps.rt.clone(), deps.transport.clone(), &deps.media, &deps.up, config.container_bytes);
+    deps.leaving.iter().for_each(|medium| pool.set_leaving(*medium, true));
     Arc::new(Shared {
         rt: deps.rt.clone(),
         config: config.clone(),
@@ -331,6 +335,8 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         clean_wake: Notify::new(),
         sealing: crate::reseal::SealingCounts::default(),
         pace: crate::pace::Pace::default(),
+        rebuild: Mutex::default(),
+        rebuild_wake: Notify::new(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),
         reserved_ids: tokio::sync::Mutex::default(),

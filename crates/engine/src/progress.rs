@@ -19,6 +19,12 @@ impl Progress {
         (self.done.load(Ordering::Relaxed).min(total), total)
     }
 
+    /// Sets both.
+    pub fn set(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
     /// Asks the work to end at the next place where it can.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -35,7 +41,10 @@ impl Progress {
     }
 
     /// An error when the work is not wanted any more.
-    pub(crate) fn check(&self) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn check(&self) -> Result<(), EngineError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(EngineError::new(EngineErrorKind::Cancelled, "it was cancelled"));
         }

@@ -156,7 +156,7 @@ impl Engine {
     }
 
     /// The committed containers of which a medium that is up lists a fragment.
-    async fn listed(&self) -> BTreeSet<ContainerId> {
+    pub(crate) async fn listed(&self) -> BTreeSet<ContainerId> {
         let found: Mutex<BTreeSet<ContainerId>> = Mutex::default();
         let keep = |container: ContainerId| {
             if self.shared.lock().is_committed(container) {

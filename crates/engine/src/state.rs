@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub(crate) deletions: u64,
     /// Numbers of containers of this incarnation that are deleted.
     pub(crate) deleted_here: BTreeSet<u32>,
+    /// Rows, by class and number, that the cleaner empties whatever their garbage: nothing of theirs stays.
+    pub(crate) emptying: BTreeSet<(u8, u16)>,
     /// What is known of committed containers.
     pub(crate) sizes: BTreeMap<ContainerId, Size>,
     /// Where the contents of deleted containers went.
@@ -299,6 +301,18 @@ impl State {
             self.ledger.remove(&id.incarnation);
         }
         true
+    }
+
+    /// What is known of a container, as long as it is committed.
+    pub(crate) fn learn_size(&mut self, container: ContainerId, size: Size) {
+        if self.is_committed(container) {
+            self.sizes.insert(container, size);
+        }
+    }
+
+    /// Whether a container is of a row that is being emptied.
+    pub(crate) fn is_emptying(&self, id: ContainerId) -> bool {
+        self.emptying.contains(&(id.class, id.row))
     }
 
     pub(crate) fn is_committed(&self, id: ContainerId) -> bool {

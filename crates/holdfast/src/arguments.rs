@@ -1,6 +1,7 @@
 //! The command line as it is typed.
 
 mod client;
+mod media;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -15,9 +16,8 @@ use site::{Code, FileMedia, MEDIA_MAX, parse_size};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;
-pub(crate) use client::{
-    ClientCommand, DiskCommand, ExportFormat, ImageFormat, MediaCommand, TaskCommand, VmCommand,
-};
+pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
+pub(crate) use media::{MediaCommand, NewMediumArguments};
 pub(crate) use snapshots::SnapshotCommand;
 pub(crate) use trash::TrashCommand;
 pub(crate) use upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
@@ -179,11 +179,11 @@ pub(crate) enum Io {
 }
 
 impl Io {
-    pub(crate) fn backend(self) -> media::Backend {
+    pub(crate) fn backend(self) -> ::media::Backend {
         match self {
-            Self::Auto => media::Backend::Auto,
-            Self::Ring => media::Backend::Ring,
-            Self::Sync => media::Backend::Sync,
+            Self::Auto => ::media::Backend::Auto,
+            Self::Ring => ::media::Backend::Ring,
+            Self::Sync => ::media::Backend::Sync,
         }
     }
 }

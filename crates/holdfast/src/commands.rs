@@ -1,5 +1,6 @@
 //! Commands that ask a running site.
 
+mod media;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -13,7 +14,7 @@ use api::{Client, ClientError};
 use seam::Rt;
 use site::{DEFINITION_BYTES_MAX, Directory, Version, VmName};
 
-use crate::arguments::{ClientCommand, DiskCommand, MediaCommand, TaskCommand, VmCommand};
+use crate::arguments::{ClientCommand, DiskCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::transfer::{Source, Transfer};
@@ -37,9 +38,7 @@ pub(crate) async fn run(
     let asking = Asking { rt, client, socket: directory.nbd_socket(), start, printer };
     match command {
         ClientCommand::Status => printer.status(&asking.client.status().await.map_err(|e| asking.failed(e))?),
-        ClientCommand::Media(MediaCommand::List) => {
-            printer.media(&asking.client.media().await.map_err(|e| asking.failed(e))?)
-        }
+        ClientCommand::Media(command) => asking.media(command).await,
         ClientCommand::Vm(command) => asking.vm(command).await,
         ClientCommand::Disk(command) => asking.disk(command).await,
         ClientCommand::Snapshot(command) => asking.snapshot(command).await,

@@ -15,6 +15,7 @@ mod codes;
 mod first_start;
 mod harness;
 mod kill;
+mod media_changes;
 mod nbd_client;
 mod recover;
 mod snapshots;

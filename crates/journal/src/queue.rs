@@ -175,6 +175,17 @@ impl State {
         }
     }
 
+    /// On how many of `media`, at least, each live segment is.
+    pub(crate) fn copies_on(&self, media: &[MediumId]) -> usize {
+        let copies = |members: &Vec<MediumId>| members.iter().filter(|medium| media.contains(medium)).count();
+        self.segments.iter().map(|(_, members)| copies(members)).min().unwrap_or(0)
+    }
+
+    /// Whether a live segment is on `medium`.
+    pub(crate) fn is_on(&self, medium: MediumId) -> bool {
+        self.segments.iter().any(|(_, members)| members.contains(&medium))
+    }
+
     /// Segments that metadata may still open.
     pub(crate) fn segments_for_meta(&self, config: &JournalConfig) -> usize {
         (config.segments_max + META_SEGMENTS).saturating_sub(self.live.len())

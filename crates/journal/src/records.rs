@@ -84,15 +84,49 @@ pub struct CheckpointPointer {
     pub meta_before: Seq,
 }
 
-/// A row of the layout: which media hold the fragments of a container.
+/// A row of the layout: which media hold the fragments of a container. Of two records of a row the higher version
+/// counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row {
     /// Geometry class.
     pub class: u8,
     /// Row of the class.
     pub row: u16,
-    /// Media by fragment index.
+    /// Count of the row's changes.
+    pub version: u32,
+    /// Media by fragment index. None: the row is retired, and no container names it.
     pub members: Vec<MediumId>,
+    /// While fragments move: the media they move to, by fragment index; those that stay are the same in both.
+    pub target: Vec<MediumId>,
+}
+
+impl Row {
+    /// A row as it begins.
+    pub fn new(class: u8, row: u16, members: Vec<MediumId>) -> Self {
+        Self { class, row, version: 0, members, target: Vec::new() }
+    }
+
+    /// Whether fragments move.
+    pub fn is_moving(&self) -> bool {
+        !self.target.is_empty()
+    }
+
+    /// Whether no container names it, nor ever will.
+    pub fn is_retired(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The media where a fragment may be: where it was, and where it moves to.
+    pub fn places(&self, index: usize) -> impl Iterator<Item = MediumId> {
+        let to = self.target.get(index).filter(|to| self.members.get(index) != Some(to));
+        self.members.get(index).into_iter().chain(to).copied()
+    }
+
+    /// The next version with other media.
+    #[must_use]
+    pub fn changed(&self, members: Vec<MediumId>, target: Vec<MediumId>) -> Self {
+        Self { version: self.version + 1, members, target, ..self.clone() }
+    }
 }
 
 /// A container that is no part of the site any more.

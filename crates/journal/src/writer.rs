@@ -185,6 +185,16 @@ impl Journal {
         self.shared.lock().segments_for_meta(&self.shared.config)
     }
 
+    /// On how many of `media`, at least, each segment is that holds uncovered records.
+    pub fn copies_on(&self, media: &[MediumId]) -> usize {
+        self.shared.lock().copies_on(media)
+    }
+
+    /// Whether a segment that holds uncovered records, or takes new ones, is on `medium`.
+    pub fn is_on(&self, medium: MediumId) -> bool {
+        self.shared.lock().is_on(medium)
+    }
+
     /// Seq of the next record.
     pub fn next_seq(&self) -> Seq {
         self.shared.lock().next_seq

@@ -13,7 +13,7 @@
 //! unless a checked read proved it wrong. What was found wrong is queued for repair, once.
 //!
 //! Rows: stripes turn over the media that are up, one row for each start in their circle. A row's number is never
-//! given another meaning; every write reports its row until the caller says that the journal has it.
+//! given another meaning, while its members may change (`moving`); every write reports its row until the caller says that the journal has it.
 //!
 //! Media: a medium that refuses a request as failed, or gives no answer three times, is down until
 //! [`Pool::restore`]; one that had no room is left out while others are enough. A medium that comes back is restored,
@@ -25,15 +25,16 @@
 //! freed. Until then they cost room and nothing else, since no id is used twice.
 //!
 //! What it does not do: it holds no keys and cannot tell whether bytes are right; the caller's check does. It moves
-//! no fragment to another medium: a container on a medium that is gone for good stays readable with one loss less to
-//! spare. It knows no failure domains above the medium.
+//! fragments to other media when it is told to, and decides nothing of it. It knows no failure domains above the medium.
 
 mod decode;
 mod describe;
 mod geometry;
 mod health;
+mod layout;
 mod locks;
 mod mend;
+mod moving;
 mod read;
 mod reconcile;
 mod repair;
@@ -44,11 +45,12 @@ mod write;
 pub use geometry::{CLASSES, Class, class_for};
 pub use health::{Health, MediumHealth};
 pub use mend::ScrubReport;
+pub use moving::Turn;
 pub use read::{PoolError, PoolErrorKind, Stripe};
 pub use reconcile::ReconcileReport;
 pub use space::Space;
 pub use stripe::{Pool, PoolStats};
-pub use write::{NewRow, Written};
+pub use write::{NewRow, RowUse, Written};
 
 #[cfg(test)]
 mod tests;

@@ -14,15 +14,17 @@ impl Pool {
     /// Has no medium free any fragment of these containers before a time; one that was locked longer stays so. Says whether
     /// every medium of every one of them has it durable now.
     pub async fn lock_containers(&self, containers: &BTreeSet<ContainerId>, until_ms: u64) -> bool {
+        // What is filled elsewhere meanwhile takes its lock from where it was: it must be there first.
+        let _turn = self.turn().await;
         let mut by_medium: BTreeMap<MediumId, Vec<ContainerId>> = BTreeMap::new();
         let mut all = true;
         for container in containers {
             match self.stripe(*container, 1) {
                 Some(stripe) => {
                     stripe
-                        .members
-                        .iter()
-                        .for_each(|medium| by_medium.entry(*medium).or_default().push(*container));
+                        .media()
+                        .into_iter()
+                        .for_each(|medium| by_medium.entry(medium).or_default().push(*container));
                 }
                 None => all = false,
             }
@@ -55,8 +57,8 @@ impl Pool {
         }
         let mut lacking: BTreeMap<(MediumId, u64), Vec<ContainerId>> = BTreeMap::new();
         for (container, until_ms) in &locks {
-            let members = self.stripe(*container, 1).map(|stripe| stripe.members).unwrap_or_default();
-            for medium in members {
+            let media = self.stripe(*container, 1).map(|stripe| stripe.media()).unwrap_or_default();
+            for medium in media {
                 let has = |list: &BTreeMap<ContainerId, u64>| {
                     list.get(container).is_some_and(|has| has >= until_ms)
                 };

@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 
 use container::FragmentHeader;
 use proto::{CallError, CallErrorKind, Request, Response};
-use units::{PAGE, PageBuf, crc32c};
+use units::{MediumId, PAGE, PageBuf, crc32c};
 
 use crate::read::{FragmentSet, Piece, PoolError, PoolErrorKind, Stripe, is_damage};
 use crate::stripe::Pool;
 
 /// Bytes read at a time of a fragment with an unreadable place: what is around it within these is decoded too. An
 /// unreadable place can cost a medium seconds, so single pages are asked for only when that leaves too few sound.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
 /// What scrubbing a container found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ pub struct ScrubReport {
 }
 
 /// What was found of a fragment.
-enum Found {
+pub(crate) enum Found {
     /// Its bytes, and which pages of them are sound.
     Read { header: Box<FragmentHeader>, bytes: Vec<u8>, sound: Vec<bool> },
     /// Damaged or missing as a whole: why.
@@ -44,6 +44,10 @@ enum Found {
 impl Found {
     fn is_sound(&self, page: usize) -> bool {
         matches!(self, Self::Read { sound, .. } if sound[page])
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Read { sound, .. } if sound.iter().all(|sound| *sound))
     }
 
     fn needs_repair(&self) -> bool {
@@ -83,6 +87,8 @@ impl Pool {
     ) -> Result<ScrubReport, PoolError> {
         // Two for one container would write the same fragment, and each holds a whole stripe in RAM.
         let _turn = self.shared.mending.lock().await;
+        // Its row may have moved since it was looked up.
+        let stripe = &self.stripe(stripe.container, stripe.fragment_pages).unwrap_or_else(|| stripe.clone());
         let mut found = self.find_all(stripe, wrong, PIECE_BYTES).await;
         if runs(&found, usize::from(stripe.fragment_pages))
             .iter()
@@ -111,7 +117,7 @@ impl Pool {
     }
 
     /// The whole payloads of the fragments in `bad`, and whether the sound fragments match each other.
-    fn rebuild(
+    pub(crate) fn rebuild(
         &self,
         stripe: &Stripe,
         found: &[Found],
@@ -155,14 +161,19 @@ impl Pool {
         let headers = || found.iter().filter_map(header);
         let model = headers().next().ok_or_else(|| lost(stripe, found, "no fragment has a sound header"))?;
         let payload = payload.share();
+        // What moves is mended where it was as long as that medium is there: the move may end before its end.
+        let second = stripe.second(index).filter(|_| !self.lock_health().is_up(stripe.members[index]));
+        let medium = second.unwrap_or(stripe.members[index]);
+        let mut members = stripe.members.clone();
+        members[index] = medium;
         let header = FragmentHeader {
+            members,
             index: index as u8,
             allocation: 0,
             locked_until: headers().map(|header| header.locked_until).max().unwrap_or(0),
             page_crcs: FragmentHeader::crcs_of(&payload),
             ..model.clone()
         };
-        let medium = stripe.members[index];
         self.put_fragment(medium, header, payload, true).await.map_err(|error| {
             let kind = match error.kind {
                 CallErrorKind::NoSpace => PoolErrorKind::NoSpace,
@@ -177,7 +188,12 @@ impl Pool {
         Ok(())
     }
 
-    async fn find_all(&self, stripe: &Stripe, wrong: FragmentSet, piece_bytes: usize) -> Vec<Found> {
+    pub(crate) async fn find_all(
+        &self,
+        stripe: &Stripe,
+        wrong: FragmentSet,
+        piece_bytes: usize,
+    ) -> Vec<Found> {
         let finds = (0..stripe.class.width()).map(|index| async move {
             if wrong & 1 << index == 0 {
                 self.find(stripe, index, piece_bytes).await
@@ -188,17 +204,34 @@ impl Pool {
         seam::join_all(finds).await
     }
 
+    /// A fragment where it is, or where it moves to.
     async fn find(&self, stripe: &Stripe, index: usize, piece_bytes: usize) -> Found {
-        let (medium, container) = (stripe.members[index], stripe.container);
-        let header = match self.ask(medium, Request::FragmentHeader { container, index: index as u8 }).await {
+        let first = self.find_at(stripe.members[index], stripe, index, piece_bytes).await;
+        let Some(second) = stripe.second(index).filter(|_| !first.is_whole()) else { return first };
+        let other = self.find_at(second, stripe, index, piece_bytes).await;
+        // What is away and not yet there will be moved; what is damaged where it moves to is mended.
+        let better = other.is_whole() || matches!((&first, &other), (Found::Away(_), Found::Read { .. }));
+        if better { other } else { first }
+    }
+
+    pub(crate) async fn find_at(
+        &self,
+        medium: MediumId,
+        stripe: &Stripe,
+        index: usize,
+        piece_bytes: usize,
+    ) -> Found {
+        let container = stripe.container;
+        let request = Request::FragmentHeader { container, index: index as u8 };
+        let header = match self.ask_for(medium, request, medium == stripe.members[index]).await {
             Ok(Response::Header(header)) => header,
             Ok(_) => return Found::Wrong(format!("fragment {index} on {medium} gives no header")),
             Err(error) => return failed(error),
         };
-        if !belongs(&header, stripe, index) {
+        if !belongs(&header, stripe, index, medium) {
             return Found::Wrong(format!("fragment {index} on {medium} is of another stripe"));
         }
-        let (bytes, read) = match self.whole(stripe, index, piece_bytes).await {
+        let (bytes, read) = match self.whole(medium, stripe, index, piece_bytes).await {
             Ok(whole) => whole,
             Err(error) => return failed(error),
         };
@@ -210,13 +243,14 @@ impl Pool {
     /// The payload as it lies, and which of its pages could be read.
     async fn whole(
         &self,
+        medium: MediumId,
         stripe: &Stripe,
         index: usize,
         piece_bytes: usize,
     ) -> Result<(Vec<u8>, Vec<bool>), CallError> {
         let length = stripe.fragment_bytes();
         let pages = usize::from(stripe.fragment_pages);
-        match self.read_piece(stripe, &Piece { index, offset: 0, length }, false).await {
+        match self.read_at(medium, stripe, &Piece { index, offset: 0, length }, false).await {
             Ok(bytes) => return Ok((bytes.as_ref().to_vec(), vec![true; pages])),
             Err(error) if is_damage(&error) => {}
             Err(error) => return Err(error),
@@ -226,7 +260,7 @@ impl Pool {
         let pieces = whole.chunks_mut(piece_bytes).zip(read.chunks_mut(piece_bytes / PAGE));
         for (at, (piece, read)) in pieces.enumerate() {
             let place = Piece { index, offset: at * piece_bytes, length: piece.len() };
-            match self.read_piece(stripe, &place, false).await {
+            match self.read_at(medium, stripe, &place, false).await {
                 Ok(bytes) => {
                     piece.copy_from_slice(bytes.as_ref());
                     read.fill(true);
@@ -252,34 +286,36 @@ fn runs(found: &[Found], pages: usize) -> Vec<(Range<usize>, Vec<usize>)> {
     runs
 }
 
-fn payload(found: &Found) -> &[u8] {
+pub(crate) fn payload(found: &Found) -> &[u8] {
     match found {
         Found::Read { bytes, .. } => bytes,
         Found::Wrong(_) | Found::Away(_) => &[],
     }
 }
 
-fn header(found: &Found) -> Option<&FragmentHeader> {
+pub(crate) fn header(found: &Found) -> Option<&FragmentHeader> {
     match found {
         Found::Read { header, .. } => Some(header),
         Found::Wrong(_) | Found::Away(_) => None,
     }
 }
 
-fn belongs(header: &FragmentHeader, stripe: &Stripe, index: usize) -> bool {
+/// The other members may have moved since it was written.
+fn belongs(header: &FragmentHeader, stripe: &Stripe, index: usize, medium: MediumId) -> bool {
     header.container == stripe.container
         && usize::from(header.index) == index
         && usize::from(header.k) == stripe.class.k
         && usize::from(header.m) == stripe.class.m
         && header.payload_bytes() == stripe.fragment_bytes()
-        && header.members == stripe.members
+        && header.members.len() == stripe.members.len()
+        && header.members.get(index) == Some(&medium)
 }
 
 fn failed(error: CallError) -> Found {
     if is_damage(&error) { Found::Wrong(error.to_string()) } else { Found::Away(error.to_string()) }
 }
 
-fn lost(stripe: &Stripe, found: &[Found], what: &str) -> PoolError {
+pub(crate) fn lost(stripe: &Stripe, found: &[Found], what: &str) -> PoolError {
     let describe = |(index, found): (usize, &Found)| match found {
         Found::Read { sound, .. } => {
             let bad = sound.iter().filter(|sound| !**sound).count();

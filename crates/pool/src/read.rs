@@ -44,6 +44,8 @@ pub struct Stripe {
     pub class: Class,
     /// Media by fragment index.
     pub members: Vec<MediumId>,
+    /// While the row moves: the media its fragments move to, by fragment index.
+    pub target: Vec<MediumId>,
     /// Payload of each fragment, in pages.
     pub fragment_pages: u16,
 }
@@ -51,6 +53,17 @@ pub struct Stripe {
 impl Stripe {
     pub(crate) fn fragment_bytes(&self) -> usize {
         usize::from(self.fragment_pages) * PAGE
+    }
+
+    /// Where a fragment moves to, when it moves.
+    pub(crate) fn second(&self, index: usize) -> Option<MediumId> {
+        self.target.get(index).copied().filter(|medium| *medium != self.members[index])
+    }
+
+    /// All media that may have a fragment.
+    pub(crate) fn media(&self) -> Vec<MediumId> {
+        let moving = (0..self.members.len()).filter_map(|index| self.second(index));
+        self.members.iter().copied().chain(moving).collect()
     }
 }
 
@@ -169,13 +182,32 @@ impl Pool {
         Some(Plain::Many(bytes))
     }
 
+    /// Reads a piece where its fragment is, or where it moves to.
     pub(crate) async fn read_piece(
         &self,
         stripe: &Stripe,
         piece: &Piece,
         verify: bool,
     ) -> Result<ReadBytes, CallError> {
-        let medium = stripe.members[piece.index];
+        let first = self.read_at(stripe.members[piece.index], stripe, piece, verify).await;
+        let (Err(error), Some(second)) = (&first, stripe.second(piece.index)) else { return first };
+        match self.read_at(second, stripe, piece, verify).await {
+            Ok(bytes) => Ok(bytes),
+            // What is damaged there is known; what is not there yet is no damage.
+            Err(other) if !is_damage(error) && is_damage(&other) && other.kind != CallErrorKind::NotFound => {
+                Err(other)
+            }
+            Err(_) => first,
+        }
+    }
+
+    pub(crate) async fn read_at(
+        &self,
+        medium: MediumId,
+        stripe: &Stripe,
+        piece: &Piece,
+        verify: bool,
+    ) -> Result<ReadBytes, CallError> {
         let request = Request::FragmentRead {
             container: stripe.container,
             index: piece.index as u8,
@@ -183,7 +215,8 @@ impl Pool {
             length: piece.length as u32,
             verify,
         };
-        match self.ask(medium, request).await? {
+        let expected = medium == stripe.members[piece.index];
+        match self.ask_for(medium, request, expected).await? {
             Response::Bytes(bytes) if bytes.as_ref().len() == piece.length => Ok(bytes),
             _ => Err(CallError {
                 kind: CallErrorKind::Corrupt,

@@ -15,7 +15,7 @@ const LIST_LIMIT: u32 = 1024;
 pub struct ReconcileReport {
     /// Fragments that belong to committed containers.
     pub kept: u64,
-    /// Containers whose fragments were freed.
+    /// Containers whose fragments were freed, and fragments whose row has moved away.
     pub freed: u64,
     /// Containers whose fragments should have been freed and may not have been: found again next time.
     pub left: u64,
@@ -31,7 +31,15 @@ impl Pool {
         seam::join_all(calls).await;
     }
 
-    /// Frees every fragment on `medium` whose container `committed` does not know, and calls `keep` for the others.
+    /// Whether a row has, or moves, fragment `index` of its containers to `medium`. Of rows that are not known nothing
+    /// is said.
+    fn belongs(&self, medium: MediumId, container: ContainerId, index: u8) -> bool {
+        let row = self.row(container.class, container.row);
+        row.is_none_or(|row| row.places(usize::from(index)).any(|place| place == medium))
+    }
+
+    /// Frees every fragment on `medium` whose container `committed` does not know, or whose row has moved away, and
+    /// calls `keep` for the others.
     /// Run at the start, and for a medium that was down after [`Pool::restore`].
     ///
     /// While containers are written, `committed` must say yes to them too, from before their numbers are minted until
@@ -58,12 +66,22 @@ impl Pool {
             }
             after = Some(*last);
             let mut doomed = BTreeSet::new();
-            for (container, _) in &list {
-                if committed(*container) {
+            let mut moved = Vec::new();
+            for (container, index) in &list {
+                if !committed(*container) {
+                    doomed.insert(*container);
+                } else if self.belongs(medium, *container, *index) {
                     report.kept += 1;
                     keep(*container);
                 } else {
-                    doomed.insert(*container);
+                    moved.push((*container, *index));
+                }
+            }
+            if !moved.is_empty() {
+                let count = moved.len() as u64;
+                match self.ask(medium, Request::FragmentFreeAt(moved)).await {
+                    Ok(Response::Done) => report.freed += count,
+                    _ => report.left += count,
                 }
             }
             if doomed.is_empty() {

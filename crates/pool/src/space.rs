@@ -62,8 +62,9 @@ impl Pool {
         // Which media share a file system is not known, so each counts on its part of what its own has left. That is
         // too little when they do not share it, and never too much.
         let sharers = infos.iter().filter(|(_, info)| info.room_below != u64::MAX).count().max(1) as u64;
+        let fit_media = self.lock_health().fit();
         let mut fits = Vec::new();
-        for (medium, info) in &infos {
+        for (medium, info) in infos.iter().filter(|(medium, _)| fit_media.contains(medium)) {
             let fit = match info.room_below {
                 u64::MAX => info.free_extents,
                 room => info.free_extents.min(room / sharers / extent),

@@ -11,8 +11,9 @@ use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use seam::Rt;
 use units::{ContainerId, MediumId, PageSlice};
 
-use crate::geometry::{CLASSES, Class, Layout};
+use crate::geometry::{CLASSES, Class};
 use crate::health::{Health, MediumHealth};
+use crate::layout::Layout;
 use crate::read::Stripe;
 use crate::repair::Repairs;
 use crate::space::Space;
@@ -79,9 +80,9 @@ impl Pool {
     ) -> Self {
         let code = |class: &Class| Code::new(class.k, class.m).expect("every class is a valid code");
         let shared = Shared {
-            rt,
             transport,
-            health: Mutex::new(Health::new(media, up)),
+            health: Mutex::new(Health::new(media, up, rt.now())),
+            rt,
             layout: Mutex::default(),
             repairs: Mutex::default(),
             mending: tokio::sync::Mutex::default(),
@@ -99,7 +100,7 @@ impl Pool {
         rows.iter().for_each(|row| layout.load(row.clone()));
     }
 
-    /// The record of `row` is durable in the journal: writes no longer report it as new.
+    /// A record of `row` is durable in the journal: writes no longer report it as new, and the row is as it says.
     pub fn row_journalled(&self, row: &Row) {
         lock(&self.shared.layout).journalled(row);
     }
@@ -123,7 +124,7 @@ impl Pool {
     /// of containers given up meanwhile stay on it until [`Pool::reconcile`]; damage that could not be mended while
     /// it was away is mended when next met. What requests from before this call still answer is not held against it.
     pub fn restore(&self, medium: MediumId) {
-        self.lock_health().restored(medium);
+        self.lock_health().restored(medium, self.shared.rt.now());
         lock(&self.shared.repairs).forget_failures();
     }
 
@@ -143,8 +144,15 @@ impl Pool {
     /// The stripe of a container cut into fragments of `fragment_pages` pages; `None` when its row is unknown.
     pub fn stripe(&self, container: ContainerId, fragment_pages: u16) -> Option<Stripe> {
         let class = *CLASSES.get(usize::from(container.class))?;
-        let members = lock(&self.shared.layout).members(container.class, container.row)?.to_vec();
-        (members.len() == class.width()).then_some(Stripe { container, class, members, fragment_pages })
+        let row = lock(&self.shared.layout).row((container.class, container.row))?.clone();
+        let (members, target) = (row.members, row.target);
+        (members.len() == class.width()).then_some(Stripe {
+            container,
+            class,
+            members,
+            target,
+            fragment_pages,
+        })
     }
 
     /// Pages of each fragment of a container of `total` bytes in class number `class`.
@@ -155,6 +163,16 @@ impl Pool {
 
     /// Asks a medium, again when there is no answer; a medium that fails is down from then on.
     pub(crate) async fn ask(&self, medium: MediumId, request: Request) -> Result<Response, CallError> {
+        self.ask_for(medium, request, true).await
+    }
+
+    /// [`Pool::ask`]; what is not there counts as a fault only when it is `expected`.
+    pub(crate) async fn ask_for(
+        &self,
+        medium: MediumId,
+        request: Request,
+        expected: bool,
+    ) -> Result<Response, CallError> {
         let mut attempt = 1;
         loop {
             let restores = {
@@ -171,7 +189,9 @@ impl Pool {
                     attempt += 1;
                 }
                 Err(error) => {
-                    self.note(medium, &error, restores);
+                    if expected || error.kind != CallErrorKind::NotFound {
+                        self.note(medium, &error, restores);
+                    }
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
@@ -206,7 +226,7 @@ impl Pool {
             CallErrorKind::Failed | CallErrorKind::Unreachable => {
                 let mut health = self.lock_health();
                 let current = restores == health.restores(medium);
-                if current && health.failed(medium, &error.reason) {
+                if current && health.failed(medium, &error.reason, self.shared.rt.now()) {
                     tracing::error!(%medium, reason = error.reason, "medium failed");
                 }
             }
@@ -221,9 +241,9 @@ impl Pool {
 
 /// The class of new containers.
 pub(crate) fn class_of(health: &Health) -> Option<Class> {
-    let up = health.up().len();
+    let fit = health.fit().len();
     // One medium of several is no redundancy at all: nothing new is acknowledged or written there.
-    (up >= health.media().len().min(2)).then(|| crate::class_for(up)).flatten()
+    (fit >= health.media().len().min(2)).then(|| crate::class_for(fit)).flatten()
 }
 
 impl Ensembles for Pool {

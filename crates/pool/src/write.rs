@@ -1,5 +1,6 @@
 //! Full-stripe writes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use container::{Builder, Built, FragmentHeader};
@@ -9,8 +10,9 @@ use seal::Sealer;
 use units::{ContainerId, Incarnation, MediumId, PAGE, PageBuf, PageSlice};
 
 use crate::geometry::{Class, turn_over};
+use crate::layout::{RowKey, key_of};
 use crate::read::{PoolError, PoolErrorKind};
-use crate::stripe::{Pool, class_of, lock};
+use crate::stripe::{Pool, Shared, class_of, lock};
 
 /// Ids tried for one container before the write is given up.
 const WRITE_ATTEMPTS: usize = 16;
@@ -28,6 +30,26 @@ pub struct Written {
     pub class: Class,
     /// Its row, when that is not in the journal yet.
     pub new_row: NewRow,
+    /// Keeps the row from being moved; to be dropped when the commit record is durable or will never be.
+    pub using: RowUse,
+}
+
+/// A row that is being written to.
+pub struct RowUse {
+    shared: Arc<Shared>,
+    row: RowKey,
+}
+
+impl std::fmt::Debug for RowUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowUse({:?})", self.row)
+    }
+}
+
+impl Drop for RowUse {
+    fn drop(&mut self) {
+        lock(&self.shared.layout).leave(self.row);
+    }
 }
 
 impl Pool {
@@ -54,7 +76,7 @@ impl Pool {
                 return Err(last);
             }
             let number = mint();
-            let (class, row, new) = match self.place(incarnation, number) {
+            let (class, row, new, using) = match self.place(incarnation, number) {
                 Ok(place) => place,
                 Err(error) => {
                     abandon(number);
@@ -64,7 +86,7 @@ impl Pool {
             let id = ContainerId { incarnation, number, class: class.number, row: row.row };
             let built = builder.build(id, class.k, sealer);
             let Err(error) = self.write_stripe(&built, class, &row.members).await else {
-                return Ok(Written { built, class, new_row: new.then_some(row) });
+                return Ok(Written { built, class, new_row: new.then_some(row), using });
             };
             abandon(number);
             self.shared.stats.abandoned.fetch_add(1, Ordering::Relaxed);
@@ -78,23 +100,29 @@ impl Pool {
     }
 
     /// Class and row of the next stripe, and whether the row is new.
-    fn place(&self, incarnation: Incarnation, number: u32) -> Result<(Class, Row, bool), PoolError> {
+    fn place(&self, incarnation: Incarnation, number: u32) -> Result<(Class, Row, bool, RowUse), PoolError> {
         let (class, media) = {
             let health = self.lock_health();
             let class = class_of(&health).ok_or_else(too_few)?;
             let with_room = health.with_room();
             // What is known of room may be out of date: with too few of them all are tried.
-            (class, if with_room.len() < class.width() { health.up() } else { with_room })
+            (class, if with_room.len() < class.width() { health.fit() } else { with_room })
         };
         // Each incarnation counts from 0: its id spreads the first rows.
         let turn = incarnation.0.wrapping_add(u64::from(number));
         let members = turn_over(&media, class.width(), turn);
-        let chosen = lock(&self.shared.layout).choose(class, members, &media);
+        let chosen = {
+            let mut layout = lock(&self.shared.layout);
+            let chosen = layout.choose(class, members, &media);
+            chosen.iter().for_each(|(row, _)| layout.enter(key_of(row)));
+            chosen
+        };
         let (row, new) = chosen.ok_or_else(|| {
             let reason = "the layout has no row for the media that are up and takes no more rows";
             PoolError::new(PoolErrorKind::TooFewMedia, reason)
         })?;
-        Ok((class, row, new))
+        let using = RowUse { shared: self.shared.clone(), row: key_of(&row) };
+        Ok((class, row, new, using))
     }
 
     /// Whether enough media for a stripe are not known to be full.
@@ -149,8 +177,6 @@ impl Pool {
         fragments
     }
 
-    /// Frees the fragments of a container that was given up. Left on the media until [`Pool::reconcile`]: what cannot
-    /// be reached, and what a fragment write still under way puts there afterwards.
     /// Frees the fragments of a container that was deleted, and mends it never again. Media that are away free theirs
     /// when they are reconciled.
     pub async fn delete(&self, container: ContainerId) {
@@ -158,10 +184,12 @@ impl Pool {
         let _turn = self.shared.mending.lock().await;
         lock(&self.shared.repairs).forget(container);
         if let Some(stripe) = self.stripe(container, 1) {
-            self.free(container, &stripe.members).await;
+            self.free(container, &stripe.media()).await;
         }
     }
 
+    /// Frees the fragments of a container that was given up. Left on the media until [`Pool::reconcile`]: what cannot
+    /// be reached, and what a fragment write still under way puts there afterwards.
     async fn free(&self, id: ContainerId, members: &[MediumId]) {
         let calls = members.iter().map(|medium| self.ask(*medium, Request::FragmentFree(vec![id])));
         seam::join_all(calls).await;

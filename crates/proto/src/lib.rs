@@ -104,6 +104,8 @@ pub enum Request {
         /// Most entries of the answer.
         limit: u32,
     },
+    /// Frees single fragments. Unknown ones are passed over.
+    FragmentFreeAt(Vec<(ContainerId, u8)>),
     /// Lists fragments in order of container, from behind `after`.
     FragmentList {
         /// Where to go on; `None` for the start.

@@ -11,6 +11,7 @@ mod forks;
 mod guest;
 mod holds;
 mod judge;
+mod media;
 mod nemesis;
 mod plan;
 mod world;
@@ -27,6 +28,7 @@ use crate::rng::Rng;
 use crate::site::{Life, Site};
 use admin::Admin;
 use cleaner::Cleaner;
+use media::Media;
 use nemesis::Nemesis;
 pub use plan::Family;
 use plan::{End, Plan};
@@ -83,6 +85,9 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
     world.rt.spawn("admin", Box::pin(Admin::new(world).run()));
     if world.plan.menu.cleaner {
         world.rt.spawn("cleaner", Box::pin(Cleaner::new(world).run()));
+    }
+    if world.plan.menu.media {
+        world.rt.spawn("media", Box::pin(Media::new(world).run()));
     }
     world.rt.spawn("nemesis", Box::pin(Nemesis::new(world).run()));
     let lives = world.plan.lives.clone();
@@ -141,7 +146,7 @@ fn relieve(world: &World) {
     for (medium, store) in world.site.stores().iter().enumerate() {
         store.heal();
         store.set_capacity(None);
-        store.set_gone(false);
+        world.set_gone(medium, false);
         world.site.set_wire(medium, crate::net::LinkPolicy::default());
     }
     world.set_host_full(false);

@@ -31,8 +31,10 @@ fn ring() -> KeyRing {
 /// Sizes of a site.
 #[derive(Debug, Clone)]
 pub struct SiteSpec {
-    /// Number of media.
+    /// Number of media at first.
     pub media: usize,
+    /// Media that are none of the site's at first.
+    pub spares: usize,
     /// Bytes of each medium.
     pub medium_bytes: u64,
     /// Sizes within a medium.
@@ -47,7 +49,22 @@ pub struct SiteSpec {
     pub commits_max: usize,
     /// Bits of a fingerprint in the index.
     pub index_tag_bits: u32,
+    /// How long a medium is down before what it held is rebuilt.
+    pub rebuild_after: Duration,
+    /// Bytes of fragments moved each second.
+    pub rebuild_bytes_per_second: u64,
 }
+
+/// A medium of the site, as what stands outside of the engine says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its number.
+    pub number: usize,
+    /// What it holds is to move to the others, and then it is to go.
+    pub leaving: bool,
+}
+
+type Members = Arc<Mutex<Vec<Member>>>;
 
 /// A site; outlives its processes.
 pub struct Site {
@@ -55,6 +72,7 @@ pub struct Site {
     spec: SiteSpec,
     stores: Vec<SimStore>,
     ids: Vec<MediumId>,
+    members: Members,
     sealer: Arc<Sealer>,
     epochs: Mutex<EpochKeys>,
     witness: WitnessCell,
@@ -72,6 +90,8 @@ impl std::fmt::Debug for Site {
 pub struct SiteImage {
     /// Contents of the media.
     pub media: Vec<Image>,
+    /// Which of them are the site's.
+    pub members: Vec<Member>,
     /// The witness.
     pub witness: WitnessState,
     /// The data keys, which stand on every medium.
@@ -84,12 +104,10 @@ impl Site {
     /// # Panics
     /// When the sizes make no site.
     pub async fn format(control: &Control, spec: SiteSpec) -> Self {
-        let media = vec![Image::new(spec.medium_bytes); spec.media];
-        let site = Self::of(
-            control,
-            spec,
-            SiteImage { media, witness: WitnessState::default(), epochs: EpochKeys::default() },
-        );
+        let media = vec![Image::new(spec.medium_bytes); spec.media + spec.spares];
+        let members = (0..spec.media).map(|number| Member { number, leaving: false }).collect();
+        let (witness, epochs) = (WitnessState::default(), EpochKeys::default());
+        let site = Self::of(control, spec, SiteImage { media, members, witness, epochs });
         let world = control.world();
         let formats = site.stores.iter().zip(&site.ids).map(|(store, id)| {
             let superblock = site.superblock(*id);
@@ -102,7 +120,7 @@ impl Site {
 
     /// A site that was left so.
     pub fn of(control: &Control, spec: SiteSpec, image: SiteImage) -> Self {
-        let ids: Vec<MediumId> = (0..spec.media).map(medium_id).collect();
+        let ids: Vec<MediumId> = (0..image.media.len()).map(medium_id).collect();
         let store = |(number, image)| SimStore::from_image(control, &format!("medium{number}"), image);
         let wire = |id: &MediumId| {
             let link = |way: &str| Link::new(control, way, LinkPolicy::default());
@@ -110,6 +128,7 @@ impl Site {
         };
         Self {
             control: control.clone(),
+            members: Arc::new(Mutex::new(image.members)),
             stores: image.media.into_iter().enumerate().map(store).collect(),
             sealer: Arc::new(Sealer::new(&image.epochs.open(&ring()).expect("its own keys"))),
             epochs: Mutex::new(image.epochs),
@@ -129,6 +148,7 @@ impl Site {
             medium_bytes: self.spec.medium_bytes,
             params: self.spec.params,
             media: self.spec.media as u16,
+            released: false,
             keys: WrappedKeys::by_key_file(&ring(), &kek, &recovery, &[4; 40]),
             epochs: seal::EpochKeys::default(),
         }
@@ -149,6 +169,25 @@ impl Site {
         &self.spec
     }
 
+    /// The media of the site, in order.
+    pub fn members(&self) -> Vec<Member> {
+        lock(&self.members).clone()
+    }
+
+    /// Medium number `number` is to be one of the site's; a process takes it in when it next looks.
+    pub fn add(&self, number: usize) {
+        let mut members = lock(&self.members);
+        if !members.iter().any(|member| member.number == number) {
+            members.push(Member { number, leaving: false });
+        }
+    }
+
+    /// Medium number `number` is to leave the site, or to stay.
+    pub fn set_leaving(&self, number: usize, leaving: bool) {
+        let mut members = lock(&self.members);
+        members.iter_mut().filter(|member| member.number == number).for_each(|m| m.leaving = leaving);
+    }
+
     /// Sets how messages to and from medium number `medium` fare.
     pub fn set_wire(&self, medium: usize, policy: LinkPolicy) {
         let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +201,7 @@ impl Site {
     pub fn image(&self) -> SiteImage {
         SiteImage {
             media: self.stores.iter().map(SimStore::image).collect(),
+            members: self.members(),
             witness: self.witness.state(),
             epochs: self.lock_epochs().clone(),
         }
@@ -214,13 +254,20 @@ impl Site {
             transport: transport.clone(),
             stores,
             ids: self.ids.clone(),
+            members: self.members.clone(),
             engine: engine.clone(),
         };
         let deps = Deps {
             rt: rt.clone(),
             transport: Arc::new(transport),
-            media: self.ids.clone(),
+            media: self.members().iter().map(|member| self.ids[member.number]).collect(),
             up: Vec::new(),
+            leaving: self
+                .members()
+                .iter()
+                .filter(|member| member.leaving)
+                .map(|m| self.ids[m.number])
+                .collect(),
             sealer: self.sealer.clone(),
             witness: Arc::new(self.witness.open(rt.clone())),
         };
@@ -245,6 +292,8 @@ impl Site {
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
             index_tag_bits: self.spec.index_tag_bits,
+            rebuild_after: self.spec.rebuild_after,
+            rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,
             ..Config::for_params(container_bytes, segment_bytes, segments_max)
         }
     }
@@ -321,14 +370,16 @@ struct Node {
     transport: SimTransport,
     stores: Vec<Option<SimStore>>,
     ids: Vec<MediumId>,
+    members: Members,
     engine: Arc<Mutex<Option<Engine>>>,
 }
 
 impl Node {
     async fn open(&self, mut deps: Deps, config: Config) -> Result<(), EngineError> {
-        seam::join_all((0..self.stores.len()).map(|number| self.attach(number))).await;
+        let members = lock(&self.members).clone();
+        seam::join_all(members.iter().map(|member| self.attach(member.number))).await;
         let attached = self.transport.attached();
-        deps.up = self.ids.iter().filter(|id| attached.contains(id)).copied().collect();
+        deps.up = deps.media.iter().filter(|id| attached.contains(id)).copied().collect();
         let engine = Engine::open(deps, config).await?;
         *lock(&self.engine) = Some(engine);
         Ok(())
@@ -358,19 +409,36 @@ impl Node {
         }
     }
 
-    /// Puts media that failed back to work when they answer again.
+    /// Puts media that failed back to work when they answer again, takes in those that are new, and lets go of those that
+    /// are to leave and hold nothing any more.
     async fn keep(&self) {
         loop {
             self.rt.sleep(KEEPER_PAUSE).await;
             let Some(engine) = lock(&self.engine).clone() else { continue };
-            for (number, medium) in engine.pool().health().into_iter().enumerate() {
-                if medium.up {
-                    continue;
-                }
+            self.keep_members(&engine).await;
+            for medium in engine.pool().health() {
+                let number = self.ids.iter().position(|id| *id == medium.medium);
+                let Some(number) = number.filter(|_| !medium.up) else { continue };
                 self.transport.detach(medium.medium);
                 if self.attach(number).await {
                     engine.medium_returned(medium.medium);
                 }
+            }
+        }
+    }
+
+    async fn keep_members(&self, engine: &Engine) {
+        let members = lock(&self.members).clone();
+        for Member { number, leaving } in members {
+            let id = self.ids[number];
+            match engine.pool().health().into_iter().find(|health| health.medium == id) {
+                None if self.attach(number).await => engine.add_medium(id, None),
+                Some(health) if health.leaving != leaving => engine.set_leaving(id, leaving),
+                Some(_) if leaving && engine.release_medium(id).is_ok() => {
+                    self.transport.detach(id);
+                    lock(&self.members).retain(|member| member.number != number);
+                }
+                _ => {}
             }
         }
     }

@@ -178,6 +178,9 @@ codes! {
     medium_error 500 1 "Medium fails"
         "A medium could not be read or written."
         "See the system's log, and choose another medium.";
+    medium_in_use 409 6 "Medium is in use"
+        "The medium belongs to this site already."
+        "Name another; `media list` shows those the site has.";
     medium_invalid 422 2 "Not fit for a medium"
         "A medium is a regular file or a block device of 1 GiB or more."
         "Name such a file or device.";
@@ -187,6 +190,9 @@ codes! {
     medium_not_empty 409 6 "Medium holds something"
         "A medium for a new site is not all zeros; it was left untouched."
         "Look what is on it; wipe it only when nothing on it is wanted.";
+    medium_not_found 404 4 "No such medium"
+        "The site has no medium of this id, name or path."
+        "`media list` shows those there are.";
     medium_too_small 422 2 "Medium too small"
         "The journal and a container do not fit on a medium."
         "Give media of 1 GiB or more.";
@@ -241,6 +247,9 @@ codes! {
     protocol 0 1 "Answer makes no sense"
         "What came back on the socket is no answer of this interface."
         "See that command and server are of one version.";
+    rebuild_goes_on 409 6 "Rebuild goes on"
+        "A rebuild is not cancelled: as long as its medium is away, data has less to spare."
+        "Bring the medium back, which ends it, or put another in its place: `media replace`.";
     record_damaged 500 1 "Record is damaged"
         "A record in the metadata store cannot be read."
         "See the server's log; a newer version may have written it.";

@@ -226,6 +226,7 @@ impl First<'_> {
             params: self.params(entry.bytes),
             // At most MEDIA_MAX.
             media: plan.media.len() as u16,
+            released: false,
             keys: keys.clone(),
             epochs: seal::EpochKeys::default(),
         };

@@ -24,7 +24,7 @@
 //! site id, so that media it had formatted are known for its own. A new recovery key goes to its file before any
 //! superblock; superblocks carry a generation, the newest keys win at the next start.
 //!
-//! What it does not do: it does not rebuild a lost directory from its media, it runs no guests.
+//! What it does not do: it runs no guests.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -41,6 +41,7 @@ mod keeper;
 mod keys;
 mod lock;
 mod manifest;
+mod media;
 mod media_set;
 mod names;
 mod probe;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  {"version": 1, "site": "<32 hex digits>",
-//!   "media": [{"id": "<32 hex digits>", "path": "media/00.img", "bytes": 68719476736, "made": true}, ...],
+//!   "media": [{"id": "<32 hex digits>", "path": "media/00.img", "bytes": 68719476736, "made": true,
+//!              "leaving": true or absent}, ...],
 //!   "recovery_key_file": "/path" or absent}
 //! ```
 //! JSON, so that an administrator can read it and mend a path. `made` says that the site made the file itself.
-//! `recovery_key_file` stands in `first-start.json` only.
+//! `leaving`: what it holds is to move to the others, and then it is to go. `recovery_key_file` stands in `first-start.json` only.
 
 use std::path::{Path, PathBuf};
 
@@ -45,11 +46,14 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
     /// A file the site made itself.
     pub(crate) made: bool,
+    /// What it holds is to move to the others, and then it is to go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leaving: bool,
 }
 
 impl Entry {
     pub(crate) fn new(id: MediumId, path: &Path, bytes: u64, made: bool) -> Self {
-        Self { id: id.0, path: path.to_owned(), bytes, made }
+        Self { id: id.0, path: path.to_owned(), bytes, made, leaving: false }
     }
 
     pub(crate) fn id(&self) -> MediumId {
@@ -68,6 +72,11 @@ impl Manifest {
 
     pub(crate) fn ids(&self) -> Vec<MediumId> {
         self.media.iter().map(Entry::id).collect()
+    }
+
+    /// Those whose contents are to move to the others.
+    pub(crate) fn leaving(&self) -> Vec<MediumId> {
+        self.media.iter().filter(|entry| entry.leaving).map(Entry::id).collect()
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {

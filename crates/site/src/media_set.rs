@@ -205,12 +205,16 @@ impl MediaSet {
     }
 }
 
-/// Rewrites the superblock of a medium that has other keys than `newest`.
+/// Rewrites the superblock of a medium that has other keys, or another count of media, than `newest`.
 pub(crate) async fn with_keys_of(found: &mut Found, newest: &Superblock) -> media::Result<()> {
-    if found.superblock.keys == newest.keys && found.superblock.epochs == newest.epochs {
+    let same = |newest: &Superblock| {
+        let has = &found.superblock;
+        has.keys == newest.keys && has.epochs == newest.epochs && has.media == newest.media
+    };
+    if same(newest) {
         return Ok(());
     }
-    let superblock = crate::rekey::with_keys(&found.superblock, newest);
+    let superblock = Superblock { media: newest.media, ..crate::rekey::with_keys(&found.superblock, newest) };
     data::write_superblock(&*found.medium, &superblock).await?;
     found.superblock = superblock;
     Ok(())
@@ -237,6 +241,9 @@ pub(crate) async fn identify(
     let superblock = superblock.ok_or_else(|| format!("{name}: it carries no superblock"))?;
     if superblock.site != manifest.site() {
         return Err(format!("{name}: it belongs to site {}: left untouched", superblock.site));
+    }
+    if superblock.released {
+        return Err(format!("{name}: medium {} has left the site", superblock.medium));
     }
     if !manifest.ids().contains(&superblock.medium) {
         return Err(format!("{name}: medium {} is not in site.json", superblock.medium));

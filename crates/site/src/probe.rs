@@ -5,6 +5,7 @@
 //! the next start, when its table is read anew.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -94,20 +95,38 @@ async fn attach(site: &Arc<Shared>, medium: MediumId) -> Result<(), String> {
     Ok(())
 }
 
-/// Opening a medium waits for locks; it does so off the threads that serve.
-async fn open_blocking(site: &Arc<Shared>, medium: MediumId) -> Result<Found, String> {
-    let entry = site.parts.manifest.media.iter().find(|entry| entry.id() == medium);
-    let entry = entry.ok_or_else(|| "it is not in site.json".to_owned())?.clone();
-    let (opener, path) = (site.parts.opener.clone(), site.parts.directory.resolve(&entry.path));
+/// Opens, or makes, a medium off the threads that serve: that waits for locks.
+pub(crate) async fn open_path(
+    site: &Arc<Shared>,
+    path: PathBuf,
+    create_size: Option<u64>,
+) -> media::Result<Arc<dyn media::Medium>> {
+    let opener = site.parts.opener.clone();
+    let name = path.display().to_string();
     let (done, opened) = tokio::sync::oneshot::channel();
     let work = move || {
         // The waiter may be gone.
-        let _ = done.send(opener.open(&path, None));
+        let _ = done.send(opener.open(&path, create_size));
     };
     site.parts.rt.spawn_blocking("medium open", Box::new(work));
-    let opened = opened.await.map_err(|_| "the server is going down".to_owned())?;
+    opened.await.unwrap_or_else(|_| {
+        Err(media::MediaError {
+            kind: media::MediaErrorKind::Gone,
+            medium: name,
+            operation: "open".to_owned(),
+            reason: "the server is going down".to_owned(),
+        })
+    })
+}
+
+/// Opens a medium of the site.
+async fn open_blocking(site: &Arc<Shared>, medium: MediumId) -> Result<Found, String> {
+    let manifest = site.parts.manifest();
+    let entry = manifest.media.iter().find(|entry| entry.id() == medium);
+    let entry = entry.ok_or_else(|| "it is not in site.json".to_owned())?;
+    let opened = open_path(site, site.parts.directory.resolve(&entry.path), None).await;
     let opened = opened.map_err(|error| error.to_string())?;
-    let found = media_set::identify(opened, &site.parts.manifest).await?;
+    let found = media_set::identify(opened, &manifest).await?;
     if found.id != medium {
         return Err(format!("{}: it is medium {} of this site", found.medium.name(), found.id));
     }

@@ -122,6 +122,13 @@ impl Recovering {
                     let reason = format!("{name}: it carries no superblock");
                     SiteError::new(ErrorKind::Conflict, "not_a_medium", reason).hint("leave it out")
                 })?;
+            if superblock.released && self.options.media.is_empty() {
+                continue;
+            }
+            if superblock.released {
+                let reason = format!("{name}: it has left its site");
+                return Err(SiteError::new(ErrorKind::Conflict, "not_a_medium", reason).hint("leave it out"));
+            }
             for (other, found) in &self.media {
                 let reason = if found.superblock.site != superblock.site {
                     format!("{name} belongs to site {}, {} does not", superblock.site, other.display())
@@ -196,12 +203,18 @@ impl Recovering {
                     .hint("bring more of the site's media")
             })?;
         let Some(story) = story else { return Ok(Vec::new()) };
+        let mut rows = std::collections::BTreeMap::new();
         let later = story.records.iter().filter_map(|(_, record)| match record {
             journal::Record::Row(row) => Some(row),
             _ => None,
         });
-        let mut missing: Vec<MediumId> =
-            story.start.rows.iter().chain(later).flat_map(|row| row.members.iter().copied()).collect();
+        for row in story.start.rows.iter().chain(later) {
+            let newest = rows.entry((row.class, row.row)).or_insert(row);
+            if newest.version <= row.version {
+                *newest = row;
+            }
+        }
+        let mut missing: Vec<MediumId> = rows.values().flat_map(|row| row.members.iter().copied()).collect();
         missing.sort_unstable();
         missing.dedup();
         missing.retain(|id| !there.contains(id));
@@ -218,13 +231,12 @@ impl Recovering {
     ) -> Result<()> {
         let unlock = keys::of_new_site(&*self.rt, &self.directory, self.options.passphrase_file.as_deref())?;
         let keys = unlock.wrap(&*self.rt, ring, recovery)?;
+        let media = (self.media.len() + missing.len()) as u16;
         let mut entries = Vec::new();
         for (path, found) in &mut self.media {
             let old = &found.superblock;
-            let superblock = crate::rekey::with_keys(
-                old,
-                &Superblock { keys: keys.clone(), generation: newest.generation + 1, ..newest.clone() },
-            );
+            let like = Superblock { keys: keys.clone(), generation: newest.generation + 1, ..newest.clone() };
+            let superblock = Superblock { media, ..crate::rekey::with_keys(old, &like) };
             data::write_superblock(&*found.medium, &superblock)
                 .await
                 .map_err(|error| medium_error(&error))?;

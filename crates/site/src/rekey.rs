@@ -139,7 +139,7 @@ impl Shared {
 
     /// Writes the keys of `like` onto every medium that is attached.
     async fn spread(&self, like: &Superblock) -> Result<()> {
-        for entry in &self.parts.manifest.media {
+        for entry in self.parts.manifest().media {
             let Some(node) = self.parts.transport.medium(entry.id()) else { continue };
             let medium = node.medium();
             let own = peek(&**medium).await.map_err(|error| medium_error(&error))?;

@@ -42,7 +42,7 @@ pub(crate) struct Parts {
     pub(crate) rt: Rt,
     pub(crate) opener: Opener,
     pub(crate) directory: Directory,
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Mutex<Manifest>,
     pub(crate) engine: Engine,
     pub(crate) transport: Arc<LocalTransport>,
     /// Media that could not be opened, with the reason.
@@ -51,13 +51,20 @@ pub(crate) struct Parts {
     pub(crate) keys_from: Superblock,
     /// The site's secrets, opened.
     pub(crate) ring: KeyRing,
-    pub(crate) shared_devices: Vec<Vec<PathBuf>>,
+    pub(crate) shared_devices: Mutex<Vec<Vec<PathBuf>>>,
     /// How long clients of tasks may be silent; else as tasks have it.
     pub(crate) task_patience: Option<Duration>,
     /// Who else may open the disks.
     pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.
     pub(crate) _lock: Lock,
+}
+
+impl Parts {
+    /// What `site.json` says now.
+    pub(crate) fn manifest(&self) -> Manifest {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A medium that is not in use.
@@ -81,6 +88,10 @@ pub(crate) struct Shared {
     pub(crate) keys: tokio::sync::Mutex<Superblock>,
     /// A rotation of the data key was interrupted and is to go on.
     pub(crate) rekey_due: AtomicBool,
+    /// A drain is at work, or comes to its end.
+    pub(crate) draining: Mutex<bool>,
+    /// Held while media join or leave.
+    pub(crate) media_turn: tokio::sync::Mutex<()>,
     /// Held while the record of scrubs is changed.
     pub(crate) scrubbing: tokio::sync::Mutex<()>,
     pub(crate) stopping: watch::Sender<bool>,
@@ -133,6 +144,8 @@ impl Site {
             away,
             server: tokio::sync::Mutex::default(),
             space: Mutex::default(),
+            draining: Mutex::default(),
+            media_turn: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
             keys,
             rekey_due,
@@ -227,10 +240,12 @@ impl Site {
         let provisioned_bytes = disks.map(|disk| self.engine().disk_bytes(disk).unwrap_or(0)).sum();
         let parts = &self.shared.parts;
         let path = |entry: &crate::manifest::Entry| parts.directory.resolve(&entry.path);
-        let media = parts.manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
+        let manifest = parts.manifest();
+        let shared_devices = parts.shared_devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let media = manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
-        let status = judge(parts.manifest.site(), engine, writable, media, &away, &parts.shared_devices, vms);
+        let status = judge(manifest.site(), engine, writable, media, &away, &shared_devices, vms);
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_scrub(&self.shared.scrub_state().await?);
@@ -501,7 +516,10 @@ async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
     loop {
         let Some(shared) = site.upgrade() else { return };
         let round = match shared.tasks.round().await {
-            Ok(_) => shared.upkeep_when_due().await,
+            Ok(_) => match shared.watch_media().await {
+                Ok(()) => shared.upkeep_when_due().await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match round {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use data::{LocalTransport, Superblock};
@@ -172,6 +172,15 @@ impl Opening<'_> {
             Some(path) if !is_new => self.new_recovery_key(path, &newest, &ring)?,
             _ => newest,
         };
+        let count = self.manifest.media.len() as u16;
+        // A medium came or went, and not every superblock heard of it.
+        let stale = newest.media != count;
+        let newest = Superblock {
+            media: count,
+            generation: newest.generation + u64::from(stale),
+            released: false,
+            ..newest
+        };
         media.spread_keys(&newest).await;
         let opened = keys::open_epochs(&newest.epochs, &ring)?;
 
@@ -201,6 +210,7 @@ impl Opening<'_> {
             transport: transport.clone(),
             media: self.manifest.ids(),
             up,
+            leaving: self.manifest.leaving(),
             sealer: Arc::new(Sealer::new(&opened)),
             witness: Arc::new(witness),
         };
@@ -211,12 +221,12 @@ impl Opening<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let shared_devices = self.shared_devices();
+        let shared_devices = Mutex::new(shared_devices(&self.directory, &self.manifest));
         Ok(Site::new(Parts {
             rt: self.rt,
             opener: self.opener,
             directory: self.directory,
-            manifest: self.manifest,
+            manifest: Mutex::new(self.manifest),
             engine,
             transport,
             absent: media.absent,
@@ -259,17 +269,16 @@ impl Opening<'_> {
         SiteError::new(ErrorKind::Unavailable, "too_few_media", reason)
             .hint("bring the missing media back, then start again; nothing was changed")
     }
+}
 
-    /// Says which media lie on one physical device: they fail together.
-    fn shared_devices(&self) -> Vec<Vec<PathBuf>> {
-        let paths: Vec<PathBuf> =
-            self.manifest.media.iter().map(|entry| self.directory.resolve(&entry.path)).collect();
-        let groups = media::same_device(&paths).into_iter().filter(|group| group.len() > 1);
-        let groups: Vec<Vec<PathBuf>> =
-            groups.map(|group| group.into_iter().map(|index| paths[index].clone()).collect()).collect();
-        for group in &groups {
-            tracing::warn!(media = ?group, "these media share one physical device: they fail together");
-        }
-        groups
+/// Says which media lie on one physical device: they fail together.
+pub(crate) fn shared_devices(directory: &Directory, manifest: &Manifest) -> Vec<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> = manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
+    let groups = media::same_device(&paths).into_iter().filter(|group| group.len() > 1);
+    let groups: Vec<Vec<PathBuf>> =
+        groups.map(|group| group.into_iter().map(|index| paths[index].clone()).collect()).collect();
+    for group in &groups {
+        tracing::warn!(media = ?group, "these media share one physical device: they fail together");
     }
+    groups
 }

@@ -53,7 +53,11 @@ pub struct MediumStatus {
     pub bytes: u64,
     /// What it does.
     pub state: MediumState,
-    /// Why it is down.
+    /// Everything on it is to move to the others, and then it leaves.
+    pub leaving: bool,
+    /// Bytes of fragments that have moved to the others, and that are to move; while some do.
+    pub moving: Option<(u64, u64)>,
+    /// Why it is down, or why nothing moves.
     pub reason: Option<String>,
 }
 
@@ -149,13 +153,12 @@ pub(crate) fn judge(
         faults: engine.faults,
         repaired: engine.repaired,
         geometry: engine.class.map(|class| (class.k, class.m)),
-        can_lose_now: 0,
+        can_lose_now: engine.can_lose,
         trash: TrashTotals::default(),
         media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
         vms,
     };
     let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
-    status.can_lose_now = can_lose(status.media.len(), up);
     find_reasons(&mut status, up, engine.stuck);
     find_next(&mut status, up);
     find_notices(&mut status, engine.recovering_index, shared_devices);
@@ -190,14 +193,17 @@ fn medium_status(
     };
     let known = away.get(&id).map(|away| away.reason.clone());
     let reason = known.or_else(|| health.and_then(|health| health.reason.clone()));
-    MediumStatus { id, path, bytes, state, reason: reason.filter(|_| state == MediumState::Down) }
-}
-
-/// Media that may fail without loss when `up` of `total` are up: stripes written while all were up have lost what is
-/// down; new ones, and the journal's ensemble, have the parity that `up` media allow.
-pub(crate) fn can_lose(total: usize, up: usize) -> usize {
-    let parity = |media| pool::class_for(media).map_or(0, |class| class.m);
-    parity(total).saturating_sub(total - up).min(parity(up))
+    let moves = engine.moving.iter().find(|moving| moving.medium == id);
+    let trouble = moves.and_then(|moving| moving.trouble.clone());
+    MediumStatus {
+        id,
+        path,
+        bytes,
+        state,
+        leaving: health.is_some_and(|health| health.leaving),
+        moving: moves.map(|moving| (moving.done_bytes, moving.left_bytes)),
+        reason: reason.filter(|_| state == MediumState::Down).or(trouble),
+    }
 }
 
 fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
@@ -209,6 +215,13 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
             (_, Some(reason)) => format!("medium {path} is down: {reason}"),
             (_, None) => format!("medium {path} is down"),
         });
+    }
+    for medium in &status.media {
+        if let Some((done, left)) = medium.moving.filter(|(_, left)| *left > 0) {
+            let (path, done, all) = (medium.path.display(), format_size(done), format_size(done + left));
+            let how = if medium.leaving { "draining" } else { "rebuilding" };
+            status.notices.push(format!("{how} {path}: {done} of {all} on other media"));
+        }
     }
     if up < status.media.len() && status.can_lose_now == 0 {
         reasons.push("one more failed medium would lose data".to_owned());

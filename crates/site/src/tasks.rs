@@ -191,7 +191,14 @@ impl Tasks {
     }
 
     /// Ends a task that is not wanted any more; its client hears of it when it next says how far it is.
+    ///
+    /// # Errors
+    /// `rebuild_goes_on` for a rebuild.
     pub(crate) async fn cancel(&self, id: u64) -> Result<Task> {
+        if self.running.record(id).is_some_and(|record| record.kind == TaskKind::Rebuild) {
+            let reason = format!("task {id} is a rebuild, which nobody began");
+            return Err(SiteError::new(ErrorKind::Conflict, "rebuild_goes_on", reason));
+        }
         self.end_badly(id, TaskState::Cancelled, None).await
     }
 

@@ -4,6 +4,7 @@
 mod changes;
 mod formats;
 mod fuzz;
+mod media_changes;
 mod recover;
 mod snapshots;
 mod starts;

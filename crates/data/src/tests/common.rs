@@ -41,6 +41,7 @@ pub(super) fn superblock(n: usize) -> Superblock {
         medium_bytes: MEDIUM_BYTES,
         params: PARAMS,
         media: 3,
+        released: false,
         keys,
         epochs: seal::EpochKeys::default(),
     }

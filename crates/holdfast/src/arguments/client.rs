@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::media::MediaCommand;
 use super::size;
 use super::snapshots::SnapshotCommand;
 use super::trash::TrashCommand;
@@ -244,13 +245,6 @@ pub(crate) enum DiskCommand {
         /// The disk
         disk: String,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum MediaCommand {
-    /// List the media with their states, in the site's order
-    #[command(after_help = "Example:\n  holdfast media list")]
-    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -92,7 +92,7 @@ impl Asking {
     }
 
     /// Stays until a task has ended, unless that is not wanted. One that found damage fails the command.
-    async fn follow(&self, task: Task, waiting: Waiting) -> Result<(), Failure> {
+    pub(super) async fn follow(&self, task: Task, waiting: Waiting) -> Result<(), Failure> {
         if waiting.no_wait {
             return self.printer.task(&task);
         }

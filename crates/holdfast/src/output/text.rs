@@ -77,12 +77,22 @@ fn capacity(status: &Status) -> Vec<String> {
 pub(super) fn media(media: &[Medium]) -> String {
     let row = |medium: &Medium| {
         let state = match medium.state {
-            MediumState::Up => "up",
-            MediumState::Full => "full",
-            MediumState::Down => "down",
+            MediumState::Up => "up".to_owned(),
+            MediumState::Full => "full".to_owned(),
+            MediumState::Down => "down".to_owned(),
+        };
+        let moved = medium.moving.map_or_else(String::new, |moving| {
+            let total = u128::from(moving.done_bytes) + u128::from(moving.left_bytes);
+            let percent = (u128::from(moving.done_bytes) * 100).checked_div(total).unwrap_or(100);
+            format!(", {} {percent} %", if medium.leaving { "draining" } else { "rebuilding" })
+        });
+        let state = if medium.leaving && medium.moving.is_none() {
+            format!("{state}, leaving")
+        } else {
+            state + &moved
         };
         let reason = medium.reason.clone().unwrap_or_default();
-        vec![state.to_owned(), format_size(medium.bytes), medium.path.clone(), reason]
+        vec![state, format_size(medium.bytes), medium.path.clone(), reason]
     };
     table(&["MEDIUM", "SIZE", "PATH", "REASON"], media.iter().map(row).collect())
 }
@@ -123,6 +133,8 @@ fn kind(task: &Task) -> &'static str {
         TaskKind::Verify => "verify",
         TaskKind::Space => "space",
         TaskKind::Rekey => "rekey",
+        TaskKind::Drain => "drain",
+        TaskKind::Rebuild => "rebuild",
     }
 }
 

@@ -50,7 +50,7 @@ fn start() -> Start {
 }
 
 fn row() -> Row {
-    Row { class: 2, row: 7, members: vec![medium(4), medium(5)] }
+    Row { version: 3, target: vec![medium(4), medium(6)], ..Row::new(2, 7, vec![medium(4), medium(5)]) }
 }
 
 fn deleted() -> Deleted {
@@ -110,7 +110,7 @@ fn record_bytes() {
         ),
         (
             Entry::Row(row()),
-            "06000000230000000207020404040404040404040404040404040405050505050505050505050505050505",
+            "0600000045000000020703020404040404040404040404040404040405050505050505050505050505050505020404040404040404040404040404040406060606060606060606060606060606",
         ),
         (
             Entry::Cut(vec![
@@ -131,7 +131,7 @@ fn record_bytes() {
     start().encode(&mut bytes);
     assert_eq!(
         hex(&bytes),
-        "090000006e0000000501020803040102010202020202020202020202020202020205060207010240630b0a0001030101010101010101010101010101010103010203010207020404040404040404040404040404040405050505050505050505050505050505010802000305060108ac020203801009"
+        "09000000900000000501020803040102010202020202020202020202020202020205060207010240630b0a000103010101010101010101010101010101010301020301020703020404040404040404040404040404040405050505050505050505050505050505020404040404040404040404040404040406060606060606060606060606060606010802000305060108ac020203801009"
     );
     bytes.clear();
     Tail { first: Seq(6), count: 1, payload: vec![1, 2] }.encode(&mut bytes);
@@ -214,7 +214,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
         (any::<u64>(), any::<u64>()).prop_map(|(ordinal, seq)| commit(ordinal, Seq(seq))),
         Just(Entry::Checkpoint(pointer())),
         (any::<u8>(), any::<u16>(), 0..9u8).prop_map(|(class, row, width)| {
-            Entry::Row(Row { class, row, members: (0..width).map(medium).collect() })
+            Entry::Row(Row::new(class, row, (0..width).map(medium).collect()))
         }),
         Just(Entry::Delete(vec![deleted()])),
         proptest::collection::vec((any::<u64>(), any::<u64>()), 0..9).prop_map(|forks| {

@@ -9,7 +9,13 @@ const NOW: Duration = Duration::from_secs(1000);
 
 fn stripe(number: u32) -> Stripe {
     let container = ContainerId { incarnation: Incarnation(1), number, class: 0, row: 0 };
-    Stripe { container, class: CLASSES[0], members: vec![MediumId([1; 16])], fragment_pages: 1 }
+    Stripe {
+        container,
+        class: CLASSES[0],
+        members: vec![MediumId([1; 16])],
+        target: Vec::new(),
+        fragment_pages: 1,
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn ensembles_have_distinct_media_that_are_up() {
     for count in 1..=9 {
         let media: Vec<_> = (0..count).map(medium_id).collect();
         for down in 0..count {
-            let health = Health::new(&media, &media[down..]);
+            let health = Health::new(&media, &media[down..], std::time::Duration::ZERO);
             let up = count - down;
             let wanted = if up < count.min(2) { 0 } else { up.min(3) };
             let mut used = BTreeSet::new();

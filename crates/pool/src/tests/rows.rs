@@ -5,10 +5,11 @@ use proto::CallErrorKind;
 
 use super::script::{Fate, Kind};
 use super::site::{medium_id, site};
-use crate::geometry::{CLASSES, Layout, ROWS_MAX};
+use crate::geometry::CLASSES;
+use crate::layout::{Layout, ROWS_MAX};
 
 fn row(class: u8, row: u16, media: &[usize]) -> Row {
-    Row { class, row, members: media.iter().map(|number| medium_id(*number)).collect() }
+    Row::new(class, row, media.iter().map(|number| medium_id(*number)).collect())
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn of_two_rows_of_one_number_the_later_counts_everywhere() {
     let mut layout = Layout::default();
     layout.load(row(1, 0, &[0, 1]));
     layout.load(row(1, 0, &[2, 3]));
-    assert_eq!(layout.members(1, 0), Some(&row(1, 0, &[2, 3]).members[..]));
+    assert_eq!(layout.row((1, 0)), Some(&row(1, 0, &[2, 3])));
     let (chosen, fresh) = layout.choose(CLASSES[1], row(1, 0, &[0, 1]).members, &[]).unwrap();
     assert_eq!((chosen, fresh), (row(1, 1, &[0, 1]), true), "the old members need a row of their own now");
 }
@@ -98,7 +99,7 @@ fn a_full_layout_falls_back_on_rows_that_are_up() {
     let next = pairs.next().unwrap();
     let (fallback, _) = layout.choose(CLASSES[1], next.clone(), &media).expect("many rows are up");
     assert_ne!(fallback.members, next);
-    assert_eq!(layout.members(1, fallback.row), Some(&fallback.members[..]));
+    assert_eq!(layout.row((1, fallback.row)), Some(&fallback));
     assert_eq!(layout.choose(CLASSES[1], next.clone(), &next), None, "no row lies on these two");
     assert_eq!(layout.rows().len(), ROWS_MAX);
     // Numbers end before they come round.

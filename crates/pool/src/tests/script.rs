@@ -30,7 +30,7 @@ pub(super) fn kind_of(request: &Request) -> Kind {
         Request::FragmentWrite { .. } => Kind::Write,
         Request::FragmentRead { .. } => Kind::Read,
         Request::FragmentHeader { .. } => Kind::Header,
-        Request::FragmentFree(_) => Kind::Free,
+        Request::FragmentFree(_) | Request::FragmentFreeAt(_) => Kind::Free,
         Request::FragmentList { .. } => Kind::List,
         Request::Info { .. } => Kind::Info,
         _ => Kind::Other,

@@ -107,6 +107,7 @@ pub(super) fn site_of(data_bytes: &[u64]) -> Site {
             medium_bytes,
             params: params(),
             media: 1,
+            released: false,
             keys,
             epochs: seal::EpochKeys::default(),
         };

@@ -152,6 +152,7 @@ impl World {
         if !engine.is_writable() && self.plan.family == Family::Within {
             self.wrong("all media are there, and the site serves reads only");
         }
+        self.moved(&engine).await;
         // What the cache holds would hide damage from this read and not from the next.
         engine.drop_caches();
         let first = read_all(self, &life, &engine).await;
@@ -258,16 +259,17 @@ impl World {
 
     /// Recovery from a part of the media must give the same contents [I4].
     async fn compare_subset(&self, rng: &mut Rng, image: &SiteImage) {
-        let media = self.plan.spec.media;
-        let mut there = vec![true; media];
+        let members: Vec<usize> = image.members.iter().map(|member| member.number).collect();
+        let media = members.len();
+        let mut there: Vec<bool> = (0..image.media.len()).map(|number| members.contains(&number)).collect();
         if self.plan.victims.is_empty() {
             for _ in 0..rng.index(tolerance(media) + 1) {
-                there[rng.index(media)] = false;
+                there[members[rng.index(media)]] = false;
             }
         }
         // What struck the victims may still lie hidden on them: others cannot be missed too.
         for victim in &self.plan.victims {
-            there[*victim] = rng.coin();
+            there[*victim] &= rng.coin();
         }
         if there.iter().filter(|there| **there).count() < media.min(2) {
             return; // too few to take over

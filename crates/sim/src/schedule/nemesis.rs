@@ -43,7 +43,7 @@ impl Nemesis {
     /// Sets the usual latencies and delays; nothing fails yet.
     pub(super) fn prepare(&mut self) {
         let Menu { disorder, .. } = self.world.plan.menu;
-        for medium in 0..self.world.plan.spec.media {
+        for medium in 0..self.world.site.stores().len() {
             let policy = if disorder { disordered() } else { LinkPolicy::default() };
             self.world.site.set_wire(medium, policy);
         }
@@ -88,14 +88,13 @@ impl Nemesis {
     }
 
     async fn take_away(&mut self, victim: usize) {
-        let store = self.world.site.stores()[victim].clone();
         self.world.note(format_args!("medium {victim} goes"));
-        store.set_gone(true);
+        self.world.set_gone(victim, true);
         self.last().await;
         // Sometimes it stays away until the end, or until another strike brings it back.
         if self.rng.chance(750_000) {
             self.world.note(format_args!("medium {victim} is back"));
-            store.set_gone(false);
+            self.world.set_gone(victim, false);
         }
     }
 
@@ -175,12 +174,11 @@ impl Nemesis {
     pub(super) fn between_lives(&mut self) {
         let menu = self.world.plan.menu;
         for victim in self.world.plan.victims.clone() {
-            let store = self.world.site.stores()[victim].clone();
             if menu.gone && self.rng.chance(300_000) {
                 self.world.note(format_args!("medium {victim} is away at the start"));
-                store.set_gone(true);
+                self.world.set_gone(victim, true);
             } else if self.rng.coin() {
-                store.set_gone(false);
+                self.world.set_gone(victim, false);
             }
             if menu.rot && self.rng.chance(300_000) {
                 self.rot(victim);

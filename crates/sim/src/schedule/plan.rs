@@ -65,6 +65,8 @@ pub(super) struct Menu {
     pub(super) forks: bool,
     /// The cleaner runs.
     pub(super) cleaner: bool,
+    /// Media join and leave, and some never come back.
+    pub(super) media: bool,
 }
 
 /// How a life ends.
@@ -123,16 +125,21 @@ impl Plan {
             impatient: rng.chance(300_000),
             forks: rng.chance(600_000),
             cleaner: rng.chance(600_000),
+            media: false,
         };
         let small = family == Family::Within && rng.chance(120_000);
+        let menu = Menu { media: rng.chance(500_000) && !small && !menu.host_full, ..menu };
         let lives = 1 + rng.index(4);
         let ends = [End::Close, End::Kill, End::Kill, End::PowerCut, End::PowerCut];
         let request_blocks = [2, 4, 8, 64][rng.index(4)];
-        let pause = Duration::from_micros([100, 2000, 50_000, 1_000_000][rng.index(4)]);
+        // Media are looked at and moved in the time of media.
+        let pauses =
+            if menu.media { [2000, 50_000, 200_000, 1_000_000] } else { [100, 2000, 50_000, 1_000_000] };
+        let pause = Duration::from_micros(pauses[rng.index(4)]);
         let ops = 400 / (request_blocks + 4);
         Self {
             family,
-            spec: spec(rng, media, small),
+            spec: spec(rng, media, small, if menu.media { 3 } else { 0 }),
             fill: Fill {
                 seed: rng.next_u64(),
                 compressible_percent: [0, 30, 80][rng.index(3)],
@@ -181,7 +188,7 @@ fn victims(rng: &mut Rng, media: usize, family: Family) -> Vec<usize> {
     all
 }
 
-fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
+fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
     let container_bytes = [64, 96, 128][rng.index(3)] << 10;
     let params = Params {
         container_bytes,
@@ -194,6 +201,10 @@ fn spec(rng: &mut Rng, media: usize, small: bool) -> SiteSpec {
     let room = if small { u64::from(container_bytes) * (6 + rng.below(12)) } else { 32 << 20 };
     SiteSpec {
         media,
+        spares,
+        rebuild_after: Duration::from_millis([500, 5000, 60_000][rng.index(3)]),
+        // Slow enough that most moves are cut short.
+        rebuild_bytes_per_second: [64 << 10, 512 << 10, 100 << 20][rng.index(3)],
         medium_bytes: (least + room).next_multiple_of(units::PAGE as u64),
         params,
         block_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],

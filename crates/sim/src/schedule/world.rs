@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) answered: u64,
     wrong: Option<String>,
     holds: u64,
+    /// A medium that never comes back.
+    pub(super) banned: Option<usize>,
 }
 
 /// Room that is there again is found so soon: a write under way may wait for three answers that never come.
@@ -116,6 +118,7 @@ impl World {
             answered: 0,
             wrong: None,
             holds: 0,
+            banned: None,
         };
         Self {
             control: control.clone(),
@@ -229,6 +232,22 @@ impl World {
     pub(super) fn set_host_full(&self, full: bool) {
         let until = if full { Duration::MAX } else { self.now() + ROOM_FOUND };
         self.lock().host_full_until = until;
+    }
+
+    /// A medium goes, or is back unless it is one that never comes back.
+    pub(super) fn set_gone(&self, medium: usize, gone: bool) {
+        let banned = self.lock().banned == Some(medium);
+        self.site.stores()[medium].set_gone(gone || banned);
+    }
+
+    /// A medium goes for good; false when another has.
+    pub(super) fn ban(&self, medium: usize) -> bool {
+        if self.lock().banned.is_some() {
+            return false;
+        }
+        self.lock().banned = Some(medium);
+        self.set_gone(medium, true);
+        true
     }
 
     /// Takes blocks for a write; `None` when another is in the way.

@@ -36,6 +36,9 @@ fn spec(media: usize) -> SiteSpec {
     };
     let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + 32 * layout.largest_extent());
     SiteSpec {
+        spares: 0,
+        rebuild_after: std::time::Duration::from_secs(600),
+        rebuild_bytes_per_second: 100 << 20,
         media,
         medium_bytes: least.next_multiple_of(PAGE as u64),
         params,

@@ -33,6 +33,9 @@ fn spec() -> SiteSpec {
     };
     let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + layout.largest_extent());
     SiteSpec {
+        spares: 0,
+        rebuild_after: std::time::Duration::from_secs(600),
+        rebuild_bytes_per_second: 100 << 20,
         media: MEDIA,
         medium_bytes: (least + (16 << 20)).next_multiple_of(PAGE as u64),
         params,

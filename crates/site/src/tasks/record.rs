@@ -33,6 +33,10 @@ pub enum TaskKind {
     Space,
     /// Seals everything under a new data key.
     Rekey,
+    /// Moves everything off a medium that leaves.
+    Drain,
+    /// Writes anew what a lost medium held.
+    Rebuild,
 }
 
 impl TaskKind {
@@ -46,6 +50,8 @@ impl TaskKind {
             Self::Verify => "verify",
             Self::Space => "space",
             Self::Rekey => "rekey",
+            Self::Drain => "drain",
+            Self::Rebuild => "rebuild",
         }
     }
 }

@@ -33,6 +33,14 @@ impl Outcome {
 }
 
 impl Tasks {
+    /// Refuses work of a kind that runs already.
+    pub(crate) fn check_idle(&self, kind: TaskKind) -> Result<()> {
+        let Some(id) = self.running.of_kind(kind) else { return Ok(()) };
+        let reason = format!("task {id} is at it already: {}", kind.word());
+        Err(SiteError::new(ErrorKind::Busy, "task_running", reason)
+            .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")))
+    }
+
     /// Makes a task of work of the server.
     pub(crate) async fn begin_work(
         &self,
@@ -41,11 +49,7 @@ impl Tasks {
         message: &str,
     ) -> Result<(Task, Arc<Progress>)> {
         let _turn = self.turn.lock().await;
-        if let Some(id) = self.running.of_kind(kind) {
-            let reason = format!("task {id} is at it already: {}", kind.word());
-            return Err(SiteError::new(ErrorKind::Busy, "task_running", reason)
-                .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")));
-        }
+        self.check_idle(kind)?;
         let (id, txn) = self.make_room().await?;
         let record = Record::new(kind, target, self.rt.wall_ms(), 0, plain(message));
         self.engine.apply(txn.then(Op::put(key(id)?, record.encode()?)), &[], &[]).await?;

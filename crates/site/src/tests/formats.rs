@@ -12,7 +12,7 @@ use super::Bench;
 use crate::manifest::{Entry, Manifest};
 use crate::record::Record;
 use crate::snapshots::SnapshotRecord;
-use crate::status::{Health, MediumState, can_lose, judge};
+use crate::status::{Health, MediumState, judge};
 use crate::uses::Uses;
 use crate::witness::{FileWitness, SLOT_BYTES, make};
 use crate::{Version, VmName, format_size, parse_size};
@@ -226,31 +226,12 @@ fn a_disk_in_use_is_not_deleted_and_one_being_deleted_not_opened() {
     assert!(uses.open(one).is_some());
 }
 
-#[test]
-fn what_can_be_lost_now() {
-    for (total, up, lose) in [
-        (1, 1, 0),
-        (2, 2, 1),
-        (2, 1, 0),
-        (3, 3, 2),
-        (3, 2, 1),
-        (3, 1, 0),
-        (6, 6, 2),
-        (6, 5, 1),
-        (6, 4, 0),
-        (6, 3, 0),
-        (6, 0, 0),
-        (12, 12, 2),
-    ] {
-        assert_eq!(can_lose(total, up), lose, "{up} of {total}");
-    }
-}
-
 fn engine_status(up: &[bool]) -> EngineStatus {
     let health = |(number, up): (usize, &bool)| pool::MediumHealth {
         medium: MediumId([number as u8; 16]),
         up: *up,
         full: false,
+        leaving: false,
         reason: (!up).then(|| "it broke".to_owned()),
     };
     EngineStatus {
@@ -264,6 +245,10 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         journal_used_percent: 8,
         class: pool::class_for(up.iter().filter(|up| **up).count()),
         media: up.iter().enumerate().map(health).collect(),
+        can_lose: pool::class_for(up.len())
+            .map_or(0, |class| class.m)
+            .saturating_sub(up.iter().filter(|up| !**up).count()),
+        moving: Vec::new(),
         recovering_index: false,
         faults: 0,
         repaired: 0,

@@ -15,7 +15,7 @@ fn name(text: &str) -> VmName {
 }
 
 /// Writes blocks that differ from each other and cannot be compressed.
-async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
+pub(super) async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
     let found = site.shared.vms.versions().await.unwrap();
     let (_, disks) = found.into_iter().find(|(found, _)| found == vm).unwrap();
     for block in 0..BLOCKS {
@@ -32,7 +32,7 @@ async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
 }
 
 /// Waits until a task has ended.
-async fn ended(site: &Site, task: Task) -> Task {
+pub(super) async fn ended(site: &Site, task: Task) -> Task {
     for _ in 0..6000 {
         let task = site.task(task.id).await.unwrap();
         if task.state != TaskState::Running {
@@ -43,7 +43,7 @@ async fn ended(site: &Site, task: Task) -> Task {
     panic!("task {} does not end", task.id);
 }
 
-async fn done(site: &Site, task: Task) -> Task {
+pub(super) async fn done(site: &Site, task: Task) -> Task {
     let task = ended(site, task).await;
     assert_eq!((task.state, &task.error), (TaskState::Done, &None), "{task:?}");
     assert_eq!(task.done_bytes, task.total_bytes);

@@ -1,0 +1,64 @@
+//! Commands about media.
+
+use api::types::{List, Medium, NewMedium};
+
+use super::{Asking, really};
+use crate::arguments::{MediaCommand, NewMediumArguments};
+use crate::failure::Failure;
+
+impl Asking {
+    pub(super) async fn media(&self, command: MediaCommand) -> Result<(), Failure> {
+        let failed = |error| self.failed(error);
+        match command {
+            MediaCommand::List => self.printer.media(&self.client.media().await.map_err(failed)?),
+            MediaCommand::Add(new) => {
+                let medium = self.client.add_medium(&new_medium(new)?).await.map_err(failed)?;
+                self.printer.media(&List { items: vec![medium] })
+            }
+            MediaCommand::Drain { medium, yes, waiting } => {
+                let id = self.medium_named(&medium).await?;
+                really(yes, || {
+                    format!("everything would be moved off medium {medium}, and it would leave the site")
+                })?;
+                let task = self.client.drain_medium(&id).await.map_err(failed)?;
+                self.follow(task, waiting).await
+            }
+            MediaCommand::Replace { old, new, yes, waiting } => {
+                let id = self.medium_named(&old).await?;
+                really(yes, || {
+                    let new = new.path.display();
+                    format!("{new} would take the place of medium {old}, which would leave the site")
+                })?;
+                let task = self.client.replace_medium(&id, &new_medium(new)?).await.map_err(failed)?;
+                self.follow(task, waiting).await
+            }
+        }
+    }
+
+    /// The id of a medium that is named by id, path, or the last part of its path.
+    async fn medium_named(&self, name: &str) -> Result<String, Failure> {
+        let media = self.client.media().await.map_err(|error| self.failed(error))?.items;
+        let is_it = |medium: &&Medium| {
+            medium.id == name || medium.path == name || medium.path.rsplit('/').next() == Some(name)
+        };
+        let found: Vec<&Medium> = media.iter().filter(is_it).collect();
+        match found.as_slice() {
+            [one] => Ok(one.id.clone()),
+            [] => Err(Failure::of_code("medium_not_found", format!("the site has no medium {name}"))
+                .hint("`media list -o json` shows paths and ids")),
+            _ => Err(Failure::usage(
+                format!("{} media are called {name}", found.len()),
+                "give the whole path or the id: `media list -o json`",
+            )),
+        }
+    }
+}
+
+fn new_medium(new: NewMediumArguments) -> Result<NewMedium, Failure> {
+    let path = std::path::absolute(&new.path)
+        .map_err(|error| Failure::failed("file_error", format!("{}: {error}", new.path.display())))?;
+    let text = path
+        .to_str()
+        .ok_or_else(|| Failure::usage(format!("{} is not UTF-8", path.display()), "give a path that is"))?;
+    Ok(NewMedium { path: text.to_owned(), file_bytes: new.file })
+}
