@@ -38,8 +38,10 @@ pub(crate) type RowKey = (u8, u16);
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause behind an attempt that failed: media come back, room is made.
 const RETRY: Duration = Duration::from_secs(10);
-/// Pause behind a pass that left something in rows that are to be emptied: it marked all that is reachable.
+/// Pause behind a pass that left something in rows that are to be emptied: it marked all that is reachable. It doubles up
+/// to the longest with each pass that leaves something: what is locked may stay for years.
 const EMPTIED_REST: Duration = Duration::from_secs(60);
+const EMPTIED_REST_MAX: Duration = Duration::from_secs(3600);
 /// Pause between looks at whether a row is written to, and for how long; a write that takes longer is looked at again
 /// with the next attempt.
 const WRITES_PAUSE: Duration = Duration::from_millis(50);
@@ -67,8 +69,31 @@ pub(crate) fn lock(rebuild: &Mutex<Rebuild>) -> MutexGuard<'_, Rebuild> {
     rebuild.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When rows that still hold something are emptied again.
+#[derive(Default)]
+struct Rest {
+    until: Duration,
+    length: Duration,
+    /// When media had last changed as it began.
+    changed: Duration,
+}
+
+impl Rest {
+    fn is_over(&self, changed: Duration, now: Duration) -> bool {
+        now >= self.until || changed != self.changed
+    }
+
+    fn begin(&mut self, changed: Duration, now: Duration) {
+        let is_first = self.length.is_zero() || changed != self.changed;
+        let length = if is_first { EMPTIED_REST } else { (2 * self.length).min(EMPTIED_REST_MAX) };
+        *self = Self { until: now + length, length, changed };
+    }
+}
+
 /// How a pass ended.
 enum Passed {
+    /// Rows that are to be emptied wait for their time.
+    Resting,
     /// All that could be done is done.
     Through,
     /// Rows that are to be emptied still hold something.
@@ -96,6 +121,7 @@ fn closed() -> EngineError {
 impl Engine {
     /// The rebuilder's task: ends with the engine.
     pub(crate) async fn run_rebuilder(self) {
+        let mut rest = Rest::default();
         loop {
             // Whatever ends the wait, the look tells.
             let _ = seam::timeout(&*self.shared.rt, LOOK, self.shared.rebuild_wake.notified()).await;
@@ -105,9 +131,11 @@ impl Engine {
             if self.is_indexing() {
                 continue;
             }
-            match self.rebuild_pass().await {
-                Ok(Passed::Through) => {}
-                Ok(Passed::Left) => self.shared.rt.sleep(EMPTIED_REST).await,
+            let (changed, now) = (self.shared.pool.changed_at(), self.shared.rt.now());
+            match self.rebuild_pass(rest.is_over(changed, now)).await {
+                Ok(Passed::Resting) => {}
+                Ok(Passed::Through) => rest = Rest::default(),
+                Ok(Passed::Left) => rest.begin(changed, self.shared.rt.now()),
                 Err(error) if error.kind == EngineErrorKind::Closed => return,
                 Err(error) => {
                     let text = error.to_string();
@@ -132,7 +160,7 @@ impl Engine {
     }
 
     /// Works until nothing has to move, or what is left cannot.
-    async fn rebuild_pass(&self) -> Result<Passed, EngineError> {
+    async fn rebuild_pass(&self, may_empty: bool) -> Result<Passed, EngineError> {
         let mut tried: BTreeSet<RowKey> = BTreeSet::new();
         let mut stuck: BTreeSet<RowKey> = BTreeSet::new();
         let mut trouble = None;
@@ -162,7 +190,9 @@ impl Engine {
             stuck = self.outgrown();
         }
         let mut passed = Passed::Through;
-        if !stuck.is_empty() && self.shared.pool.current_class().is_some() {
+        if !stuck.is_empty() && !may_empty {
+            passed = Passed::Resting;
+        } else if !stuck.is_empty() && self.shared.pool.current_class().is_some() {
             lock(&self.shared.rebuild).busy = true;
             self.empty_rows(&stuck).await?;
             let is_left = |row: &Row| !row.is_retired() && stuck.contains(&key_of(row));

@@ -79,6 +79,9 @@ impl Pool {
             }
             if !moved.is_empty() {
                 let count = moved.len() as u64;
+                // Rows may have changed since: what one moves to this medium now is not freed.
+                let _turn = self.turn().await;
+                moved.retain(|(container, index)| !self.belongs(medium, *container, *index));
                 match self.ask(medium, Request::FragmentFreeAt(moved)).await {
                     Ok(Response::Done) => report.freed += count,
                     _ => report.left += count,

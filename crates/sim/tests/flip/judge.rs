@@ -1,12 +1,13 @@
 //! What a store with damage must do.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::{Engine, EngineError, EngineErrorKind, ScrubTotals};
 use seam::Runtime;
 use sim::{Life, Limits, Simulation, Site, SiteImage};
-use units::{BLOCK, BLOCK_U64};
+use units::{BLOCK, BLOCK_U64, DiskId};
 
 use super::make::{Contents, STEPS, Store};
 use super::survey::{What, fixed_places_are_sound};
@@ -176,28 +177,28 @@ pub(super) fn beyond(store: &Store, image: SiteImage, what: What, without_last: 
                 return Err("what was lost is back after a restart".to_owned());
             }
             all_up(&engine)?;
-            if !read_or_lost(&engine, contents, what)
+            let lost = read_or_lost(&engine, contents, what)
                 .await
-                .map_err(|wrong| format!("start {start}: {wrong}"))?
-            {
+                .map_err(|wrong| format!("start {start}: {wrong}"))?;
+            if !lost.is_empty() {
                 fate = Fate::LostBlocks;
             }
-            scrub_tells(&scrub(&life, &engine).await?, what)?;
+            scrub_tells(&scrub(&life, &engine).await?, what, &lost)?;
             site.end(life, false);
         }
         Ok(fate)
     })
 }
 
-/// Every block and every disk, right or lost; says whether all were right.
-async fn read_or_lost(engine: &Engine, contents: &Contents, what: What) -> Result<bool, String> {
-    let mut right = true;
+/// Every block and every disk, right or lost; gives the disks that are not all right.
+async fn read_or_lost(engine: &Engine, contents: &Contents, what: What) -> Result<Vec<DiskId>, String> {
+    let mut lost = BTreeSet::new();
     for (disk, bytes) in contents {
         let _open = match engine.open_disk(*disk).await {
             Ok(open) => open,
             Err(error) => {
                 excused(&error, what)?;
-                right = false;
+                lost.insert(*disk);
                 continue;
             }
         };
@@ -208,12 +209,12 @@ async fn read_or_lost(engine: &Engine, contents: &Contents, what: What) -> Resul
                 Ok(_) => return Err(format!("disk {} reads wrong at block {}", disk.0, start / BLOCK_U64)),
                 Err(error) => {
                     excused(&error, what)?;
-                    right = false;
+                    lost.insert(*disk);
                 }
             }
         }
     }
-    Ok(right)
+    Ok(lost.into_iter().collect())
 }
 
 /// An error is excused where something needed is damaged, when it names that.
@@ -231,14 +232,20 @@ fn excused(error: &EngineError, what: What) -> Result<(), String> {
     }
 }
 
-/// A scrub tells of the container that is damaged and of no other.
-fn scrub_tells(found: &ScrubTotals, what: What) -> Result<(), String> {
+/// A scrub tells of the container that is damaged and of no other, and names the disks that cannot be read whole.
+fn scrub_tells(found: &ScrubTotals, what: What, lost: &[DiskId]) -> Result<(), String> {
+    let unaffected = ScrubTotals { affected: Vec::new(), ..found.clone() };
     match (what, &found.failed[..]) {
         (What::Fragment(container, _), [(failed, reason)]) if *failed == container && !reason.is_empty() => {
-            is_clean(&ScrubTotals { failed: Vec::new(), ..found.clone() }, 0)
+            is_clean(&ScrubTotals { failed: Vec::new(), ..unaffected }, 0)?;
+            if found.affected == lost {
+                Ok(())
+            } else {
+                Err(format!("the scrub names {:?}, and what cannot be read is {lost:?}", found.affected))
+            }
         }
         // Its changes are lost: a container may be missing.
-        (What::TableLog, []) => is_clean(&ScrubTotals { missing: Vec::new(), ..found.clone() }, 0),
+        (What::TableLog, []) => is_clean(&ScrubTotals { missing: Vec::new(), ..unaffected }, 0),
         (What::Fragment(..), _) => Err(format!("the scrub does not tell: {found:?}")),
         _ => is_clean(found, 0),
     }
