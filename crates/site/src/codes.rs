@@ -187,6 +187,9 @@ codes! {
     medium_missing 404 4 "Medium is not there"
         "Nothing is at a medium's path."
         "Make the file, or connect the device.";
+    medium_needed 409 6 "Medium is needed"
+        "Without the medium the others could not keep all that is stored safe: too few are up, or they have too little room."
+        "Add a medium first, or put another in its place: `media add`, `media replace`.";
     medium_not_empty 409 6 "Medium holds something"
         "A medium for a new site is not all zeros; it was left untouched."
         "Look what is on it; wipe it only when nothing on it is wanted.";

@@ -54,11 +54,11 @@ impl Site {
     /// Moves everything off a medium and then lets go of it. When the task is cancelled the medium stays.
     ///
     /// # Errors
-    /// `medium_not_found`; `too_few_media` or `no_space` when the others could not keep all safe; `task_running`.
+    /// `medium_not_found`; `medium_needed` when the others could not keep all safe; `task_running`.
     pub async fn drain_medium(&self, medium: MediumId) -> Result<Task> {
         let _turn = self.shared.media_turn.lock().await;
         self.shared.check_member(medium)?;
-        self.shared.parts.engine.check_leave(medium).await?;
+        self.shared.check_leave(medium).await?;
         self.shared.begin_drain(medium, true).await
     }
 
@@ -71,7 +71,7 @@ impl Site {
         self.shared.check_member(old)?;
         self.shared.tasks.check_idle(TaskKind::Drain)?;
         self.shared.take_in(path, file_bytes, Some(old)).await?;
-        self.shared.parts.engine.check_leave(old).await?;
+        self.shared.check_leave(old).await?;
         self.shared.begin_drain(old, true).await
     }
 }
@@ -82,6 +82,16 @@ impl Shared {
             return Ok(());
         }
         Err(not_found(&medium.to_string()))
+    }
+
+    async fn check_leave(&self, medium: MediumId) -> Result<()> {
+        self.parts.engine.check_leave(medium).await.map_err(|error| match error.kind {
+            EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
+                SiteError::new(ErrorKind::Conflict, "medium_needed", error.reason)
+                    .hint("`media add` a medium first, or put another in its place: `media replace`")
+            }
+            _ => error.into(),
+        })
     }
 
     async fn take_in(

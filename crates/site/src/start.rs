@@ -10,6 +10,7 @@ use engine::{Config, Deps, Engine, EngineErrorKind};
 use media::Backend;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
+use units::MediumId;
 
 use crate::create::create;
 use crate::directory::{self, Directory};
@@ -185,24 +186,7 @@ impl Opening<'_> {
         let opened = keys::open_epochs(&newest.epochs, &ring)?;
 
         let transport = Arc::new(LocalTransport::new(self.rt.clone()));
-        let mut up = Vec::new();
-        for found in &media.found {
-            match media_set::node(found, &newest).await {
-                Ok(node) => {
-                    up.push(found.id);
-                    transport.attach(Arc::new(node));
-                }
-                Err(reason) => media.absent.push((found.id, reason)),
-            }
-        }
-        // Their locks go with them, so that they can be opened again when they come back.
-        media.found.clear();
-        for (medium, reason) in &media.absent {
-            tracing::warn!(%medium, reason, "a medium is not there");
-        }
-        if up.is_empty() {
-            return Err(self.too_few(&media, "no medium can be used"));
-        }
+        let up = self.attach(&mut media, &newest, &transport).await?;
         let config = self.config(&newest);
         let witness = FileWitness::open(self.rt.clone(), &self.directory.witness())?;
         let deps = Deps {
@@ -237,6 +221,34 @@ impl Opening<'_> {
             nbd_group: self.options.nbd_group,
             _lock: lock,
         }))
+    }
+
+    /// Has the media that are there and sound served; gives which.
+    async fn attach(
+        &self,
+        media: &mut MediaSet,
+        newest: &Superblock,
+        transport: &LocalTransport,
+    ) -> Result<Vec<MediumId>> {
+        let mut up = Vec::new();
+        for found in &media.found {
+            match media_set::node(found, newest).await {
+                Ok(node) => {
+                    up.push(found.id);
+                    transport.attach(Arc::new(node));
+                }
+                Err(reason) => media.absent.push((found.id, reason)),
+            }
+        }
+        // Their locks go with them, so that they can be opened again when they come back.
+        media.found.clear();
+        for (medium, reason) in &media.absent {
+            tracing::warn!(%medium, reason, "a medium is not there");
+        }
+        if up.is_empty() {
+            return Err(self.too_few(media, "no medium can be used"));
+        }
+        Ok(up)
     }
 
     fn config(&self, newest: &Superblock) -> Config {

@@ -235,7 +235,7 @@ impl World {
             }
             Step::DeleteSnapshot => {
                 self.vms.insert(script::SNAPSHOT, None);
-                ask(bench, &["snapshot", "delete", script::SNAPSHOT, "--yes"])?;
+                ask(bench, &["snapshot", "delete", script::SNAPSHOT, "--now", "--yes"])?;
                 self.vms.insert(script::SNAPSHOT, Some(false));
             }
             Step::Verify => ask(bench, &["verify"])?,

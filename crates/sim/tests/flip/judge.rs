@@ -232,13 +232,14 @@ fn excused(error: &EngineError, what: What) -> Result<(), String> {
     }
 }
 
-/// A scrub tells of the container that is damaged and of no other, and names the disks that cannot be read whole.
+/// A scrub tells of the container that is damaged and of no other, and names the disks that cannot be read whole. It may
+/// name others that reach the container: what is damaged of a header no read needs.
 fn scrub_tells(found: &ScrubTotals, what: What, lost: &[DiskId]) -> Result<(), String> {
     let unaffected = ScrubTotals { affected: Vec::new(), ..found.clone() };
     match (what, &found.failed[..]) {
         (What::Fragment(container, _), [(failed, reason)]) if *failed == container && !reason.is_empty() => {
             is_clean(&ScrubTotals { failed: Vec::new(), ..unaffected }, 0)?;
-            if found.affected == lost {
+            if lost.iter().all(|disk| found.affected.contains(disk)) {
                 Ok(())
             } else {
                 Err(format!("the scrub names {:?}, and what cannot be read is {lost:?}", found.affected))

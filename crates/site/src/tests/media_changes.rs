@@ -164,7 +164,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         assert_eq!(site.drain_medium(MediumId([9; 16])).await.unwrap_err().code, "medium_not_found");
         assert_eq!(site.medium_id("zz").unwrap_err().code, "medium_not_found");
         let first = ids(&site).await[0];
-        assert_eq!(site.drain_medium(first).await.unwrap_err().code, "too_few_media");
+        assert_eq!(site.drain_medium(first).await.unwrap_err().code, "medium_needed");
     });
     assert_eq!(manifest(), before);
     bench.stop(&site);
