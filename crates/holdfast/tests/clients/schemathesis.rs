@@ -24,7 +24,7 @@ const PHASES: [&str; 4] = ["Examples", "Coverage", "Fuzzing", "Stateful"];
 /// What the server logs of changes that a run must have come to, whatever its seed: else it only scratched the surface.
 const CHANGES: [&str; 11] = [
     "VM made",
-    "VM deleted",
+    "VM put into the trash",
     "disk added",
     "disk resized",
     "definition stored",
