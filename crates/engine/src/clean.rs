@@ -11,13 +11,14 @@
 //! A flush holds the gate from its first hit until its commit is applied, so at the gate every hit is noted. Roots
 //! are taken at one instant, in RAM and in the records, while no fork, deletion or settling is under way; what is
 //! reached later begins there, or is in new containers, or was hit. `crates/models` checks these rules.
-//! Containers that recovery reads (the last checkpoint's pieces, map logs behind it) are no candidates, nor are those that
-//! a medium has locked.
+//! Containers that recovery reads (the last checkpoint's pieces, map logs behind it) are no candidates. Those that a medium
+//! has locked are emptied only with their row: what is live in them is locked in its new place first, and the media keep
+//! what is left until its time.
 //!
 //! Crash rules: copies without a stub are garbage of the next cycle; a stub beside a container that is still there
 //! leads to the same bytes; fragments behind a delete record are freed by the next start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use container::{Head, UnitKind};
@@ -64,6 +65,8 @@ pub(crate) struct Condemned {
     pub(crate) container: ContainerId,
     pub(crate) size: Size,
     pub(crate) live: Option<Slots>,
+    /// The media keep it until then, ms; 0 when it is not locked.
+    pub(crate) locked_until_ms: u64,
 }
 
 /// Which containers a cycle empties.
@@ -72,6 +75,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) garbage_percent: u8,
     /// And these, whatever is in them.
     pub(crate) also: &'a (dyn Fn(ContainerId) -> bool + Send + Sync),
+    /// These also when a medium has them locked.
+    pub(crate) also_locked: bool,
 }
 
 /// The cleaner begins when less than this share of the pool is left to be written.
@@ -180,7 +185,7 @@ impl Engine {
     /// `Cancelled`; when something cannot be read, moved or recorded. What was done until then stands, the next cycle goes
     /// on.
     pub async fn clean(&self, garbage_percent: u8, progress: &Progress) -> Result<CleanReport, EngineError> {
-        self.clean_chosen(&Choice { garbage_percent, also: &|_| false }, progress).await
+        self.clean_chosen(&Choice { garbage_percent, also: &|_| false, also_locked: false }, progress).await
     }
 
     /// [`Engine::clean`] of the containers that are chosen so.
@@ -228,10 +233,13 @@ impl Engine {
     }
 
     async fn cycle(&self, choice: &Choice<'_>, progress: &Progress) -> Result<CleanReport, EngineError> {
-        // What the media would not free is spared: a deletion would only lose sight of it.
         let locked = self.shared.pool.locks().await;
+        self.free_unlocked(&locked).await;
         let mut candidates = self.shared.lock().candidates();
-        candidates.retain(|container| !locked.contains_key(container));
+        // A deletion of what the media keep frees nothing: only whoever wants the row empty wants it.
+        let is_spared =
+            |id: &ContainerId| locked.contains_key(id) && !(choice.also_locked && (choice.also)(*id));
+        candidates.retain(|container| !is_spared(container));
         let stubs: Vec<ContainerId> = self.shared.lock().stubs.keys().copied().collect();
         let marked = self.mark(progress).await?;
         let mut report = CleanReport {
@@ -240,7 +248,7 @@ impl Engine {
             ..CleanReport::default()
         };
         report.stubs_removed = self.remove_stubs(&stubs, &marked).await?;
-        let chosen = self.choose(&candidates, &marked, choice).await;
+        let chosen = self.choose(&candidates, &marked, choice, &locked).await;
         let condemned = self.condemn(chosen, &mut report).await;
         let swept = self.sweep(&condemned, &mut report, progress).await;
         // What could not be deleted may give hits again.
@@ -254,6 +262,19 @@ impl Engine {
             self.take_checkpoint().await?;
         }
         Ok(report)
+    }
+
+    /// What was deleted while the media kept it is freed once they do no more.
+    async fn free_unlocked(&self, locked: &BTreeMap<ContainerId, u64>) {
+        let over = {
+            let mut state = self.shared.lock();
+            let before = std::mem::take(&mut state.locked_garbage);
+            state.locked_garbage = locked.keys().copied().filter(|id| !state.is_committed(*id)).collect();
+            before.difference(&state.locked_garbage).next().is_some()
+        };
+        if over {
+            self.reconcile(&self.up()).await;
+        }
     }
 
     /// Stubs that were there before the mark and that it did not meet go.
@@ -277,6 +298,7 @@ impl Engine {
         candidates: &[ContainerId],
         marked: &Marked,
         choice: &Choice<'_>,
+        locked: &BTreeMap<ContainerId, u64>,
     ) -> Vec<Condemned> {
         let mut chosen = Vec::new();
         for container in candidates {
@@ -287,7 +309,8 @@ impl Engine {
             let enough =
                 garbage > 0 && garbage >= u64::from(choice.garbage_percent) * u64::from(size.entries);
             if count == 0 || enough || (choice.also)(*container) {
-                chosen.push((count, Condemned { container: *container, size, live }));
+                let locked_until_ms = locked.get(container).copied().unwrap_or(0);
+                chosen.push((count, Condemned { container: *container, size, live, locked_until_ms }));
             }
         }
         chosen.sort_by_key(|(count, condemned)| (*count, condemned.container));

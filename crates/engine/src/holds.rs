@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use meta::{Compare, Key, KeyValue, Op, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
-use units::DiskId;
+use units::{ContainerId, DiskId};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
@@ -176,6 +176,24 @@ impl Engine {
             }
         }
         Ok(left)
+    }
+
+    /// Containers that a held disk reaches and that no medium within reach keeps until the end of its hold; none of a disk
+    /// that is not held, or whose hold the media have not heard of.
+    ///
+    /// # Errors
+    /// As [`Engine::enforce_holds`].
+    pub async fn lacking_locks(&self, disk: DiskId) -> Result<Vec<ContainerId>, EngineError> {
+        let _turn = self.shared.cleaning.lock().await;
+        let Some(hold) = self.hold_of(disk).await? else { return Ok(Vec::new()) };
+        let root = match find(&*self.meta(), disk).await? {
+            Some((_, DiskRecord { base: Base::Root(Some(root)), .. })) if hold.enforced_ms > 0 => root,
+            _ => return Ok(Vec::new()),
+        };
+        let locks = self.shared.pool.locks().await;
+        let mut lacking: Vec<ContainerId> = self.containers_under(&root).await?.into_iter().collect();
+        lacking.retain(|id| locks.get(id).is_none_or(|until| *until < hold.enforced_ms));
+        Ok(lacking)
     }
 
     /// The tree of a disk that never changes; `None` while it has none of its own.

@@ -186,6 +186,8 @@ impl Engine {
                 }
             }
         }
+        // For a better geometry alone nothing takes its room twice.
+        let also_locked = !stuck.is_empty();
         if stuck.is_empty() {
             stuck = self.outgrown();
         }
@@ -194,7 +196,7 @@ impl Engine {
             passed = Passed::Resting;
         } else if !stuck.is_empty() && self.shared.pool.current_class().is_some() {
             lock(&self.shared.rebuild).busy = true;
-            self.empty_rows(&stuck).await?;
+            self.empty_rows(&stuck, also_locked).await?;
             let is_left = |row: &Row| !row.is_retired() && stuck.contains(&key_of(row));
             if self.shared.pool.rows().iter().any(is_left) {
                 passed = Passed::Left;
@@ -445,10 +447,10 @@ impl Engine {
     }
 
     /// Has the cleaner move what is live in some rows to others, and retires those that are empty.
-    async fn empty_rows(&self, rows: &BTreeSet<RowKey>) -> Result<(), EngineError> {
+    async fn empty_rows(&self, rows: &BTreeSet<RowKey>, also_locked: bool) -> Result<(), EngineError> {
         if !self.containers_in_rows(rows).await?.is_empty() {
             self.shared.lock().emptying = rows.clone();
-            let emptied = self.empty_once().await;
+            let emptied = self.empty_once(also_locked).await;
             self.shared.lock().emptying.clear();
             emptied?;
         }
@@ -458,7 +460,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn empty_once(&self) -> Result<(), EngineError> {
+    async fn empty_once(&self, also_locked: bool) -> Result<(), EngineError> {
         let anchored = {
             let state = self.shared.lock();
             state.anchored().iter().any(|id| state.is_emptying(*id))
@@ -469,7 +471,7 @@ impl Engine {
         }
         let rows = self.shared.lock().emptying.clone();
         let also = move |id: ContainerId| rows.contains(&(id.class, id.row));
-        let choice = Choice { garbage_percent: DEAD_PERCENT, also: &also };
+        let choice = Choice { garbage_percent: DEAD_PERCENT, also: &also, also_locked };
         let report = self.clean_chosen(&choice, &Progress::default()).await?;
         tracing::info!(?report, "rows emptied");
         Ok(())

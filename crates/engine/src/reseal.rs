@@ -137,7 +137,11 @@ impl Engine {
                 return self.leave_old_segments().await;
             }
             let is_retiring = |id| self.shared.lock().is_retiring(id);
-            self.clean_chosen(&Choice { garbage_percent: 100, also: &is_retiring }, progress).await?;
+            self.clean_chosen(
+                &Choice { garbage_percent: 100, also: &is_retiring, also_locked: false },
+                progress,
+            )
+            .await?;
         }
         let left = self.shared.lock().retiring_left();
         let reason = format!("{left} containers with an earlier key are still needed: another run goes on");

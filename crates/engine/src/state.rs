@@ -114,6 +114,8 @@ pub(crate) struct State {
     pub(crate) deleted_here: BTreeSet<u32>,
     /// Rows, by class and number, that the cleaner empties whatever their garbage: nothing of theirs stays.
     pub(crate) emptying: BTreeSet<(u8, u16)>,
+    /// Deleted containers that media kept as the cleaner last looked.
+    pub(crate) locked_garbage: BTreeSet<ContainerId>,
     /// What is known of committed containers.
     pub(crate) sizes: BTreeMap<ContainerId, Size>,
     /// Where the contents of deleted containers went.

@@ -143,6 +143,7 @@ impl Engine {
         while let Some(whole) = moving.whole.pop_front_if(|whole| whole.last < moving.written.len()) {
             let to = &moving.written[whole.first..=whole.last];
             let from = whole.condemned.container;
+            self.lock_as(whole.condemned, to).await?;
             let mut changed = self.shared.lock().led_on(from, to);
             changed.push((from, to.to_vec()));
             for stub in changed.chunks(DELETES_AT_ONCE) {
@@ -161,6 +162,19 @@ impl Engine {
             report.moved += some.len() as u64;
         }
         Ok(())
+    }
+
+    /// What the media keep of a container they keep of its copies too, from before anything leads to them.
+    async fn lock_as(&self, condemned: &Condemned, to: &[Holder]) -> Result<(), EngineError> {
+        if condemned.locked_until_ms == 0 {
+            return Ok(());
+        }
+        let copies = to.iter().map(|holder| holder.container).collect();
+        if self.shared.pool.lock_containers(&copies, condemned.locked_until_ms).await {
+            return Ok(());
+        }
+        let reason = format!("not every medium keeps the copies of container {} yet", condemned.container);
+        Err(EngineError::new(EngineErrorKind::TooFewMedia, reason))
     }
 
     async fn delete_containers(

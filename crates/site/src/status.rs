@@ -245,8 +245,8 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
 fn find_next(status: &mut Status, up: usize) {
     if up < status.media.len() {
         status.next.push(
-            "bring the media that are down back: they are taken up within seconds, unless their reason says \
-                          at the next start"
+            "bring the media that are down back, which are taken up within seconds unless their reason says at the \
+             next start; or put others in their place: `media replace`"
                 .to_owned(),
         );
     }

@@ -1,5 +1,7 @@
 //! Commands about media.
 
+use std::path::Path;
+
 use api::types::{List, Medium, NewMedium};
 
 use super::{Asking, really};
@@ -38,8 +40,10 @@ impl Asking {
     /// The id of a medium that is named by id, path, or the last part of its path.
     async fn medium_named(&self, name: &str) -> Result<String, Failure> {
         let media = self.client.media().await.map_err(|error| self.failed(error))?.items;
+        let path = std::path::absolute(name).unwrap_or_default();
         let is_it = |medium: &&Medium| {
-            medium.id == name || medium.path == name || medium.path.rsplit('/').next() == Some(name)
+            let known = Path::new(&medium.path);
+            medium.id == name || known == path || known.file_name().is_some_and(|last| last == name)
         };
         let found: Vec<&Medium> = media.iter().filter(is_it).collect();
         match found.as_slice() {

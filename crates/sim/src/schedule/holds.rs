@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use engine::{Engine, EngineError, EngineErrorKind};
 use meta::Txn;
 use seam::Runtime;
-use units::DiskId;
+use units::{ContainerId, DiskId};
 
 use crate::site::Life;
 
@@ -99,14 +99,19 @@ impl World {
         }
         let work = engine.clone();
         let attacked = async move {
+            if !matches!(lacking(&work).await.as_deref(), Ok([])) {
+                return None;
+            }
             let locks = work.pool().locks().await;
             for container in locks.keys() {
                 work.pool().delete(*container).await;
             }
-            locks.len()
+            Some(locks.len())
         };
-        if let Some(count) = in_life(life, attacked).await {
-            self.note(format_args!("{count} locked containers were asked for in vain"));
+        match in_life(life, attacked).await {
+            Some(Some(count)) => self.note(format_args!("{count} locked containers were asked for in vain")),
+            Some(None) => self.wrong("sound media keep less than is held"),
+            None => {}
         }
     }
 
@@ -116,6 +121,16 @@ impl World {
         let ahead = latest_ms.saturating_sub(self.rt.wall_ms()) + DAY_MS;
         self.control.jump_wall(ahead as i64);
     }
+}
+
+/// What held disks reach and no medium keeps, though all had heard of the holds.
+async fn lacking(engine: &Engine) -> Result<Vec<(DiskId, ContainerId)>, EngineError> {
+    let mut found = Vec::new();
+    for hold in engine.holds().await? {
+        let lacking = engine.lacking_locks(hold.disk).await?;
+        found.extend(lacking.into_iter().map(|container| (hold.disk, container)));
+    }
+    Ok(found)
 }
 
 impl Admin {
@@ -130,6 +145,16 @@ impl Admin {
                 self.world.note(format_args!("enforce: {answer:?}"));
                 if let Err(unanswered) = answer {
                     self.judge(serving, "enforce", &unanswered, snapshot);
+                }
+                let kept = self
+                    .world
+                    .ask(serving, None, move |engine| Box::pin(async move { lacking(&engine).await }));
+                match kept.await {
+                    Ok(lacking) if lacking.is_empty() || self.world.plan.family != Family::Within => {}
+                    Ok(lacking) => {
+                        self.world.wrong(format_args!("no medium keeps what is held: {lacking:?}"))
+                    }
+                    Err(unanswered) => self.judge(serving, "look for locks", &unanswered, snapshot),
                 }
             }
             _ => self.jump(serving).await,

@@ -81,6 +81,41 @@ fn a_medium_joins_another_leaves_and_all_is_there() {
     bench.stop(&site);
 }
 
+/// The five media that are there have rows of five; four others must take it over, and what is held with its locks.
+#[test]
+fn a_medium_with_held_data_leaves_and_the_copies_are_held() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("s", 5)).unwrap().site;
+    bench.runtime.block_on(async {
+        let data = filled(&site).await;
+        let (vm, s1) = (VmName::parse("web01").unwrap(), VmName::parse("s1").unwrap());
+        site.snapshot(&vm, Some(&s1)).await.unwrap();
+        site.hold_snapshot(&vm, &s1, "30d").await.unwrap();
+        let engine = site.engine();
+        while engine.enforce_holds().await.unwrap() > 0 {}
+        let hold = engine.holds().await.unwrap()[0];
+        assert!(hold.enforced_ms == hold.until_ms);
+        let before = engine.pool().locks().await;
+        assert!(!before.is_empty() && engine.lacking_locks(hold.disk).await.unwrap().is_empty());
+        let first = ids(&site).await[0];
+        let task = site.drain_medium(first).await.unwrap();
+        done(&site, task).await;
+        assert!(!ids(&site).await.contains(&first), "it has left");
+        assert_eq!(engine.lacking_locks(hold.disk).await.unwrap(), []);
+        let after = engine.pool().locks().await;
+        assert!(after.keys().any(|container| !before.contains_key(container)), "nothing moved");
+        assert!(
+            before.keys().all(|container| after.contains_key(container)),
+            "a medium gave up what it had locked"
+        );
+        engine.drop_caches();
+        let _open = engine.open_disk(hold.disk).await.unwrap();
+        assert_eq!(engine.read(hold.disk, 0, 2 * MIB as usize).await.unwrap(), data);
+        assert_eq!(site.status().await.unwrap().can_lose_now, 2);
+    });
+    bench.stop(&site);
+}
+
 #[test]
 fn a_drain_goes_on_behind_a_restart_and_a_cancelled_one_does_not() {
     let bench = Bench::new();
