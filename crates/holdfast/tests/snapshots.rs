@@ -234,6 +234,66 @@ fn a_diff_lists_what_changed_and_nothing_else() {
     assert!(one.stdout.ends_with("from web01@new to web01: 8192 bytes (8.0 KiB)\n"), "{one:?}");
 }
 
+/// What an NBD client is told of an export in a metadata context: offset, length and whether it changed.
+fn mapped(bench: &Bench, export: &str, context: &str) -> Vec<(u64, u64, bool)> {
+    let map = tool("nbdinfo", [&format!("--map={context}"), "--json", &bench.uri(export)]);
+    let map: Vec<Value> = serde_json::from_str(&map).unwrap();
+    let number = |extent: &Value, key: &str| extent[key].as_u64().unwrap();
+    let shown = |extent| (number(extent, "offset"), number(extent, "length"), number(extent, "type") == 1);
+    map.iter().map(shown).collect()
+}
+
+/// A backup tool that knows no more than NBD: it copies what a metadata context calls changed, and has all.
+#[test]
+fn a_client_of_nbd_is_told_what_changed() {
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    bench.create("web01", "16M");
+    let mut client = bench.connect("web01/disk0");
+    let mut random = Random(5);
+    client.write(MIB, &random.bytes(5 << 20)).unwrap();
+    bench.json(&["vm", "snapshot", "web01", "--name", "old"]).json();
+    let mut backup = bench.connect("web01@old/disk0").read(0, 16 << 20).unwrap();
+    client.write(2 * MIB + 5, &random.bytes(10_000)).unwrap();
+    client.trim(4 * MIB, 1 << 20).unwrap();
+    bench.json(&["vm", "snapshot", "web01", "--name", "new"]).json();
+    // More stretches than an answer has: the client asks again.
+    for block in 0..1500 {
+        client.write(2 * block * BLOCK, &random.bytes(BLOCK as usize)).unwrap();
+    }
+    let since = "holdfast:changed-since:old";
+    let map = mapped(&bench, "web01@new/disk0", since);
+    let expected = [
+        (0, 2 * MIB, false),
+        (2 * MIB, 3 * BLOCK, true),
+        (2 * MIB + 3 * BLOCK, 2 * MIB - 3 * BLOCK, false),
+        (4 * MIB, MIB, true),
+        (5 * MIB, 11 * MIB, false),
+    ];
+    assert_eq!(map, expected);
+    assert_eq!(mapped(&bench, "web01@new/disk0", "holdfast:changed-since:web01@old/disk0"), map);
+    for (export, since) in [("web01@new/disk0", since), ("web01/disk0", "holdfast:changed-since:new")] {
+        let mut source = bench.connect(export);
+        let map = mapped(&bench, export, since);
+        assert_eq!(map.iter().map(|(_, length, _)| length).sum::<u64>(), 16 * MIB);
+        for (offset, length, _) in map.into_iter().filter(|(_, _, changed)| *changed) {
+            let place = offset as usize..(offset + length) as usize;
+            backup[place].copy_from_slice(&source.read(offset, length as u32).unwrap());
+        }
+        assert!(source.read(0, 16 << 20).unwrap() == backup, "{export}");
+    }
+
+    let listed: Value =
+        serde_json::from_str(&tool("nbdinfo", ["--json", &bench.uri("web01@new/disk0")])).unwrap();
+    let contexts = listed["exports"][0]["contexts"].as_array().unwrap();
+    let names: Vec<&str> = contexts.iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names, ["base:allocation", "holdfast:changed-since:new", since]);
+    for unknown in ["holdfast:changed-since:s9", "holdfast:changed-since:web01/disk0", "holdfast:else"] {
+        let map = format!("--map={unknown}");
+        assert_ne!(try_tool("nbdinfo", [&map, &bench.uri("web01@new/disk0")]).code, 0, "{unknown}");
+    }
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let bench = Bench::new();

@@ -21,6 +21,21 @@ pub trait Exports: Send + Sync {
     /// Opens the export `name`; the empty name asks for the default one. Also called to answer questions about an
     /// export, so opening must not change it.
     fn open(&self, name: &str) -> BoxFuture<'_, Result<Arc<dyn Device>, OpenError>>;
+    /// Metadata contexts of the export `export` besides `base:allocation`: those whose names begin with `prefix`, at most
+    /// `limit`. Others may be opened too.
+    fn contexts(&self, export: &str, prefix: &str, limit: usize) -> BoxFuture<'_, Vec<String>> {
+        let _ = (export, prefix, limit);
+        Box::pin(async { Vec::new() })
+    }
+    /// Opens a metadata context of the export `export`; `None` when it has none of this name.
+    fn open_context(
+        &self,
+        export: &str,
+        name: &str,
+    ) -> BoxFuture<'_, Result<Option<Arc<dyn Context>>, OpenError>> {
+        let _ = (export, name);
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// What a refused client is told.
@@ -82,6 +97,18 @@ pub struct Extent {
     pub hole: bool,
     /// It reads as zeros.
     pub zero: bool,
+}
+
+/// A metadata context of an opened export: it says something of every byte. Dropping the last handle closes it.
+pub trait Context: Send + Sync {
+    /// Lengths and states from `offset` on, in order, without gaps, at least one and at most `limit`, lengths not 0. They
+    /// may cover less than `length`, and the last may reach beyond it. What a state means is the context's.
+    fn status(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(u64, u32)>, DeviceError>>;
 }
 
 /// An opened block device. Dropping the last handle closes it.

@@ -49,7 +49,8 @@ fn decode(data: &[u8]) {
             read_only: number & 2 != 0,
             zeroes_are_fast: number & 4 != 0,
         };
-        let terms = Terms { structured: number & 8 != 0, allocation: number & 8 != 0 };
+        let terms =
+            Terms { structured: number & 8 != 0, allocation: number & 8 != 0, contexts: number & 16 != 0 };
         if let Ok(plan) = request::check(&request, facts, terms) {
             assert!(plan.cost() <= (proto::MAX_REQUEST as usize) + DISK * 4, "a request of any cost passed");
         }

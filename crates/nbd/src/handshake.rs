@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::SessionError;
-use crate::device::{Device, Exports, OpenError, OpenErrorKind};
+use crate::device::{Context, Device, Exports, OpenError, OpenErrorKind};
 use crate::proto::{
     self, ALLOCATION_CONTEXT, BASE_ALLOCATION, BASE_NAMESPACE, CLIENT_FIXED_NEWSTYLE, CLIENT_NO_ZEROES,
-    InfoRequest, MAX_NAME, MetaQuery, OptionHeader, info, opt, rep,
+    FIRST_CONTEXT, InfoRequest, MAX_NAME, MetaQuery, OptionHeader, info, opt, rep,
 };
-use crate::request::{Facts, Terms};
+use crate::request::{Contexts, Facts, Terms};
 use crate::source::Source;
 
 /// The longest payload of an option that is read: many times what any known client sends.
@@ -19,16 +19,20 @@ const MAX_PAYLOAD: u32 = 64 << 10;
 const MAX_DISCARD: u32 = 1 << 20;
 /// Options in one hand-shake. Tools that list exports send a few for each export.
 const MAX_OPTIONS: usize = 4096;
+/// Metadata contexts that a client selects or asks for by name.
+const MAX_CONTEXTS: usize = 16;
+/// Metadata contexts that a list shows of one namespace.
+const MAX_LISTED: usize = 1000;
 /// A list of exports is sent in parts of about this many bytes.
 const LIST_PART: usize = 64 << 10;
 
 /// What the hand-shake ends with: a device to serve, or nothing when the client only had questions.
-type Outcome = Option<(Arc<dyn Device>, Terms)>;
+type Outcome = Option<(Arc<dyn Device>, Terms, Contexts)>;
 
 /// What follows an option.
 enum Step {
     Next,
-    Serve(Arc<dyn Device>, Terms),
+    Serve(Arc<dyn Device>, Terms, Contexts),
     End,
 }
 
@@ -57,7 +61,7 @@ where
         fixed: flags & CLIENT_FIXED_NEWSTYLE != 0,
         zeroes: flags & CLIENT_NO_ZEROES == 0,
         structured: false,
-        allocation_for: None,
+        selected: None,
         opened: None,
     };
     for _ in 0..MAX_OPTIONS {
@@ -67,10 +71,17 @@ where
         match step {
             Step::Next => {}
             Step::End => return Ok(None),
-            Step::Serve(device, terms) => return Ok(Some((device, terms))),
+            Step::Serve(device, terms, contexts) => return Ok(Some((device, terms, contexts))),
         }
     }
     Err(SessionError::Protocol("options without end"))
+}
+
+/// Selected metadata contexts.
+struct Selected {
+    export: String,
+    allocation: bool,
+    others: Vec<Arc<dyn Context>>,
 }
 
 /// The state of a hand-shake.
@@ -85,8 +96,8 @@ struct Haggling<'a, R, W> {
     /// The client expects 124 zeros after EXPORT_NAME.
     zeroes: bool,
     structured: bool,
-    /// The export `base:allocation` was selected for.
-    allocation_for: Option<String>,
+    /// The metadata contexts that were selected, and for which export.
+    selected: Option<Selected>,
     /// The export opened last, so that questions about it and GO open it once.
     opened: Option<(String, Arc<dyn Device>)>,
 }
@@ -148,8 +159,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         Ok(device)
     }
 
-    fn terms_for(&self, name: &str) -> Terms {
-        Terms { structured: self.structured, allocation: self.allocation_for.as_deref() == Some(name) }
+    /// The end of the hand-shake: this device is served.
+    fn serve(&mut self, name: &str, device: Arc<dyn Device>) -> Step {
+        let selected = self.selected.take().filter(|selected| selected.export == name);
+        let (allocation, others) =
+            selected.map_or((false, Vec::new()), |selected| (selected.allocation, selected.others));
+        let terms = Terms { structured: self.structured, allocation, contexts: !others.is_empty() };
+        let contexts: Contexts = (!others.is_empty()).then(|| others.into());
+        Step::Serve(device, terms, contexts)
     }
 
     async fn export_name(&mut self, payload: &[u8]) -> Result<Step, SessionError> {
@@ -159,7 +176,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         let Ok(device) = self.open(name).await else { return Ok(Step::End) };
         let facts = Facts::of(&*device);
         proto::encode_export_name_reply(&mut self.out, facts.size, facts.export_flags(), self.zeroes);
-        Ok(Step::Serve(device, self.terms_for(name)))
+        Ok(self.serve(name, device))
     }
 
     async fn info(&mut self, option: u32, payload: &[u8]) -> Step {
@@ -190,7 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
             proto::encode_info_block_size(&mut self.out, option);
         }
         self.reply(option, rep::ACK, "");
-        if option == opt::GO { Step::Serve(device, self.terms_for(request.name)) } else { Step::Next }
+        if option == opt::GO { self.serve(request.name, device) } else { Step::Next }
     }
 
     async fn list(&mut self) -> Result<(), SessionError> {
@@ -213,7 +230,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         let select = option == opt::SET_META_CONTEXT;
         if select {
             // Whatever becomes of this one, it replaces the selection before.
-            self.allocation_for = None;
+            self.selected = None;
         }
         let query = match MetaQuery::decode(payload) {
             Ok(query) if self.structured => query,
@@ -228,16 +245,66 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         if let Err(error) = self.open(query.name).await {
             return self.reply(option, refusal(error.kind), &error.reason);
         }
-        let listed = !select && (query.empty || query.asks(BASE_NAMESPACE));
-        if listed || query.asks(BASE_ALLOCATION) {
-            let id = if select { ALLOCATION_CONTEXT } else { 0 };
-            proto::encode_meta_context(&mut self.out, option, id, BASE_ALLOCATION);
-            if select {
-                self.allocation_for = Some(query.name.to_owned());
+        let told =
+            if select { self.select(&query).await } else { Ok(list_contexts(self.exports, &query).await) };
+        match told {
+            Ok(contexts) => {
+                for (id, name) in contexts {
+                    proto::encode_meta_context(&mut self.out, option, id, &name);
+                }
+                self.reply(option, rep::ACK, "");
+            }
+            Err((kind, text)) => self.reply(option, kind, &text),
+        }
+    }
+
+    /// Selects the contexts that are named.
+    async fn select(&mut self, query: &MetaQuery<'_>) -> Result<Vec<(u32, String)>, (u32, String)> {
+        let mut selected = Selected { export: query.name.to_owned(), allocation: false, others: Vec::new() };
+        let mut found: Vec<(u32, String)> = Vec::new();
+        for asked in query.queries() {
+            if found.iter().any(|(_, name)| name == asked) {
+                continue;
+            }
+            if found.len() == MAX_CONTEXTS {
+                return Err((rep::ERR_TOO_BIG, format!("more than {MAX_CONTEXTS} metadata contexts")));
+            }
+            if asked == BASE_ALLOCATION {
+                selected.allocation = true;
+                found.push((ALLOCATION_CONTEXT, asked.to_owned()));
+                continue;
+            }
+            let opened = self.exports.open_context(query.name, asked).await;
+            let opened = opened.map_err(|error| (refusal(error.kind), error.reason))?;
+            if let Some(context) = opened {
+                found.push((FIRST_CONTEXT + selected.others.len() as u32, asked.to_owned()));
+                selected.others.push(context);
             }
         }
-        self.reply(option, rep::ACK, "");
+        self.selected = Some(selected);
+        Ok(found)
     }
+}
+
+/// The contexts that a list shows: all, those of a namespace, and those that are named.
+async fn list_contexts(exports: &dyn Exports, query: &MetaQuery<'_>) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    if query.empty || query.asks(BASE_NAMESPACE) || query.asks(BASE_ALLOCATION) {
+        found.push((0, BASE_ALLOCATION.to_owned()));
+    }
+    let all = query.empty.then_some("");
+    for asked in all.into_iter().chain(query.queries()).take(MAX_CONTEXTS) {
+        let named = if asked.ends_with(':') || asked.is_empty() {
+            exports.contexts(query.name, asked, MAX_LISTED).await
+        } else {
+            match exports.open_context(query.name, asked).await {
+                Ok(Some(_)) => vec![asked.to_owned()],
+                _ => Vec::new(),
+            }
+        };
+        found.extend(named.into_iter().filter(|name| name.len() <= MAX_NAME).map(|name| (0, name)));
+    }
+    found
 }
 
 /// What a client is told when an export is not opened.

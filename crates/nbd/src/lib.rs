@@ -1,7 +1,8 @@
 //! NBD server on a unix socket, over an abstract block device; a client's hand-shake.
 //!
 //! Vocabulary. **Export**: what a client can name and open; the [`Exports`] trait lists and opens them. **Device**:
-//! one opened export ([`Device`]); it closes when its last handle is dropped. **Hand-shake**: the option haggling that
+//! one opened export ([`Device`]); it closes when its last handle is dropped. **Context**: what an export tells of its
+//! bytes besides the data ([`Context`]; `base:allocation` is the device's own). **Hand-shake**: the option haggling that
 //! ends with an export opened. **Transmission**: requests and replies after it. **Request**: one command of a client;
 //! **cookie**: the number the client gave it. **Link**: what one connection's tasks share: the replies ready to be sent,
 //! what is in flight, and whether the server wants it to end.
@@ -23,8 +24,8 @@
 //! Crash rules: none of its own. A reply says what the device said; a device write that completed is durable, so a
 //! disk served over several connections is coherent (`CAN_MULTI_CONN`). FUA and FLUSH call [`Device::flush`].
 //!
-//! What it does not do: TLS, TCP, extended headers (64-bit lengths), resize, metadata contexts other than
-//! `base:allocation`; no knowledge of blocks, snapshots or the engine.
+//! What it does not do: TLS, TCP, extended headers (64-bit lengths), resize, no knowledge of blocks, snapshots
+//! or the engine.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +46,7 @@ mod writer;
 
 pub use client::hand_shake;
 pub use device::{
-    Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
+    Context, Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
 };
 pub use server::{Limits, Server, ServerError, ServerErrorKind};
 

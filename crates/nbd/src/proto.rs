@@ -134,12 +134,14 @@ pub(crate) mod errno {
     pub(crate) const ESHUTDOWN: u32 = 108;
 }
 
-/// The metadata context this server has.
+/// The metadata context that every export has.
 pub(crate) const BASE_ALLOCATION: &str = "base:allocation";
 /// Its namespace: as a query for a list, everything in it.
 pub(crate) const BASE_NAMESPACE: &str = "base:";
 /// The number clients know `base:allocation` by in block status replies.
 pub(crate) const ALLOCATION_CONTEXT: u32 = 1;
+/// The number of the first of the others.
+pub(crate) const FIRST_CONTEXT: u32 = 2;
 /// Block status flag: nothing is stored.
 pub(crate) const STATE_HOLE: u32 = 1;
 /// Block status flag: reads as zeros.

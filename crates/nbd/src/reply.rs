@@ -34,8 +34,8 @@ pub(crate) enum Answer {
     Data(Bytes),
     /// Data of a READ at `offset`, in chunks: `first`, then `rest`.
     Chunks { offset: u64, first: Piece, rest: Vec<Piece> },
-    /// Extents: lengths and states.
-    Status(Vec<(u32, u32)>),
+    /// Extents, for each metadata context with its number: lengths and states.
+    Status(Vec<(u32, Vec<(u32, u32)>)>),
 }
 
 /// A stretch of what a READ found.
@@ -88,8 +88,12 @@ impl Batch {
             Answer::Explained(error, text) => {
                 proto::encode_error(&mut self.heads, Chunk { cookie, last: true }, error, &text);
             }
-            Answer::Status(extents) => {
-                proto::encode_block_status(&mut self.heads, Chunk { cookie, last: true }, &extents);
+            Answer::Status(contexts) => {
+                let count = contexts.len();
+                for (number, (context, extents)) in (1..).zip(contexts) {
+                    let chunk = Chunk { cookie, last: number == count };
+                    proto::encode_block_status(&mut self.heads, chunk, context, &extents);
+                }
             }
             Answer::Data(data) => {
                 proto::encode_simple_reply(&mut self.heads, 0, cookie);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::device::{Device, DeviceError, DeviceErrorKind, Extent};
+use crate::device::{Context, Device, DeviceError, DeviceErrorKind, Extent};
 use crate::proto::{self, MAX_REQUEST, Request, cmd, cmd_flag, errno, export_flag};
 use crate::reply::{Answer, Piece};
 
@@ -22,7 +22,12 @@ pub(crate) struct Terms {
     pub(crate) structured: bool,
     /// The metadata context `base:allocation`.
     pub(crate) allocation: bool,
+    /// Other metadata contexts.
+    pub(crate) contexts: bool,
 }
+
+/// The metadata contexts that were agreed on besides `base:allocation`, in the order of their numbers; `None` for none.
+pub(crate) type Contexts = Option<Arc<[Arc<dyn Context>]>>;
 
 /// What a request is checked against.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +137,9 @@ pub(crate) fn check(request: &Request, facts: Facts, terms: Terms) -> Result<Pla
         cmd::TRIM => Plan::Trim { offset, length, fua },
         cmd::CACHE => Plan::Cache,
         cmd::WRITE_ZEROES => Plan::WriteZeroes { offset, length, may_punch: !has(cmd_flag::NO_HOLE), fua },
-        _ if !terms.allocation => return refuse(errno::EINVAL, "no metadata context was negotiated"),
+        _ if !terms.allocation && !terms.contexts => {
+            return refuse(errno::EINVAL, "no metadata context was negotiated");
+        }
         _ => Plan::Status { offset, length, one: has(cmd_flag::REQ_ONE) },
     })
 }
@@ -147,8 +154,14 @@ fn failed(error: u32, terms: Terms, text: impl FnOnce() -> String) -> Answer {
 }
 
 /// Runs a checked request on the device. `payload` is the data of a WRITE.
-pub(crate) async fn run(device: Arc<dyn Device>, plan: Plan, payload: Bytes, terms: Terms) -> Answer {
-    match attempt(&*device, plan, payload, terms).await {
+pub(crate) async fn run(
+    device: Arc<dyn Device>,
+    contexts: Contexts,
+    plan: Plan,
+    payload: Bytes,
+    terms: Terms,
+) -> Answer {
+    match attempt(&*device, &contexts, plan, payload, terms).await {
         Ok(answer) => answer,
         Err(error) => failed(error_number(error.kind), terms, || error.reason),
     }
@@ -156,6 +169,7 @@ pub(crate) async fn run(device: Arc<dyn Device>, plan: Plan, payload: Bytes, ter
 
 async fn attempt(
     device: &dyn Device,
+    contexts: &Contexts,
     plan: Plan,
     payload: Bytes,
     terms: Terms,
@@ -169,13 +183,23 @@ async fn attempt(
             return Ok(if terms.structured { pieces(offset, data, one_chunk) } else { Answer::Data(data) });
         }
         Plan::Status { offset, length, one } => {
-            let limit = if one { 1 } else { MAX_EXTENTS };
-            let extents = device.extents(offset, u64::from(length), limit).await?;
-            let status = status(&extents, length, limit);
-            return if status.is_empty() {
+            let contexts = contexts.as_deref().unwrap_or_default();
+            let count = contexts.len() + usize::from(terms.allocation);
+            let limit = if one { 1 } else { MAX_EXTENTS / count.max(1) };
+            let mut told = Vec::with_capacity(count);
+            if terms.allocation {
+                let extents = device.extents(offset, u64::from(length), limit).await?;
+                let states = extents.iter().map(|extent| (extent.length, state_of(extent)));
+                told.push((proto::ALLOCATION_CONTEXT, status(states, length, limit)));
+            }
+            for (number, context) in (proto::FIRST_CONTEXT..).zip(contexts) {
+                let extents = context.status(offset, u64::from(length), limit).await?;
+                told.push((number, status(extents.into_iter(), length, limit)));
+            }
+            return if told.iter().any(|(_, extents)| extents.is_empty()) {
                 Err(broken("no extent for a range within the device"))
             } else {
-                Ok(Answer::Status(status))
+                Ok(Answer::Status(told))
             };
         }
         Plan::Write { offset, fua, .. } => {
@@ -216,19 +240,18 @@ fn error_number(kind: DeviceErrorKind) -> u32 {
     }
 }
 
+/// An extent's state as `base:allocation` has it.
+fn state_of(extent: &Extent) -> u32 {
+    let hole = if extent.hole { proto::STATE_HOLE } else { 0 };
+    hole | if extent.zero { proto::STATE_ZERO } else { 0 }
+}
+
 /// Extents as descriptors: neighbours of one state joined, cut at `length` bytes and at `limit` descriptors.
-fn status(extents: &[Extent], length: u32, limit: usize) -> Vec<(u32, u32)> {
+fn status(extents: impl Iterator<Item = (u64, u32)>, length: u32, limit: usize) -> Vec<(u32, u32)> {
     let mut found: Vec<(u32, u32)> = Vec::new();
     let mut rest = length;
-    for extent in extents {
-        let mut state = 0;
-        if extent.hole {
-            state |= proto::STATE_HOLE;
-        }
-        if extent.zero {
-            state |= proto::STATE_ZERO;
-        }
-        let covered = u32::try_from(extent.length).unwrap_or(u32::MAX).min(rest);
+    for (bytes, state) in extents {
+        let covered = u32::try_from(bytes).unwrap_or(u32::MAX).min(rest);
         rest -= covered;
         let full = found.len() == limit;
         match found.last_mut() {

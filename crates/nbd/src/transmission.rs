@@ -15,7 +15,7 @@ use crate::handshake;
 use crate::link::{Link, MustAnswer, Phase};
 use crate::proto::{Request, cmd};
 use crate::reply::{Answer, Reply};
-use crate::request::{self, Facts, Plan, Refusal, Terms};
+use crate::request::{self, Contexts, Facts, Plan, Refusal, Terms};
 use crate::server::Limits;
 use crate::source::Source;
 use crate::writer;
@@ -46,8 +46,8 @@ where
         Some(Err(seam::Elapsed)) => return Err(SessionError::Stalled),
         Some(Ok(session)) => session?,
     };
-    let Some((device, terms)) = session else { return Ok(()) };
-    let requests = Requests { rt: rt.clone(), device, terms, link: link.clone() };
+    let Some((device, terms, contexts)) = session else { return Ok(()) };
+    let requests = Requests { rt: rt.clone(), device, contexts, terms, link: link.clone() };
     let receive = std::pin::pin!(Some(requests.receive(&mut source)));
     let send = std::pin::pin!(writer::send_replies(&link, &mut writer, rt, limits.stall));
     drive(&link, receive, send).await
@@ -89,6 +89,7 @@ async fn drive<F: Future<Output = Result<(), SessionError>>>(
 struct Requests {
     rt: Rt,
     device: Arc<dyn Device>,
+    contexts: Contexts,
     terms: Terms,
     link: Arc<Link>,
 }
@@ -142,7 +143,11 @@ impl Requests {
 
     /// Starts a request. What does not complete at once goes on in a task of its own.
     async fn start(&self, cookie: u64, plan: Plan, payload: Bytes) -> Option<Answer> {
-        let mut work = Box::pin(request::run(self.device.clone(), plan, payload, self.terms));
+        let contexts = match plan {
+            Plan::Status { .. } => self.contexts.clone(),
+            _ => None,
+        };
+        let mut work = Box::pin(request::run(self.device.clone(), contexts, plan, payload, self.terms));
         let first = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         if let Poll::Ready(answer) = first {
             return Some(answer);

@@ -1,10 +1,15 @@
 //! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read. Lists leave out snapshots: there may be millions.
+//!
+//! What changed on an export is told as a metadata context: `holdfast:changed-since:SNAPSHOT` compares it with its own disk
+//! at a snapshot of its VM, `holdfast:changed-since:VM@SNAPSHOT/DISK` with any. State 1 is changed, 0 is the same (R126).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::{Engine, EngineError, EngineErrorKind, OpenDisk};
-use nbd::{Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind};
+use nbd::{
+    Context, Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
+};
 use seam::BoxFuture;
 use units::DiskId;
 
@@ -36,9 +41,111 @@ impl Exports for Vms {
             Ok(Arc::new(disk) as Arc<dyn Device>)
         })
     }
+
+    fn contexts(&self, export: &str, prefix: &str, limit: usize) -> BoxFuture<'_, Vec<String>> {
+        let (export, prefix) = (export.to_owned(), prefix.to_owned());
+        Box::pin(async move {
+            if !CHANGED_SINCE.starts_with(&prefix) {
+                return Vec::new();
+            }
+            let found = self.snapshots_with_disk_of(&export, limit).await;
+            found.into_iter().map(|snapshot| format!("{CHANGED_SINCE}{snapshot}")).collect()
+        })
+    }
+
+    fn open_context(
+        &self,
+        export: &str,
+        name: &str,
+    ) -> BoxFuture<'_, Result<Option<Arc<dyn Context>>, OpenError>> {
+        let (export, name) = (export.to_owned(), name.to_owned());
+        Box::pin(async move {
+            let Some(since) = name.strip_prefix(CHANGED_SINCE) else { return Ok(None) };
+            let Some((version, disk)) = parts(&export) else { return Ok(None) };
+            let since = match parts(since) {
+                Some(_) => since.to_owned(),
+                None => format!("{}@{since}/{disk}", version.vm),
+            };
+            // Of a VM as it is now nothing can be said since when.
+            if parts(&since).is_none_or(|(since, _)| since.snapshot.is_none()) {
+                return Ok(None);
+            }
+            let old = match self.export(&since).await {
+                Ok(old) => old,
+                Err(error) if error.kind == OpenErrorKind::Unknown => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let new = self.export(&export).await?;
+            Ok(Some(Arc::new(ChangedSince { old, new }) as Arc<dyn Context>))
+        })
+    }
+}
+
+/// What names of metadata contexts that tell of changes begin with.
+const CHANGED_SINCE: &str = "holdfast:changed-since:";
+/// State of what changed.
+const CHANGED: u32 = 1;
+
+/// What changed on a disk since a snapshot. Both stay as long as a client has this.
+struct ChangedSince {
+    old: ExportedDisk,
+    new: ExportedDisk,
+}
+
+impl Context for ChangedSince {
+    fn status(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(u64, u32)>, DeviceError>> {
+        Box::pin(async move {
+            let _passing = (self.old.pass()?, self.new.pass()?);
+            let found = self.new.engine.diff(Some(self.old.id), self.new.id, offset, length, limit).await;
+            let found = found.map_err(device_error)?;
+            // Behind the last of a full answer nothing is known.
+            let known = match found.last() {
+                Some(last) if found.len() >= limit => last.offset + last.length,
+                _ => offset + length,
+            };
+            let mut told = Vec::new();
+            let mut at = offset;
+            for changed in found {
+                let (start, end) = (changed.offset.max(offset), changed.offset + changed.length);
+                if start > at {
+                    told.push((start - at, 0));
+                }
+                if end > start {
+                    told.push((end - start, CHANGED));
+                }
+                at = end.max(at);
+            }
+            if known > at {
+                told.push((known - at, 0));
+            }
+            Ok(told)
+        })
+    }
 }
 
 impl Vms {
+    /// Snapshots of the export's VM, by name, at most `limit`.
+    async fn snapshots_with_disk_of(&self, export: &str, limit: usize) -> Vec<String> {
+        let Some((version, disk)) = parts(export) else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut after = None;
+        while found.len() < limit {
+            let Ok(page) = self.snapshots(Some(&version.vm), after.as_ref(), limit).await else { break };
+            let Some(last) = page.last() else { break };
+            let Ok(name) = VmName::parse(&last.name) else { break };
+            after = Some(Version { vm: version.vm.clone(), snapshot: Some(name) });
+            let with_disk = page.iter().filter(|snapshot| snapshot.disks.iter().any(|it| it.name == disk));
+            found.extend(with_disk.map(|snapshot| snapshot.name.clone()));
+        }
+        found.truncate(limit);
+        found
+    }
+
     async fn export(&self, name: &str) -> Result<ExportedDisk, OpenError> {
         let unknown = || {
             let reason = format!(

@@ -90,8 +90,13 @@ impl<'a> MetaQuery<'a> {
 
     /// Whether `query` is among the queries.
     pub(crate) fn asks(&self, query: &str) -> bool {
+        self.queries().any(|one| one == query)
+    }
+
+    /// The queries that are text, in order.
+    pub(crate) fn queries(&self) -> impl Iterator<Item = &'a str> {
         let mut fields = Fields(self.queries);
-        std::iter::from_fn(|| fields.text()).any(|one| one == query.as_bytes())
+        std::iter::from_fn(move || fields.text()).filter_map(|one| std::str::from_utf8(one).ok())
     }
 }
 

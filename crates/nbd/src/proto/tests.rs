@@ -64,7 +64,7 @@ fn golden_bytes_of_the_transmission() {
         "668e33ef0001000200000000000000090000000c000000000000100000000200"
     );
     assert_eq!(
-        encoded(|out| encode_block_status(out, chunk, &[(512, 3), (1, 0)])),
+        encoded(|out| encode_block_status(out, chunk, ALLOCATION_CONTEXT, &[(512, 3), (1, 0)])),
         "668e33ef00010005000000000000000900000014000000010000020000000003\
          0000000100000000"
     );

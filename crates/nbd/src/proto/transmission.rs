@@ -1,6 +1,6 @@
 //! The transmission: requests, simple replies, structured reply chunks.
 
-use super::{ALLOCATION_CONTEXT, Fields, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
+use super::{Fields, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
 
 /// A request without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +72,11 @@ pub(crate) fn encode_hole(out: &mut Vec<u8>, chunk: Chunk, offset: u64, length: 
     out.extend_from_slice(&length.to_be_bytes());
 }
 
-/// A BLOCK_STATUS chunk of `base:allocation`: lengths and states.
-pub(crate) fn encode_block_status(out: &mut Vec<u8>, chunk: Chunk, extents: &[(u32, u32)]) {
+/// A BLOCK_STATUS chunk of a metadata context: lengths and states.
+pub(crate) fn encode_block_status(out: &mut Vec<u8>, chunk: Chunk, context: u32, extents: &[(u32, u32)]) {
     let length = u32::try_from(4 + 8 * extents.len()).expect("the number of extents is capped");
     encode_chunk(out, chunk, chunk::BLOCK_STATUS, length);
-    out.extend_from_slice(&ALLOCATION_CONTEXT.to_be_bytes());
+    out.extend_from_slice(&context.to_be_bytes());
     for (length, state) in extents {
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(&state.to_be_bytes());

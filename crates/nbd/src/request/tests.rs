@@ -1,7 +1,7 @@
 use super::*;
 
 const FACTS: Facts = Facts { size: 1 << 40, read_only: false, zeroes_are_fast: true };
-const TERMS: Terms = Terms { structured: true, allocation: true };
+const TERMS: Terms = Terms { structured: true, allocation: true, contexts: false };
 
 fn request(command: u16, flags: u16, offset: u64, length: u32) -> Request {
     Request { flags, command, cookie: 7, offset, length }
@@ -55,15 +55,19 @@ fn ranges_are_checked_without_overflow() {
     assert_eq!(error(99, 0, 0, 1), errno::EINVAL);
 }
 
+fn status_of(extents: &[Extent], length: u32, limit: usize) -> Vec<(u32, u32)> {
+    status(extents.iter().map(|extent| (extent.length, state_of(extent))), length, limit)
+}
+
 #[test]
 fn extents_are_joined_and_cut() {
     let data = |length| Extent { length, hole: false, zero: false };
     let hole = |length| Extent { length, hole: true, zero: true };
-    assert_eq!(status(&[data(10), data(5), hole(100)], 50, 9), [(15, 0), (35, 3)]);
-    assert_eq!(status(&[data(10), hole(5), data(1)], 50, 2), [(10, 0), (5, 3)]);
-    assert_eq!(status(&[hole(u64::MAX)], u32::MAX, 1), [(u32::MAX, 3)]);
-    assert_eq!(status(&[data(0), hole(7)], 7, 1), [(7, 3)]);
-    assert_eq!(status(&[], 7, 1), []);
+    assert_eq!(status_of(&[data(10), data(5), hole(100)], 50, 9), [(15, 0), (35, 3)]);
+    assert_eq!(status_of(&[data(10), hole(5), data(1)], 50, 2), [(10, 0), (5, 3)]);
+    assert_eq!(status_of(&[hole(u64::MAX)], u32::MAX, 1), [(u32::MAX, 3)]);
+    assert_eq!(status_of(&[data(0), hole(7)], 7, 1), [(7, 3)]);
+    assert_eq!(status_of(&[], 7, 1), []);
 }
 
 /// What the client would put together, and the pieces as (is a hole, length).
