@@ -35,6 +35,8 @@ pub(crate) struct Removal {
     remove: Vec<DiskId>,
     /// Those whose record stays.
     buried: Vec<DiskId>,
+    /// What it relies on.
+    compares: Vec<Compare>,
 }
 
 impl Removal {
@@ -133,7 +135,7 @@ impl Engine {
             sources.iter().map(|(kv, _)| kv.mod_revision).collect()
         };
         let same = revisions(&self.sources(forks).await?) == revisions(&sources);
-        Ok(same.then_some(false))
+        Ok((same && self.still_holds(&removal).await?).then_some(false))
     }
 
     /// Each disk that has no tree of its own yet is kept in RAM: there may be so many.
@@ -181,6 +183,7 @@ impl Engine {
         txn: Txn,
         remove: &[DiskId],
     ) -> Result<(Txn, Removal), EngineError> {
+        let callers = txn.compares.len();
         let mut txn = self.check_held(txn, remove).await?;
         let mut buried = Vec::new();
         for disk in remove {
@@ -197,7 +200,15 @@ impl Engine {
                 None => txn = txn.then(Op::delete(&key)),
             }
         }
-        Ok((txn, Removal { remove: remove.to_vec(), buried }))
+        let compares = txn.compares[callers..].to_vec();
+        Ok((txn, Removal { remove: remove.to_vec(), buried, compares }))
+    }
+
+    /// Whether a transaction with this removal failed for its caller's compares. Else records changed meanwhile, as a
+    /// checkpoint does to those of disks that begin to stand on their own, and it is tried again.
+    pub(crate) async fn still_holds(&self, removal: &Removal) -> Result<bool, EngineError> {
+        let look = Txn { compares: removal.compares.clone(), ..Txn::default() };
+        Ok(removal.compares.is_empty() || self.meta().txn(look).await?.succeeded)
     }
 
     /// Behind a checkpoint: disks that are in it stand on their own, and their records say so. What fails is done behind

@@ -172,18 +172,23 @@ impl Engine {
             let (key, record) = (disk_key(*disk)?, DiskRecord::new(*bytes, false, Base::Empty));
             txn = txn.when(Compare::absent(key.clone())).then(Op::put(key, record.encode()));
         }
-        let (txn, removal) = self.with_removal(txn, remove).await?;
-        if !self.meta().txn(txn).await?.succeeded {
-            return Ok(false);
+        for _ in 0..RACES_MAX {
+            let (all, removal) = self.with_removal(txn.clone(), remove).await?;
+            if self.meta().txn(all).await?.succeeded {
+                let mut state = self.shared.lock();
+                for (disk, bytes) in create {
+                    state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
+                }
+                removal.done(&mut state);
+                drop(state);
+                self.clean_when_low();
+                return Ok(true);
+            }
+            if self.still_holds(&removal).await? {
+                return Ok(false);
+            }
         }
-        let mut state = self.shared.lock();
-        for (disk, bytes) in create {
-            state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
-        }
-        removal.done(&mut state);
-        drop(state);
-        self.clean_when_low();
-        Ok(true)
+        Err(EngineError::new(EngineErrorKind::Busy, "others keep changing these disks: try again"))
     }
 
     /// Changes the size of a disk. What lies beyond a smaller size is gone for good.

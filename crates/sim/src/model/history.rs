@@ -128,10 +128,10 @@ impl Block {
         }
     }
 
-    /// What was acknowledged after `since` may be lost after all, as if a crash had cut it off: what it superseded is
+    /// What was acknowledged after `since`, or seen and not answered before, may be lost after all, as if a crash had cut it off: what it superseded is
     /// possible again.
     pub(super) fn doubt(&mut self, since: Duration) {
-        let doubtful = |write: &Write| write.state == State::Acked && write.ended_at > since;
+        let doubtful = |write: &Write| (write.state == State::Acked || write.seen) && write.ended_at > since;
         let Some(begun) = self.writes.iter().filter(|write| doubtful(write)).map(|write| write.begun).min()
         else {
             return;

@@ -1,0 +1,281 @@
+//! Figures of snapshots, clones and background work on a real site, without a client in between.
+//!
+//! `cargo run --release -p site --example upkeep -- DIR WHAT [NUMBER]` makes a site of six file media in the new directory
+//! DIR and prints what it measured. WHAT is one of:
+//!
+//! | what | NUMBER | measured |
+//! |---|---|---|
+//! | `snapshots` | how many at most | time of a snapshot under writes; writes beside 0, then 10, ... NUMBER of them; RAM and bytes each |
+//! | `clone` | - | time of a snapshot and a clone of a disk of 1 TiB |
+//! | `metadata` | span in GiB | bytes stored beyond the data for a write of 4 KiB, with a snapshot after each 60,000 writes |
+//! | `background` | MiB of data | writes beside nothing, a scrub, a clean, a drain; bytes a second of each |
+
+#![allow(clippy::disallowed_methods)] // it measures real time
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::{Engine, Progress, ScrubCursor};
+use site::{Deletion, FileMedia, Options, Site, Version, VmName};
+use units::DiskId;
+
+type Failed = Box<dyn std::error::Error>;
+
+const BLOCK: u64 = 4096;
+const GIB: u64 = 1 << 30;
+
+/// Numbers without a pattern, the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A block unlike any other, that does not compress.
+    fn block(&mut self, block: &mut [u8]) {
+        block.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&self.next().to_le_bytes()));
+    }
+}
+
+struct Bench {
+    site: Site,
+    disk: DiskId,
+    span: u64,
+    random: Random,
+}
+
+impl Bench {
+    async fn new(rt: seam::Rt, dir: &str, media_gib: u64, span: u64) -> Result<Self, Failed> {
+        let file_media = Some(FileMedia { count: 6, bytes: media_gib * GIB });
+        let site = Site::start(rt, Options { file_media, ..Options::new(dir) }).await?.site;
+        site.create_vm(&name("vm")?, &[span]).await?;
+        // The first disk of a site.
+        let disk = DiskId(1);
+        Ok(Self { site, disk, span, random: Random(7) })
+    }
+
+    fn engine(&self) -> &Engine {
+        self.site.engine()
+    }
+
+    /// Writes of 4 KiB at random places, one after the other, until `done` says so; gives the latencies.
+    async fn writes(&mut self, mut done: impl FnMut(usize) -> bool) -> Result<Vec<Duration>, Failed> {
+        let mut block = vec![0; BLOCK as usize];
+        let mut latencies = Vec::new();
+        while !done(latencies.len()) {
+            self.random.block(&mut block);
+            let at = self.random.next() % (self.span / BLOCK) * BLOCK;
+            let begun = Instant::now();
+            self.engine().write(self.disk, at, &block).await?;
+            latencies.push(begun.elapsed());
+        }
+        Ok(latencies)
+    }
+
+    async fn writes_for(&mut self, span: Duration) -> Result<Vec<Duration>, Failed> {
+        let begun = Instant::now();
+        self.writes(|_| begun.elapsed() >= span).await
+    }
+
+    async fn rest(&self) -> Result<(), Failed> {
+        self.engine().drain().await?;
+        self.engine().checkpoint().await?;
+        Ok(())
+    }
+}
+
+fn name(text: &str) -> Result<VmName, Failed> {
+    Ok(VmName::parse(text)?)
+}
+
+fn show(what: &str, mut latencies: Vec<Duration>) {
+    latencies.sort_unstable();
+    let all: Duration = latencies.iter().sum();
+    let at = |part: f64| latencies.get((latencies.len() as f64 * part) as usize).map_or(0.0, ms);
+    println!(
+        "{what:<40} {:>7} in {:>6.2} s, p50 {:.3} p99 {:.3} p99.9 {:.3} max {:.3} ms",
+        latencies.len(),
+        all.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        latencies.last().map_or(0.0, ms)
+    );
+}
+
+fn ms(span: &Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+async fn snapshots(rt: seam::Rt, dir: &str, most: u64) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt, dir, 8, GIB).await?;
+    let vm = name("vm")?;
+    bench.writes_for(Duration::from_secs(5)).await?;
+    show("writes, no snapshot", bench.writes_for(Duration::from_secs(5)).await?);
+    let (mut made, mut target) = (0_u64, 10);
+    while target <= most {
+        bench.rest().await?;
+        let (ram, stored) = (resident_kib(), bench.engine().status().await.stored_bytes);
+        let (before, mut took) = (made, Vec::new());
+        let begun = Instant::now();
+        while made < target {
+            // So many that each snapshot has something of its own.
+            bench.writes(|count| count == 1).await?;
+            let begun = Instant::now();
+            bench.site.snapshot(&vm, None).await?;
+            took.push(begun.elapsed());
+            made += 1;
+        }
+        let all = begun.elapsed();
+        bench.rest().await?;
+        let count = (made - before) as f64;
+        let stored = bench.engine().status().await.stored_bytes.saturating_sub(stored);
+        let ram = resident_kib().saturating_sub(ram);
+        show(&format!("snapshots {before} to {made}, a write before each"), took);
+        println!(
+            "  {:.1} s in all; each {:.0} B of RAM and {:.0} B stored, its write and checkpoints included",
+            all.as_secs_f64(),
+            ram as f64 * 1024.0 / count,
+            stored as f64 / count
+        );
+        show(&format!("writes, {made} snapshots"), bench.writes_for(Duration::from_secs(5)).await?);
+        target *= 10;
+    }
+    let begun = Instant::now();
+    bench.rest().await?;
+    println!("a checkpoint beside {made} snapshots: {:.1} ms", ms(&begun.elapsed()));
+    Ok(bench.site.stop().await?)
+}
+
+async fn clone(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt, dir, 8, 1024 * GIB).await?;
+    bench.writes_for(Duration::from_secs(10)).await?;
+    let vm = name("vm")?;
+    let (mut cuts, mut clones) = (Vec::new(), Vec::new());
+    for number in 0..50 {
+        bench.writes(|count| count == 100).await?;
+        let begun = Instant::now();
+        let made = bench.site.snapshot(&vm, None).await?;
+        cuts.push(begun.elapsed());
+        let from = Version { vm: vm.clone(), snapshot: Some(name(&made.name)?) };
+        let begun = Instant::now();
+        bench.site.clone_vm(&from, &name(&format!("clone{number}"))?).await?;
+        clones.push(begun.elapsed());
+    }
+    show("snapshots of 1 TiB", cuts);
+    show("clones of them", clones);
+    Ok(bench.site.stop().await?)
+}
+
+async fn metadata(rt: seam::Rt, dir: &str, gib: u64) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt, dir, 8, gib * GIB).await?;
+    let vm = name("vm")?;
+    println!("writes over {gib} GiB, a snapshot after each 60,000; stored beyond 4096 bytes for each write:");
+    for round in 1..=10 {
+        bench.rest().await?;
+        let before = bench.engine().status().await.stored_bytes;
+        let count = bench.writes(|count| count == 60_000).await?.len() as u64;
+        bench.site.snapshot(&vm, None).await?;
+        bench.rest().await?;
+        let stored = bench.engine().status().await.stored_bytes - before;
+        let beyond = stored as f64 / count as f64 - BLOCK as f64;
+        println!("  minute {round}: {beyond:.0} bytes, {:.1} % of a block", beyond * 100.0 / BLOCK as f64);
+    }
+    Ok(bench.site.stop().await?)
+}
+
+/// Writes beside something, until it has ended; what it did in bytes is what `work` gives.
+async fn beside(
+    bench: &mut Bench,
+    what: &str,
+    work: impl Future<Output = Result<u64, Failed>> + Send + 'static,
+) -> Result<(), Failed> {
+    let begun = Instant::now();
+    let task = tokio::spawn(async move { work.await.map_err(|error| error.to_string()) });
+    let latencies = bench.writes(|_| task.is_finished()).await?;
+    let bytes = task.await??;
+    let took = begun.elapsed().as_secs_f64();
+    show(&format!("writes beside a {what}"), latencies);
+    println!(
+        "  the {what}: {} MiB in {took:.1} s, {:.0} MiB/s",
+        bytes >> 20,
+        bytes as f64 / took / 1048576.0
+    );
+    Ok(())
+}
+
+async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt, dir, 8, GIB).await?;
+    let mut chunk = vec![0; 1 << 20];
+    // Every second block of it goes later.
+    for vm in ["old", "kept"] {
+        bench.site.create_vm(&name(vm)?, &[mib << 19]).await?;
+    }
+    for at in 0..mib / 2 {
+        for disk in [DiskId(2), DiskId(3)] {
+            bench.random.block(&mut chunk);
+            bench.engine().write(disk, at << 20, &chunk).await?;
+        }
+    }
+    bench.writes_for(Duration::from_secs(5)).await?;
+    bench.rest().await?;
+    show("writes beside nothing", bench.writes_for(Duration::from_secs(10)).await?);
+    let engine = bench.engine().clone();
+    beside(&mut bench, "scrub", async move {
+        let bytes = engine.committed_raw_bytes();
+        engine.scrub(&ScrubCursor::default(), &Progress::default()).await?;
+        Ok(bytes)
+    })
+    .await?;
+    bench.site.delete_vm(&name("old")?, Deletion { now: true, with_snapshots: true }).await?;
+    let engine = bench.engine().clone();
+    beside(&mut bench, "clean", async move {
+        let report = engine.clean(10, &Progress::default()).await?;
+        println!("  {report:?}");
+        Ok(report.freed_bytes)
+    })
+    .await?;
+    let status = bench.site.status().await?;
+    let first = status.media[0].id;
+    bench.site.add_medium(std::path::Path::new(&format!("{dir}/more.img")), Some(8 * GIB)).await?;
+    let site = bench.site.clone();
+    beside(&mut bench, "drain of a medium", async move {
+        let task = site.drain_medium(first).await?;
+        loop {
+            let now = site.task(task.id).await?;
+            if now.state != site::TaskState::Running {
+                return Ok(now.counts.get("moved_bytes").copied().unwrap_or(0));
+            }
+            site.runtime().sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await?;
+    show("writes beside nothing", bench.writes_for(Duration::from_secs(10)).await?);
+    Ok(bench.site.stop().await?)
+}
+
+fn main() -> Result<(), Failed> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let usage = "usage: upkeep DIR snapshots COUNT | clone | metadata GIB | background MIB";
+    let (dir, what) = arguments.first().zip(arguments.get(1)).ok_or(usage)?;
+    let number = || arguments.get(2).and_then(|number| number.parse::<u64>().ok()).ok_or(usage);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let rt: seam::Rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
+    match what.as_str() {
+        "snapshots" => runtime.block_on(snapshots(rt, dir, number()?)),
+        "clone" => runtime.block_on(clone(rt, dir)),
+        "metadata" => runtime.block_on(metadata(rt, dir, number()?)),
+        "background" => runtime.block_on(background(rt, dir, number()?)),
+        _ => Err(usage.into()),
+    }
+}
