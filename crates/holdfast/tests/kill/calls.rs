@@ -72,9 +72,16 @@ fn kill_in(
             assert!(played.refused.is_empty(), "{case}: {played:?}");
             assert!(was_killed(status) || status.success(), "{case}: {status}");
             world.survives(&bench, io, &case);
-            if steps.iter().any(|step| matches!(step, Step::Clean)) {
-                // What was interrupted is gone on with, and all is whole.
-                let (played, _) = run(&bench, &mut world, &How::plain(io), &[Step::Clean, Step::Verify]);
+            // What was interrupted is gone on with, and all is whole.
+            let rest = match steps {
+                _ if steps.iter().any(|step| matches!(step, Step::Clean)) => &[Step::Clean, Step::Verify][..],
+                _ if steps.iter().any(|step| matches!(step, Step::Replace)) => {
+                    &[Step::Replaced, Step::Verify]
+                }
+                _ => &[],
+            };
+            if !rest.is_empty() {
+                let (played, _) = run(&bench, &mut world, &How::plain(io), rest);
                 assert!(!played.gone && played.refused.is_empty(), "{case}: {played:?}");
             }
             was_killed(status)
@@ -104,6 +111,16 @@ fn kill_while_the_cleaner_is_at_work() {
         let points = points_of(&rig, io, CHANGING, &steps, &least);
         kill_in(&rig, io, &steps, points, cases, 10);
     }
+}
+
+/// A medium is replaced: at each step it is one of the site's or not, what it holds is safe, and the drain goes on.
+#[test]
+fn kill_while_a_medium_is_replaced() {
+    let rig = Rig::new("6x16M");
+    let steps = script::replacement();
+    let points =
+        points_of(&rig, "ring", CHANGING, &steps, &[("a row has moved", 1), ("a medium has left", 1)]);
+    kill_in(&rig, "ring", &steps, points, CASES / 2, 10);
 }
 
 #[test]

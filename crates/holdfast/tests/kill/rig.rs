@@ -15,6 +15,9 @@ use super::script::{self, Step};
 
 /// A start after a kill takes no longer (a promise).
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// A medium that was to leave has left within so long, and pause between looks at it.
+const REPLACED_MAX: Duration = Duration::from_secs(20);
+const REPLACED_LOOK: Duration = Duration::from_millis(100);
 /// Bytes of one read when all is read.
 const PIECE: u64 = 1 << 20;
 /// Where every judgement writes a block, so that the site is seen to take writes after each recovery.
@@ -239,6 +242,8 @@ impl World {
                 self.vms.insert(script::SNAPSHOT, Some(false));
             }
             Step::Verify => ask(bench, &["verify"])?,
+            Step::Replace => replace(bench)?,
+            Step::Replaced => replaced(bench)?,
             Step::Clean => ask(bench, &["clean", "--garbage", "0"])?,
             Step::Flush => client(bench, clients, script::MAIN)?.flush()?,
             Step::Change(export, change) => {
@@ -336,6 +341,40 @@ fn disk_of(vm: &str) -> &'static str {
 }
 
 /// A command that the server may not live to answer.
+fn replace(bench: &Bench) -> Result<(), NbdError> {
+    let new = bench.dir().join("media").join(script::NEW_MEDIUM);
+    let new = new.to_str().unwrap();
+    ask(bench, &["media", "replace", script::OLD_MEDIUM, new, "--file", "16M", "--yes"])
+}
+
+/// Waits until the old medium has left and the new one is there.
+fn replaced(bench: &Bench) -> Result<(), NbdError> {
+    let begun = Instant::now();
+    loop {
+        let media = bench.json(&["media", "list"]).json();
+        let media = media["items"].as_array().unwrap();
+        let find = |name: &str| media.iter().find(|one| one["path"].as_str().unwrap().ends_with(name));
+        match (find(script::OLD_MEDIUM), find(script::NEW_MEDIUM)) {
+            (None, Some(_)) if media.len() == script::MEDIA => return Ok(()),
+            (Some(old), _) if old["leaving"] == true => {
+                assert!(begun.elapsed() < REPLACED_MAX, "it does not leave: {media:?}");
+                std::thread::sleep(REPLACED_LOOK);
+            }
+            (Some(_), Some(_)) => {
+                // It may just have left.
+                let ran = bench.json(&["media", "drain", script::OLD_MEDIUM, "--yes"]);
+                assert!(ran.code == 0 || ran.error()["code"] == "medium_not_found", "{ran:?}");
+            }
+            (Some(_), None) => {
+                // A file that was made and never taken in is in the way, and is the administrator's.
+                let _ = std::fs::remove_file(bench.dir().join("media").join(script::NEW_MEDIUM));
+                replace(bench)?;
+            }
+            _ => panic!("media are missing: {media:?}"),
+        }
+    }
+}
+
 fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
     let ran = bench.json(&[&["--timeout", ANSWER_WITHIN], arguments].concat());
     if ran.code == 0 {

@@ -38,7 +38,17 @@ pub(crate) enum Step {
     Clean,
     /// Has every block opened.
     Verify,
+    /// Puts another medium in the place of one.
+    Replace,
+    /// Sees that it is done: what was begun goes on by itself, and what was not is asked for again.
+    Replaced,
 }
+
+/// Media that the site begins with.
+pub(crate) const MEDIA: usize = 6;
+/// The medium that leaves, and the one that comes.
+pub(crate) const OLD_MEDIUM: &str = "00.img";
+pub(crate) const NEW_MEDIUM: &str = "06.img";
 
 /// Blocks of the value with this number: it stands in front, followed by noise that shrinks a little.
 pub(crate) fn value(number: u64, length: usize) -> Vec<u8> {
@@ -98,6 +108,16 @@ pub(crate) fn upkeep() -> Vec<Step> {
     steps.extend([Step::Delete(OLD), Step::Clean]);
     steps.extend((8..16).map(|number| overwrite(&mut random, number)));
     steps.extend([Step::DeleteSnapshot, Step::Clean, overwrite(&mut random, 16), Step::Clean]);
+    steps
+}
+
+/// A medium is replaced between changes.
+pub(crate) fn replacement() -> Vec<Step> {
+    let mut random = Random(4);
+    let mut change = |number| Step::Change(MAIN, change(&mut random, number, MAIN_BYTES));
+    let mut steps: Vec<Step> = (0..6).map(&mut change).collect();
+    steps.push(Step::Replace);
+    steps.extend((6..9).map(&mut change));
     steps
 }
 
