@@ -1,5 +1,6 @@
 //! What does the work behind the interface.
 
+mod files;
 mod media;
 mod trash;
 mod upkeep;
@@ -15,6 +16,7 @@ use crate::types::{
     VmSummary, WhichChanges,
 };
 
+pub use files::Filing;
 pub use media::MediaChanges;
 pub use trash::Trashing;
 pub use upkeep::Upkeep;
@@ -23,7 +25,7 @@ pub use upkeep::Upkeep;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
 /// What the interface offers, done.
-pub trait Backend: Trashing + Upkeep + MediaChanges {
+pub trait Backend: Trashing + Upkeep + MediaChanges + Filing {
     /// How the site is.
     fn status(&self) -> Answer<'_, Status>;
     /// Every VM, by name.
@@ -427,6 +429,7 @@ impl From<site::Vm> for Vm {
             created_ms: vm.created_ms,
             has_definition: vm.has_definition,
             disks: vm.disks.into_iter().map(Disk::from).collect(),
+            files: vm.files.into_iter().map(Disk::from).collect(),
         }
     }
 }
@@ -446,6 +449,7 @@ impl From<site::Snapshot> for Snapshot {
             held_until_ms: snapshot.held_until_ms,
             enforced_until_ms: snapshot.enforced_until_ms,
             disks: snapshot.disks.into_iter().map(disk).collect(),
+            files: snapshot.files.into_iter().map(disk).collect(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The client of the interface.
 
+mod files;
 mod media;
 mod snapshots;
 mod trash;

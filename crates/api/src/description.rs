@@ -5,8 +5,8 @@ use utoipa::openapi;
 
 use crate::problem::Problem;
 use crate::types::{
-    Deleted, Diff, Event, Explanation, Failure, List, Medium, Recovered, Script, Serving, Task, VmSummary,
-    Written,
+    Deleted, Diff, Event, Explanation, Failure, List, Medium, Recovered, Script, Serving, SnapshotDisk, Task,
+    VmSummary, Written,
 };
 
 /// What is said of the interface as a whole. The types named here are those that only the command line gives out.
@@ -20,7 +20,8 @@ use crate::types::{
     components(
         schemas(
             Deleted, Diff, Event, Explanation, Failure, Problem, Recovered, Script, Serving, Written,
-            List<Deleted>, List<Explanation>, List<Medium>, List<Task>, List<VmSummary>,
+            List<Deleted>, List<Explanation>, List<Medium>, List<SnapshotDisk>,
+            List<Task>, List<VmSummary>,
         ),
         responses(Refused),
     ),

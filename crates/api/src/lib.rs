@@ -36,7 +36,7 @@ mod routes;
 mod server;
 pub mod types;
 
-pub use backend::{Answer, Backend, MediaChanges, Trashing, Upkeep};
+pub use backend::{Answer, Backend, Filing, MediaChanges, Trashing, Upkeep};
 pub use client::{Client, ClientError, ClientErrorKind};
 pub use problem::Problem;
 pub use server::{REQUEST_TIME, Server};

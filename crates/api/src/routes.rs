@@ -1,5 +1,6 @@
 //! The routes, each with what the interface's description says of it.
 
+mod files;
 mod media;
 mod snapshots;
 mod tasks;
@@ -70,6 +71,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(vms::add_disk))
         .routes(routes!(vms::change_disk, vms::remove_disk))
         .routes(routes!(vms::attach))
+        .routes(routes!(files::begin))
+        .routes(routes!(files::change, files::delete))
         .routes(routes!(snapshots::list))
         .routes(routes!(snapshots::create))
         .routes(routes!(snapshots::show, snapshots::change, snapshots::delete))

@@ -1,6 +1,7 @@
 //! Goal: the interface answers every request, sound or not, as its types say.
 //! Model: a backend in RAM behind the real server, asked by the real client and by raw bytes on the socket.
 
+mod files;
 mod fuzz;
 mod raw;
 mod snapshots;
@@ -190,6 +191,7 @@ impl Backend for Fake {
                 created_ms: 1,
                 has_definition: false,
                 disks: vec![disk],
+                files: Vec::new(),
             };
             vms.insert(new.name, vm.clone());
             Ok(vm)

@@ -1,5 +1,6 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
+mod files;
 mod media;
 mod snapshots;
 mod trash;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use files::{ChangeFile, NewFile};
 pub use media::{Moving, NewMedium};
 pub(crate) use snapshots::Asked;
 pub use snapshots::{
@@ -174,9 +176,11 @@ pub struct Vm {
     pub has_definition: bool,
     /// Its disks.
     pub disks: Vec<Disk>,
+    /// Its files, each exported to read: `bytes` is the length, and the export is filled up with zeros to whole sectors.
+    pub files: Vec<Disk>,
 }
 
-/// A disk of a VM.
+/// A disk or file of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Disk {
     /// Name within the VM.

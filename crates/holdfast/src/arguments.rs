@@ -1,6 +1,7 @@
 //! The command line as it is typed.
 
 mod client;
+mod files;
 mod media;
 mod snapshots;
 mod trash;
@@ -17,6 +18,7 @@ use site::{Code, FileMedia, MEDIA_MAX, parse_size};
 use crate::failure::Failure;
 use crate::output::Format as Output;
 pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
+pub(crate) use files::FileCommand;
 pub(crate) use media::{MediaCommand, NewMediumArguments};
 pub(crate) use snapshots::SnapshotCommand;
 pub(crate) use trash::TrashCommand;

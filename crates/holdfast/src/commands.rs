@@ -1,5 +1,6 @@
 //! Commands that ask a running site.
 
+mod files;
 mod media;
 mod snapshots;
 mod trash;
@@ -41,6 +42,7 @@ pub(crate) async fn run(
         ClientCommand::Media(command) => asking.media(command).await,
         ClientCommand::Vm(command) => asking.vm(command).await,
         ClientCommand::Disk(command) => asking.disk(command).await,
+        ClientCommand::File(command) => asking.file(command).await,
         ClientCommand::Snapshot(command) => asking.snapshot(command).await,
         ClientCommand::Space(arguments) => asking.space(arguments).await,
         ClientCommand::Clean(arguments) => asking.clean(arguments).await,

@@ -7,8 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, Snapshots, Space,
-    Status, Task, Trash, Vm, VmSummary,
+    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, SnapshotDisk,
+    Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -60,6 +60,10 @@ impl Printer {
 
     pub(crate) fn snapshot(self, snapshot: &Snapshot, nbd_socket: &Path) -> Result<(), Failure> {
         self.print(snapshot, || text::snapshot(snapshot, nbd_socket))
+    }
+
+    pub(crate) fn files(self, files: &List<SnapshotDisk>) -> Result<(), Failure> {
+        self.print(files, || text::files(&files.items))
     }
 
     pub(crate) fn diff(self, diff: &Diff) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! leaves no VM then either.
 
 mod connection;
+mod files;
 mod image;
 mod program;
 mod stream;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::arguments::{ExportFormat, ImageFormat};
 use crate::failure::Failure;
 use crate::output::{Meter, Printer};
+use stream::{Growing, Input, Output};
 
 /// Pause between two signs of life: the site waits for sixty of them.
 const BEAT: Duration = Duration::from_secs(1);
@@ -103,7 +105,9 @@ impl Transfer<'_> {
                 self.watched(&begun.task, &counter, &mut signals, work).await?;
             }
             None => {
-                let work = stream::import(self, name, &export, source.bytes, &counter);
+                let (_, disk) = export.split_once('/').unwrap_or(("", &export));
+                let growing = Growing::Disk { vm: name, disk };
+                let work = stream::import(self, &export, &Input::Stdin, growing, source.bytes, &counter);
                 self.watched(&begun.task, &counter, &mut signals, work).await?;
             }
         }
@@ -141,7 +145,7 @@ impl Transfer<'_> {
                     let from = program::disk_options(&self.socket, &export);
                     program::convert(&self.rt, from, target.arguments(format), &counter).await
                 }
-                None => stream::export(self, &export, &counter).await,
+                None => stream::export(self, &export, Output::Stdout, None, &counter).await,
             }
         };
         self.watched(&begun.task, &counter, &mut signals, done).await?;

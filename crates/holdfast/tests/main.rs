@@ -12,6 +12,7 @@ mod changes;
 mod cli;
 mod clients;
 mod codes;
+mod files;
 mod first_start;
 mod harness;
 mod kill;

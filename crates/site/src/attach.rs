@@ -45,6 +45,45 @@ impl AttachInfo {
             socket,
         }
     }
+
+    /// A file that is the `position`th of its VM, from 0, as a CD-ROM.
+    pub(crate) fn of_file(export: &str, position: usize, socket: &Path) -> Self {
+        let socket = socket.display().to_string();
+        // A file's name is too long, or begins as no name in QEMU may.
+        let node = format!("cdrom{position}");
+        let blockdev = serde_json::json!({
+            "node-name": node,
+            "driver": "nbd",
+            "read-only": true,
+            "server": {"type": "unix", "path": &socket},
+            "export": export,
+            "reconnect-delay": RECONNECT_SECONDS,
+        });
+        let device = format!("ide-cd,drive={node},id={node}-device");
+        let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
+        Self {
+            uri: format!("nbd+unix:///{export}?socket={}", escaped_in_uri(&socket)),
+            qemu: qemu.to_vec(),
+            libvirt: libvirt_cdrom(export, &socket, &target(position).replace("vd", "sd")),
+            export: export.to_owned(),
+            socket,
+        }
+    }
+}
+
+fn libvirt_cdrom(export: &str, socket: &str, target: &str) -> String {
+    let socket = escaped_in_xml(socket);
+    format!(
+        "<disk type='network' device='cdrom'>\n  \
+           <driver name='qemu' type='raw'/>\n  \
+           <source protocol='nbd' name='{export}'>\n    \
+             <host transport='unix' socket='{socket}'/>\n    \
+             <reconnect delay='{RECONNECT_SECONDS}'/>\n  \
+           </source>\n  \
+           <target dev='{target}' bus='sata'/>\n  \
+           <readonly/>\n\
+         </disk>"
+    )
 }
 
 fn libvirt(export: &str, socket: &str, target: &str) -> String {

@@ -103,6 +103,15 @@ codes! {
     file_exists 0 6 "File is there"
         "The file to be written is there already."
         "Name another file, or remove it.";
+    file_not_found 404 4 "No such file"
+        "The VM has no file of this name."
+        "`vm show` lists its files.";
+    file_storing 409 6 "File is being stored"
+        "A task is storing a file of the VM: neither another of this name can be stored, nor the VM renamed or deleted."
+        "Wait for the task, or end it: `task cancel`.";
+    file_taken 409 6 "Name is taken"
+        "The VM has a file of this name, and files do not change."
+        "Choose another name with --as, or store it in its place: --replace.";
     file_too_large 422 2 "File too large"
         "A file of the site is larger than any sound one."
         "Put the right file in its place.";
@@ -304,6 +313,9 @@ codes! {
     too_few_media 503 1 "Too few media"
         "Too few media are there to do it safely."
         "`status` lists the media; bring missing ones back.";
+    too_many_files 409 6 "Too many files"
+        "The VM has as many files as there can be."
+        "Delete one first: `file delete`.";
     too_many_key_epochs 409 6 "Too many keys in use"
         "Six earlier data keys are still in use, or too many came since the server started."
         "Let the running rotation end (`task list`), and start the server anew.";

@@ -12,8 +12,9 @@ impl Vms {
     pub(crate) async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
         check_disk_bytes(bytes)?;
         let (kv, mut record) = self.find_ready(name).await?;
-        if record.disks.len() >= DISKS_MAX {
-            return Err(disk_count(record.disks.len() + 1));
+        let disks = record.only_disks().count();
+        if disks >= DISKS_MAX {
+            return Err(disk_count(disks + 1));
         }
         let id = self.engine.new_disk_id().await?;
         let disk = DiskRecord::new(record.next_disk(), id);
@@ -27,7 +28,7 @@ impl Vms {
     pub(crate) async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
         let (kv, mut record) = self.find_ready(name).await?;
         let at = position(name, &record, disk)?;
-        if record.disks.len() == 1 {
+        if record.only_disks().count() == 1 {
             return Err(disk_count(0).hint("`vm delete` deletes the VM with its last disk"));
         }
         let id = record.disks.remove(at).id();
@@ -66,15 +67,20 @@ impl Vms {
         self.describe(name.as_str(), &record).await
     }
 
-    /// Where a disk stands among those of its VM.
-    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<usize> {
+    /// Where a disk stands among those of its VM, or a file among its files; the latter is true for a file.
+    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<(usize, bool)> {
         let (_, record) = self.find_ready(name).await?;
-        position(name, &record, disk)
+        if let Some(at) = record.only_disks().position(|found| found.name == disk) {
+            return Ok((at, false));
+        }
+        let mut files = record.whole().filter(|found| !found.is_disk());
+        let at = files.position(|found| found.name == disk);
+        Ok((at.ok_or_else(|| disk_not_found(name.as_str(), disk))?, true))
     }
 }
 
 fn position(name: &VmName, record: &Record, disk: &str) -> Result<usize> {
-    let position = record.disks.iter().position(|found| found.name == disk);
+    let position = record.disks.iter().position(|found| found.is_disk() && found.name == disk);
     position.ok_or_else(|| disk_not_found(name.as_str(), disk))
 }
 

@@ -1,4 +1,4 @@
-//! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read. Lists leave out snapshots: there may be millions.
+//! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read; files in the same way, to read. Lists leave out snapshots: there may be millions.
 //!
 //! What changed on an export is told as a metadata context: `holdfast:changed-since:SNAPSHOT` compares it with its own disk
 //! at a snapshot of its VM, `holdfast:changed-since:VM@SNAPSHOT/DISK` with any. State 1 is changed, 0 is the same (R126).
@@ -29,7 +29,7 @@ impl Exports for Vms {
             let names = records
                 .iter()
                 .filter(|(_, record)| record.import.is_none())
-                .flat_map(|(vm, record)| record.disks.iter().map(move |disk| format!("{vm}/{}", disk.name)));
+                .flat_map(|(vm, record)| record.whole().map(move |disk| format!("{vm}/{}", disk.name)));
             names.map(|name| ExportInfo { name, description: String::new() }).collect()
         })
     }
@@ -159,7 +159,7 @@ impl Vms {
         }
         let vm = version.vm;
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
-        let id = record.disks.iter().find(|record| record.name == disk).ok_or_else(unknown)?.id();
+        let id = record.disks.iter().find(|record| record.export() == disk).ok_or_else(unknown)?.id();
         let being_changed = || OpenError {
             kind: OpenErrorKind::Refused,
             reason: format!("{name} is being changed or deleted"),
@@ -167,14 +167,15 @@ impl Vms {
         let in_use = self.uses.open(id).ok_or_else(being_changed)?;
         // Looked at behind the guard: from here on the disk keeps its place and its name.
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
-        if !record.disks.iter().any(|record| record.name == disk && record.id() == id) {
-            return Err(unknown());
-        }
-        if record.import.is_some_and(|task| !self.running.holds(task)) {
+        let found = record.disks.iter().find(|record| record.export() == disk && record.id() == id);
+        let found = found.ok_or_else(unknown)?;
+        let task = record.import.or(found.storing.map(|storing| storing.task));
+        if task.is_some_and(|task| !self.running.holds(task)) {
             return Err(being_changed());
         }
+        let read_only = !found.is_disk() && found.storing.is_none();
         let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
-        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, snapshot: None, in_use })
+        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, read_only, _snapshot: None, in_use })
     }
 
     async fn export_snapshot(
@@ -199,7 +200,14 @@ impl Vms {
             return Err(unknown());
         }
         let open = self.engine.open_disk(id).await.map_err(|error| refusal(&error.into()))?;
-        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, snapshot: Some(open), in_use })
+        Ok(ExportedDisk {
+            engine: self.engine.clone(),
+            id,
+            bytes,
+            read_only: true,
+            _snapshot: Some(open),
+            in_use,
+        })
     }
 }
 
@@ -225,8 +233,10 @@ struct ExportedDisk {
     id: DiskId,
     /// Bytes when it was opened.
     bytes: u64,
+    /// A snapshot's, or a file.
+    read_only: bool,
     /// Keeps the disk of a snapshot in RAM.
-    snapshot: Option<OpenDisk>,
+    _snapshot: Option<OpenDisk>,
     in_use: InUse,
 }
 
@@ -262,7 +272,7 @@ impl Device for ExportedDisk {
     }
 
     fn read_only(&self) -> bool {
-        self.snapshot.is_some()
+        self.read_only
     }
 
     fn zeroes_are_fast(&self) -> bool {

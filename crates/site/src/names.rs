@@ -6,6 +6,8 @@ use crate::error::{Result, SiteError};
 
 /// Longest name of a VM, in bytes.
 const NAME_BYTES_MAX: usize = 63;
+/// Longest name of a file, in bytes: names of exports stay far below what NBD allows.
+const FILE_NAME_BYTES_MAX: usize = 127;
 /// Smallest disk: one block.
 pub const DISK_BYTES_MIN: u64 = 4096;
 /// Largest disk: 64 TiB, what ext4 and xfs guests can use and the block map's tests cover.
@@ -50,10 +52,55 @@ impl VmName {
     }
 }
 
+/// The name of a file of a VM: `[A-Za-z0-9][A-Za-z0-9._+-]{0,126}`, and no name that a disk could have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileName(String);
+
+impl FileName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// `invalid_name` when it has other characters, none, or too many, or is the name of a disk.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bytes = text.as_bytes();
+        let good = bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.len() <= FILE_NAME_BYTES_MAX
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(byte));
+        let of_disk = text
+            .strip_prefix("disk")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
+        if good && !of_disk {
+            return Ok(Self(text.to_owned()));
+        }
+        let shown: String = text.chars().take(FILE_NAME_BYTES_MAX).collect();
+        let hint = match of_disk {
+            true => "names such as disk0 are for disks",
+            false => "1 to 127 of letters, digits, '.', '_', '+' and '-', the first a letter or digit",
+        };
+        Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for a file")).hint(hint))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl fmt::Display for VmName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Size of the disk that holds a file of this length, bytes.
+pub(crate) fn disk_bytes_for(file_bytes: u64) -> u64 {
+    file_bytes.div_ceil(SECTOR).saturating_mul(SECTOR).max(DISK_BYTES_MIN)
 }
 
 /// Checks the size of a disk.

@@ -1,11 +1,14 @@
 //! The record of a VM in the metadata store, under `vm/NAME`.
 //!
 //! ```text
-//!  {"version": 1, "created_ms": <Unix ms>, "disks": [{"name": "disk0", "id": <number>}, ...],
+//!  {"version": 1, "created_ms": <Unix ms>,
+//!   "disks": [{"name": "disk0", "id": <number>},
+//!             {"name": "debian.iso", "id": <number>, "file_bytes": <count>}, ...],
 //!   "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>,
 //!   "held_until_ms": <site time, ms>}
 //! ```
-//! The record does not say how large a disk is: the engine does. `definition` is there when the VM has one: its key is
+//! The record does not say how large a disk is: the engine does. A file is a disk with `file_bytes`, its length; while it
+//! is being stored it carries `"storing": {"task": <number>, "replace": <bool>}`. `definition` is there when the VM has one: its key is
 //! `definition/NUMBER`. `import` is there while the VM is being imported. `number` comes with
 //! the first snapshot; `snapshots` counts the names given without being asked; `held_until_ms` is there when one
 //! is or was held, and is the longest of these holds.
@@ -48,11 +51,43 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 pub(crate) struct DiskRecord {
     pub(crate) name: String,
     id: u64,
+    /// Of a file, its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file_bytes: Option<u64>,
+    /// A file that is not whole yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) storing: Option<Storing>,
+}
+
+/// How a file is being stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Storing {
+    /// Its task.
+    pub(crate) task: u64,
+    /// Whether it takes the place of one of this name.
+    pub(crate) replace: bool,
 }
 
 impl DiskRecord {
     pub(crate) fn new(name: String, id: DiskId) -> Self {
-        Self { name, id: id.0 }
+        Self { name, id: id.0, file_bytes: None, storing: None }
+    }
+
+    /// A disk, or a file of a length.
+    pub(crate) fn of(name: String, id: DiskId, file_bytes: Option<u64>) -> Self {
+        Self { file_bytes, ..Self::new(name, id) }
+    }
+
+    pub(crate) fn is_disk(&self) -> bool {
+        self.file_bytes.is_none()
+    }
+
+    /// What its export is called within the VM: a name that nothing else has while it is being stored.
+    pub(crate) fn export(&self) -> String {
+        match self.storing {
+            None => self.name.clone(),
+            Some(storing) => format!("{}:{}", self.name, storing.task),
+        }
     }
 
     pub(crate) fn id(&self) -> DiskId {
@@ -91,7 +126,22 @@ impl Record {
         Ok(record)
     }
 
-    /// The ids of all its disks.
+    /// Its disks, files left out.
+    pub(crate) fn only_disks(&self) -> impl Iterator<Item = &DiskRecord> {
+        self.disks.iter().filter(|disk| disk.is_disk())
+    }
+
+    /// Its disks and those of its files that are whole.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = &DiskRecord> {
+        self.disks.iter().filter(|disk| disk.storing.is_none())
+    }
+
+    /// A task that stores a file.
+    pub(crate) fn storing(&self) -> Option<u64> {
+        self.disks.iter().find_map(|disk| disk.storing).map(|storing| storing.task)
+    }
+
+    /// The ids of all its disks and files.
     pub(crate) fn ids(&self) -> Vec<DiskId> {
         self.disks.iter().map(DiskRecord::id).collect()
     }

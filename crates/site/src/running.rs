@@ -500,13 +500,17 @@ impl Site {
         self.shared.tasks.tasks().await
     }
 
-    /// How a guest gets a disk.
+    /// How a guest gets a disk, or a file as a CD-ROM.
     ///
     /// # Errors
     /// `vm_not_found`, `disk_not_found`, `vm_importing`.
     pub async fn attach_info(&self, name: &VmName, disk: &str) -> Result<AttachInfo> {
-        let position = self.shared.vms.disk_position(name, disk).await?;
-        Ok(AttachInfo::new(&format!("{name}/{disk}"), position, &self.directory().nbd_socket()))
+        let (position, is_file) = self.shared.vms.disk_position(name, disk).await?;
+        let (export, socket) = (format!("{name}/{disk}"), self.directory().nbd_socket());
+        Ok(match is_file {
+            true => AttachInfo::of_file(&export, position, &socket),
+            false => AttachInfo::new(&export, position, &socket),
+        })
     }
 }
 

@@ -1,24 +1,26 @@
-//! Snapshots: named, immutable copies of a VM's disks at one instant, with its definition (DESIGN 5).
+//! Snapshots: named, immutable copies of a VM's disks at one instant, with its files and its definition (DESIGN 5).
 //!
 //! In the metadata store under `snapshot/VM/NAME`, where `VM` is the VM's number: a rename of the VM does not touch it.
 //! A definition that a snapshot has is never changed: `definition-use/DEFINITION/SNAPSHOT` says who has it.
 
+mod record;
+
 use engine::Fork;
 use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
 use seam::Runtime;
-use serde::{Deserialize, Serialize};
 use units::DiskId;
 
 use crate::definition;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
-use crate::record::{DiskRecord, Record, is_zero};
+use crate::record::{DiskRecord, Record};
 use crate::version::Version;
 use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
+pub(crate) use record::SnapshotRecord;
+use record::{Kept, VERSION};
 
 const SNAPSHOTS: Table = Table::new("snapshot");
 const USES: Table = Table::new("definition-use");
-const VERSION: u32 = 1;
 /// Attempts at a change of a VM that others change too.
 const TRIES: usize = 16;
 /// Most snapshots in one answer.
@@ -52,81 +54,8 @@ pub struct Snapshot {
     pub enforced_until_ms: u64,
     /// Its disks, in order.
     pub disks: Vec<SnapshotDisk>,
-}
-
-/// A disk as its record in a snapshot has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
-    name: String,
-    id: u64,
-    bytes: u64,
-}
-
-/// The record of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SnapshotRecord {
-    version: u32,
-    /// A number that nothing else has.
-    number: u64,
-    created_ms: u64,
-    disks: Vec<Kept>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    definition: Option<u64>,
-    /// No command deletes it before, site time in ms; 0 for no hold.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub(crate) held_until_ms: u64,
-}
-
-impl SnapshotRecord {
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
-    }
-
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
-    }
-
-    pub(crate) fn ids(&self) -> Vec<DiskId> {
-        self.disks.iter().map(|disk| DiskId(disk.id)).collect()
-    }
-
-    /// The names and numbers of its disks.
-    pub(crate) fn named(&self) -> Vec<(String, DiskId)> {
-        self.disks.iter().map(|disk| (disk.name.clone(), DiskId(disk.id))).collect()
-    }
-
-    /// The number and size of a disk.
-    pub(crate) fn disk(&self, name: &str) -> Option<(DiskId, u64)> {
-        self.disks.iter().find(|disk| disk.name == name).map(|disk| (DiskId(disk.id), disk.bytes))
-    }
-
-    /// Size of one of its disks.
-    pub(crate) fn disk_bytes(&self, disk: DiskId) -> u64 {
-        self.disks.iter().find(|found| found.id == disk.0).map_or(0, |found| found.bytes)
-    }
-
-    fn show(&self, vm: &str, name: &str) -> Snapshot {
-        let disk = |disk: &Kept| SnapshotDisk {
-            name: disk.name.clone(),
-            export: format!("{vm}@{name}/{}", disk.name),
-            bytes: disk.bytes,
-        };
-        Snapshot {
-            vm: vm.to_owned(),
-            name: name.to_owned(),
-            created_ms: self.created_ms,
-            has_definition: self.definition.is_some(),
-            held_until_ms: self.held_until_ms,
-            enforced_until_ms: 0,
-            disks: self.disks.iter().map(disk).collect(),
-        }
-    }
+    /// Its files: `bytes` is the length.
+    pub files: Vec<SnapshotDisk>,
 }
 
 pub(crate) fn key(vm: u64, name: &str) -> Result<Key> {
@@ -165,11 +94,11 @@ impl Vms {
             };
             let mut forks = Vec::new();
             let mut disks = Vec::new();
-            for disk in &record.disks {
+            for disk in record.whole() {
                 let (source, target) = (disk.id(), self.engine.new_disk_id().await?);
                 forks.push(Fork { source, target, read_only: true });
-                let bytes = self.engine.disk_bytes(source).unwrap_or(0);
-                disks.push(Kept { name: disk.name.clone(), id: target.0, bytes });
+                let bytes = disk.file_bytes.or_else(|| self.engine.disk_bytes(source)).unwrap_or(0);
+                disks.push(Kept { name: disk.name.clone(), id: target.0, bytes, is_file: !disk.is_disk() });
             }
             let (created_ms, definition) = (rt.wall_ms(), record.definition);
             let snapshot = SnapshotRecord {
@@ -357,12 +286,14 @@ impl Vms {
     ) -> Result<Vm> {
         for _ in 0..TRIES {
             let source = self.version(from).await?;
-            let sizes: Vec<u64> = source.disks.iter().map(|disk| disk.bytes).collect();
-            let ids: Vec<DiskId> = self.new_disks(&sizes).await?.into_iter().map(|(id, _)| id).collect();
+            self.check_room().await?;
+            let mut ids = Vec::new();
+            for _ in &source.disks {
+                ids.push(self.engine.new_disk_id().await?);
+            }
             let forks = fork_all(&source.disks, &ids);
             let mut record = Record::new(rt.wall_ms(), []);
-            let disks = source.disks.iter().zip(&ids);
-            record.disks = disks.map(|(disk, id)| DiskRecord::new(disk.name.clone(), *id)).collect();
+            record.disks = source.disks.iter().zip(&ids).map(|(disk, id)| disk.record(*id)).collect();
             let mut txn = Txn::new().when(source.unchanged);
             let mut is_large = false;
             if let Some(definition) = source.definition {
@@ -391,7 +322,7 @@ impl Vms {
         Err(vm_changed(&from.vm))
     }
 
-    /// Adds a disk to a VM that begins as a disk of another, or of a snapshot, is.
+    /// Adds a disk or file to a VM that begins as one of another, or of a snapshot, is. A file keeps its name.
     pub(crate) async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
         for _ in 0..TRIES {
             let source = self.version(from).await?;
@@ -399,11 +330,17 @@ impl Vms {
             let source_disk =
                 source_disk.ok_or_else(|| crate::disks::disk_not_found(&from.to_string(), disk))?;
             let (kv, mut record) = self.find_ready(vm).await?;
-            if record.disks.len() >= DISKS_MAX {
-                return Err(disk_count(record.disks.len() + 1));
-            }
             let target = self.engine.new_disk_id().await?;
-            record.disks.push(DiskRecord::new(record.next_disk(), target));
+            if source_disk.is_file {
+                crate::files::check_new(vm, &record, &source_disk.name, false)?;
+                record.disks.push(source_disk.record(target));
+            } else {
+                let disks = record.only_disks().count();
+                if disks >= DISKS_MAX {
+                    return Err(disk_count(disks + 1));
+                }
+                record.disks.push(DiskRecord::new(record.next_disk(), target));
+            }
             let mut txn = Txn::new()
                 .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
                 .then(Op::put(kv.key.clone(), record.encode()?));
@@ -443,9 +380,10 @@ impl Vms {
                 ids.push(self.engine.new_disk_id().await?);
             }
             let forks = fork_all(&snapshot.disks, &ids);
-            let removed = record.ids();
-            let disks = snapshot.disks.iter().zip(&ids);
-            record.disks = disks.map(|(disk, id)| DiskRecord::new(disk.name.clone(), *id)).collect();
+            let removed: Vec<DiskId> = record.whole().map(DiskRecord::id).collect();
+            // A file that is being stored is no part of what the VM is yet.
+            record.disks.retain(|disk| disk.storing.is_some());
+            record.disks.splice(0..0, snapshot.disks.iter().zip(&ids).map(|(disk, id)| disk.record(*id)));
             record.definition = snapshot.definition;
             let txn = Txn::new()
                 .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
@@ -490,16 +428,17 @@ impl Vms {
             return self.describe(version.vm.as_str(), &record).await;
         };
         let (_, _, snapshot) = self.find_snapshot(&version.vm, name).await?;
-        let mut disks = Vec::new();
+        let (mut disks, mut files) = (Vec::new(), Vec::new());
         for disk in &snapshot.disks {
             let open = self.engine.open_disk(DiskId(disk.id)).await?;
-            disks.push(crate::vms::Disk {
+            let shown = crate::vms::Disk {
                 name: disk.name.clone(),
                 export: format!("{version}/{}", disk.name),
                 bytes: disk.bytes,
                 used_bytes: self.engine.disk_usage(open.id()).await?,
                 clients: self.uses.count(open.id()),
-            });
+            };
+            if disk.is_file { files.push(shown) } else { disks.push(shown) }
         }
         Ok(Vm {
             name: version.to_string(),
@@ -507,6 +446,7 @@ impl Vms {
             created_ms: snapshot.created_ms,
             has_definition: snapshot.definition.is_some(),
             disks,
+            files,
         })
     }
 
@@ -518,9 +458,10 @@ impl Vms {
                 let kept = |disk: &DiskRecord| Kept {
                     name: disk.name.clone(),
                     id: disk.id().0,
-                    bytes: bytes(disk.id()),
+                    bytes: disk.file_bytes.unwrap_or_else(|| bytes(disk.id())),
+                    is_file: !disk.is_disk(),
                 };
-                let disks = record.disks.iter().map(kept).collect();
+                let disks = record.whole().map(kept).collect();
                 Ok(Found {
                     unchanged: Compare::unchanged(kv.key, kv.mod_revision),
                     disks,

@@ -7,6 +7,7 @@
 //! A VM being imported carries its task's number, and is gone with a task that did not end well: at once where its
 //! client is gone, else when no request of the client is under way any more, and after a kill with the next start.
 
+mod files;
 mod record;
 mod running;
 mod work;
@@ -122,6 +123,8 @@ impl Tasks {
     ) -> Result<(Task, Vm)> {
         let mut vm = self.vms.describe_version(name).await?;
         if let Some(disk) = disk {
+            let files = std::mem::take(&mut vm.files);
+            vm.disks.extend(files);
             vm.disks.retain(|found| found.name == disk);
             if vm.disks.is_empty() {
                 return Err(crate::disks::disk_not_found(&vm.name, disk));
@@ -171,6 +174,9 @@ impl Tasks {
         record.end(TaskState::Done, self.rt.wall_ms(), None);
         let txn = Txn::new().then(Op::put(key(id)?, record.encode()?));
         match kind {
+            TaskKind::Import if files::of(&record.target).is_some() => {
+                self.finish_file(id, &record.target, txn).await?;
+            }
             TaskKind::Import => {
                 let name = VmName::parse(&record.target)?;
                 let (kv, mut vm) = self.vms.find(&name).await?;
@@ -219,8 +225,11 @@ impl Tasks {
     }
 
     /// Deletes the VM of an import that ended badly; false when its client is not off it yet.
-    async fn reap_patiently(&self, id: u64, name: &str) -> Result<bool> {
-        let name = VmName::parse(name)?;
+    async fn reap_patiently(&self, id: u64, target: &str) -> Result<bool> {
+        if let Some((vm, _)) = files::of(target) {
+            return self.reap_file_patiently(id, &VmName::parse(vm)?).await;
+        }
+        let name = VmName::parse(target)?;
         for _ in 0..REAP_TRIES {
             let (kv, vm) = match self.vms.find(&name).await {
                 Ok(found) => found,
@@ -276,6 +285,11 @@ impl Tasks {
                 let name = VmName::parse(&name)?;
                 let (kv, vm) = self.vms.find(&name).await?;
                 all &= self.reap(&name, &kv, &vm).await?;
+            }
+            for task in vm.disks.iter().filter_map(|disk| disk.storing).map(|storing| storing.task) {
+                if !self.running.holds(task) {
+                    all &= self.reap_file(task, &VmName::parse(&name)?).await?;
+                }
             }
         }
         Ok(all)

@@ -171,7 +171,7 @@ impl Vms {
     /// Deletes a VM: into the trash, or for good where that is asked for or there is no trash.
     pub(crate) async fn delete(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
         let turn = self.definitions.lock().await;
-        let (kv, record) = self.find_ready(name).await?;
+        let (kv, record) = self.find_settled(name).await?;
         let snapshots = self.snapshots_of(record.number).await?;
         if !snapshots.is_empty() && !how.with_snapshots {
             return Err(SiteError::new(

@@ -452,7 +452,7 @@ impl crate::vms::Vms {
     pub(crate) async fn versions(&self) -> Result<Vec<(String, Vec<(String, DiskId)>)>> {
         let mut all = Vec::new();
         for (name, record) in self.records().await? {
-            let disks = record.disks.iter().map(|disk| (disk.name.clone(), disk.id())).collect();
+            let disks = record.disks.iter().map(|disk| (disk.export(), disk.id())).collect();
             all.push((name.clone(), disks));
             self.add_snapshots(&name, &record, &mut all).await?;
         }

@@ -9,7 +9,7 @@ use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::{VmName, check_disk_bytes};
-use crate::record::Record;
+use crate::record::{DiskRecord, Record};
 use crate::tasks::Running;
 use crate::trash;
 use crate::uses::{Closed, Uses};
@@ -57,6 +57,8 @@ pub struct Vm {
     pub has_definition: bool,
     /// Its disks, in order.
     pub disks: Vec<Disk>,
+    /// Its files, each exported to read: `bytes` is the length, and the export is filled up with zeros to whole sectors.
+    pub files: Vec<Disk>,
 }
 
 /// A VM in a list.
@@ -101,15 +103,21 @@ impl Vms {
             return Err(disk_count(sizes.len()));
         }
         let sizes: Vec<u64> = sizes.iter().map(|bytes| check_disk_bytes(*bytes)).collect::<Result<_>>()?;
-        if self.records().await?.len() >= VMS_MAX {
-            let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
-            return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason).hint("delete one first"));
-        }
+        self.check_room().await?;
         let mut disks = Vec::new();
         for bytes in sizes {
             disks.push((self.engine.new_disk_id().await?, bytes));
         }
         Ok(disks)
+    }
+
+    /// Checks that there may be another VM.
+    pub(crate) async fn check_room(&self) -> Result<()> {
+        if self.records().await?.len() >= VMS_MAX {
+            let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
+            return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason).hint("delete one first"));
+        }
+        Ok(())
     }
 
     /// Puts the record of a new VM, together with what `txn` does.
@@ -134,8 +142,9 @@ impl Vms {
     /// Every VM that is ready, by name.
     pub(crate) async fn summaries(&self) -> Result<Vec<VmSummary>> {
         let summary = |(name, record): (String, Record)| {
-            let sizes = record.disks.iter().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
-            VmSummary { name, created_ms: record.created_ms, disks: record.disks.len(), bytes: sizes.sum() }
+            let sizes = record.only_disks().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
+            let (disks, bytes) = (record.only_disks().count(), sizes.sum());
+            VmSummary { name, created_ms: record.created_ms, disks, bytes }
         };
         let ready = self.records().await?.into_iter().filter(|(_, record)| record.import.is_none());
         Ok(ready.map(summary).collect())
@@ -152,7 +161,7 @@ impl Vms {
 
     /// Gives a VM another name.
     pub(crate) async fn rename(&self, name: &VmName, new: &VmName) -> Result<Vm> {
-        let (kv, record) = self.find_ready(name).await?;
+        let (kv, record) = self.find_settled(name).await?;
         if name == new {
             return self.describe(name.as_str(), &record).await;
         }
@@ -190,10 +199,12 @@ impl Vms {
 
     /// Keeps clients from disks of a VM.
     pub(crate) fn close(&self, name: &VmName, disks: &[DiskId]) -> Result<Closed> {
-        self.uses.close(disks).ok_or_else(|| {
-            SiteError::new(ErrorKind::Busy, "vm_in_use", format!("a client has a disk of VM {name} open"))
-                .hint("stop the guest, or end the NBD client, first")
-        })
+        self.uses.close(disks).ok_or_else(|| self.in_use(name))
+    }
+
+    pub(crate) fn in_use(&self, name: &VmName) -> SiteError {
+        SiteError::new(ErrorKind::Busy, "vm_in_use", format!("a client has a disk of VM {name} open"))
+            .hint("stop the guest, or end the NBD client, first")
     }
 
     /// The record of a VM.
@@ -219,6 +230,19 @@ impl Vms {
         }
     }
 
+    /// The record of a VM that may be changed, and whose name nothing under way goes by.
+    pub(crate) async fn find_settled(&self, name: &VmName) -> Result<(KeyValue, Record)> {
+        let (kv, record) = self.find_ready(name).await?;
+        match record.storing() {
+            None => Ok((kv, record)),
+            Some(task) => {
+                let reason = format!("a file of VM {name} is being stored by task {task}");
+                Err(SiteError::new(ErrorKind::Conflict, "file_storing", reason)
+                    .hint(format!("wait for it, or end it: `task cancel {task}`")))
+            }
+        }
+    }
+
     /// Every record, by name, those of VMs being imported too.
     pub(crate) async fn records(&self) -> Result<Vec<(String, Record)>> {
         let store = self.engine.meta();
@@ -233,15 +257,10 @@ impl Vms {
     }
 
     pub(crate) async fn describe(&self, name: &str, record: &Record) -> Result<Vm> {
-        let mut disks = Vec::new();
-        for disk in &record.disks {
-            disks.push(Disk {
-                name: disk.name.clone(),
-                export: format!("{name}/{}", disk.name),
-                bytes: self.engine.disk_bytes(disk.id()).unwrap_or(0),
-                used_bytes: self.engine.disk_usage(disk.id()).await?,
-                clients: self.uses.count(disk.id()),
-            });
+        let (mut disks, mut files) = (Vec::new(), Vec::new());
+        for disk in record.whole() {
+            let shown = self.describe_disk(name, disk).await?;
+            if disk.is_disk() { disks.push(shown) } else { files.push(shown) }
         }
         Ok(Vm {
             name: name.to_owned(),
@@ -249,6 +268,18 @@ impl Vms {
             created_ms: record.created_ms,
             has_definition: record.definition.is_some(),
             disks,
+            files,
+        })
+    }
+
+    /// A disk or file of a VM.
+    pub(crate) async fn describe_disk(&self, vm: &str, disk: &DiskRecord) -> Result<Disk> {
+        Ok(Disk {
+            name: disk.name.clone(),
+            export: format!("{vm}/{}", disk.export()),
+            bytes: disk.file_bytes.or_else(|| self.engine.disk_bytes(disk.id())).unwrap_or(0),
+            used_bytes: self.engine.disk_usage(disk.id()).await?,
+            clients: self.uses.count(disk.id()),
         })
     }
 }

@@ -106,7 +106,8 @@ pub(super) async fn delete(
     Ok(Json(work.await?))
 }
 
-/// Adds a disk, empty or a clone of another; its name is one number above the highest.
+/// Adds a disk, empty or a clone of another; its name is one number above the highest. A clone of a file is a file of its
+/// name.
 #[utoipa::path(
     post, path = "/api/v1/vms/{name}/disks", tag = "disks",
     params(OfVm),
@@ -154,7 +155,7 @@ pub(super) async fn remove_disk(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// How a guest gets a disk.
+/// How a guest gets a disk, or a file as a CD-ROM.
 #[utoipa::path(
     get, path = "/api/v1/vms/{name}/disks/{disk}/attach", operation_id = "attach_info", tag = "disks",
     params(OfDisk),

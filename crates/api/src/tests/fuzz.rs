@@ -31,7 +31,8 @@ fn damaged_bodies() {
         state: VmState::Ready,
         created_ms: 5,
         has_definition: true,
-        disks: vec![disk.clone(), disk],
+        disks: vec![disk.clone(), disk.clone()],
+        files: vec![disk],
     };
     let summary = VmSummary { name: "a".to_owned(), created_ms: 5, disks: 2, bytes: 1 << 41 };
     let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };

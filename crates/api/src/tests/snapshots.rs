@@ -29,6 +29,7 @@ impl Fake {
             held_until_ms: 0,
             enforced_until_ms: 0,
             disks: disks.iter().map(disk).collect(),
+            files: Vec::new(),
         };
         let mut snapshots = self.snapshots.lock().unwrap();
         if snapshots.contains_key(&format!("{vm}@{name}")) {

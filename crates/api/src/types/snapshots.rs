@@ -10,7 +10,7 @@ use super::{NewDisk, Vm};
 /// Most items in one answer of a list that goes on.
 const ITEMS_MAX: u64 = SNAPSHOTS_AT_ONCE as u64;
 
-/// A disk in a snapshot.
+/// A disk or file in a snapshot, or a file in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotDisk {
     /// Name within the VM.
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub enforced_until_ms: u64,
     /// Its disks.
     pub disks: Vec<SnapshotDisk>,
+    /// Its files: `bytes` is the length.
+    pub files: Vec<SnapshotDisk>,
 }
 
 /// Snapshots, by VM and name.

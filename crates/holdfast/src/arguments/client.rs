@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::files::FileCommand;
 use super::media::MediaCommand;
 use super::size;
 use super::snapshots::SnapshotCommand;
@@ -24,6 +25,9 @@ pub(crate) enum ClientCommand {
     /// Disks of a VM
     #[command(subcommand, after_help = "Example:\n  holdfast disk add web01 100G")]
     Disk(DiskCommand),
+    /// Files kept with a VM, such as ISO images: in its snapshots and clones as its disks are
+    #[command(subcommand, after_help = "Example:\n  holdfast file put web01 debian.iso")]
+    File(FileCommand),
     /// Snapshots of VMs: named, unchanging, each of one instant
     #[command(subcommand, after_help = "Example:\n  holdfast snapshot list --vm web01")]
     Snapshot(SnapshotCommand),

@@ -7,8 +7,8 @@ mod upkeep;
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Explanation, Health, Medium, MediumState, Status, Task, TaskKind, TaskState, TrashTotals, Vm,
-    VmState, VmSummary,
+    AttachInfo, Explanation, Health, Medium, MediumState, SnapshotDisk, Status, Task, TaskKind, TaskState,
+    TrashTotals, Vm, VmState, VmSummary,
 };
 use site::format_size;
 
@@ -111,7 +111,25 @@ pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let state = if vm.state == VmState::Importing { ", being imported" } else { "" };
     let definition = if vm.has_definition { ", with a definition" } else { "" };
     let disks = table(&["DISK", "SIZE", "USED", "CLIENTS", "ADDRESS"], rows.collect());
-    format!("{}{state}{definition}\n\n{disks}", vm.name)
+    let files = vm.files.iter().map(|file| (file.name.as_str(), file.bytes, file.export.as_str()));
+    let files = files_table(files, nbd_socket);
+    format!("{}{state}{definition}\n\n{disks}{files}", vm.name)
+}
+
+/// The files of a VM or snapshot, by name, length and export, where there are some.
+fn files_table<'a>(files: impl Iterator<Item = (&'a str, u64, &'a str)>, nbd_socket: &Path) -> String {
+    let row = |(name, bytes, export): (&str, u64, &str)| {
+        vec![name.to_owned(), format_size(bytes), address(export, nbd_socket)]
+    };
+    match files.map(row).collect::<Vec<_>>() {
+        rows if rows.is_empty() => String::new(),
+        rows => format!("\n{}", table(&["FILE", "SIZE", "ADDRESS"], rows)),
+    }
+}
+
+pub(super) fn files(files: &[SnapshotDisk]) -> String {
+    let row = |file: &SnapshotDisk| vec![file.name.clone(), format_size(file.bytes), file.export.clone()];
+    table(&["FILE", "SIZE", "EXPORT"], files.iter().map(row).collect())
 }
 
 /// What an NBD client opens.

@@ -167,6 +167,12 @@ impl Target {
         self.path.display().to_string()
     }
 
+    /// The file that is written.
+    pub(super) fn create(&self) -> Result<std::fs::File, Failure> {
+        std::fs::File::create(&self.aside)
+            .map_err(|error| Failure::of_code("file_error", format!("{}: {error}", self.aside.display())))
+    }
+
     /// The end of a conversion's command line.
     pub(super) fn arguments(&self, format: ExportFormat) -> Vec<String> {
         let format = match format {

@@ -1,11 +1,12 @@
-//! Raw bytes from standard input and to standard output.
+//! Raw bytes in and out: standard input and output, and files of a VM.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::types::ChangeDisk;
-use site::{VmName, format_size};
+use api::types::{ChangeDisk, ChangeFile};
+use site::{FileName, VmName, format_size};
 
 use super::connection::{Connection, WINDOW};
 use super::program::blocking;
@@ -23,51 +24,116 @@ fn copy_failed(error: &std::io::Error) -> Failure {
     Failure::of_code("copy_failed", error.to_string())
 }
 
-/// Fills a new disk from standard input; it gets as large as what was read, unless its size is given.
+/// Where bytes come from.
+pub(super) enum Input {
+    Stdin,
+    File(Arc<File>),
+}
+
+impl Input {
+    /// How many there are, where that is known.
+    pub(super) fn bytes(&self) -> Result<Option<u64>, Failure> {
+        let Self::File(file) = self else { return Ok(None) };
+        let metadata = file.metadata().map_err(|error| copy_failed(&error))?;
+        Ok(metadata.is_file().then_some(metadata.len()))
+    }
+
+    async fn next(&self, transfer: &Transfer<'_>) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Stdin => {
+                blocking(&transfer.rt, "standard input", || {
+                    read_chunk(std::io::stdin().lock(), "standard input")
+                })
+                .await?
+            }
+            Self::File(file) => {
+                let file = file.clone();
+                blocking(&transfer.rt, "file", move || read_chunk(&*file, "the file")).await?
+            }
+        }
+    }
+}
+
+/// What gets as large as what comes in.
+#[derive(Clone, Copy)]
+pub(super) enum Growing<'a> {
+    /// A disk, in whole sectors.
+    Disk { vm: &'a VmName, disk: &'a str },
+    /// A file.
+    File { vm: &'a VmName, name: &'a FileName },
+}
+
+impl Growing<'_> {
+    /// Size of one that is new.
+    fn least(self) -> u64 {
+        match self {
+            Self::Disk { .. } => DISK_BYTES_MIN,
+            Self::File { .. } => 0,
+        }
+    }
+
+    /// Makes it hold `bytes` at least; gives how many it holds then.
+    async fn grow(self, transfer: &Transfer<'_>, bytes: u64) -> Result<u64, Failure> {
+        let failed = |error| transfer.failed(error);
+        match self {
+            Self::Disk { vm, disk } => {
+                let bytes = bytes.next_multiple_of(SECTOR);
+                let change = ChangeDisk { bytes, shrink: false };
+                transfer.client.change_disk(vm.as_str(), disk, &change).await.map_err(failed)?;
+                Ok(bytes)
+            }
+            Self::File { vm, name } => {
+                let change = ChangeFile { bytes };
+                transfer.client.change_file(vm.as_str(), name.as_str(), &change).await.map_err(failed)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// Fills what is new; it gets as large as what was read, unless its size is given.
 pub(super) async fn import(
     transfer: &Transfer<'_>,
-    name: &VmName,
     export: &str,
+    input: &Input,
+    growing: Growing<'_>,
     bytes: Option<u64>,
     counter: &Arc<Counter>,
 ) -> Result<(), Failure> {
-    let (_, disk) = export.split_once('/').unwrap_or(("", export));
     let mut at = 0_u64;
-    let mut size = bytes.unwrap_or(DISK_BYTES_MIN);
+    let mut size = growing.least();
+    // A disk whose size is given has it already.
+    let limit = match growing {
+        Growing::Disk { .. } => bytes.inspect(|bytes| size = *bytes),
+        Growing::File { .. } => None,
+    };
     loop {
-        let chunk =
-            blocking(&transfer.rt, "standard input", || read_chunk(std::io::stdin().lock())).await??;
+        let chunk = input.next(transfer).await?;
         if chunk.is_empty() {
             return Ok(());
         }
         let end = at + chunk.len() as u64;
-        if end > size && bytes.is_some() {
+        if end > size && limit.is_some() {
             let message = format!("standard input has more than the {} of --size", format_size(size));
             return Err(Failure::of_code("copy_failed", message));
         }
         if end > size {
-            size = end.next_multiple_of(SECTOR);
-            let change = ChangeDisk { bytes: size, shrink: false };
-            transfer
-                .client
-                .change_disk(name.as_str(), disk, &change)
-                .await
-                .map_err(|error| transfer.failed(error))?;
+            size = growing.grow(transfer, end).await?;
         }
         let (socket, export) = (transfer.socket.clone(), export.to_owned());
         let written =
             blocking(&transfer.rt, "disk", move || write_chunk(&socket, &export, at, &chunk)).await?;
         written.map_err(|error| copy_failed(&error))?;
         at = end;
-        counter.set(at, bytes.unwrap_or(at));
+        counter.set(at, bytes.unwrap_or(at).max(at));
     }
 }
 
 /// As much as a chunk holds; less at the end of the input only.
-fn read_chunk(mut input: impl Read) -> Result<Vec<u8>, Failure> {
+fn read_chunk(mut input: impl Read, what: &str) -> Result<Vec<u8>, Failure> {
     let mut chunk = Vec::new();
     let read = input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-    read.map_err(|error| Failure::of_code("copy_failed", format!("standard input: {error}")))?;
+    read.map_err(|error| Failure::of_code("copy_failed", format!("{what}: {error}")))?;
     Ok(chunk)
 }
 
@@ -96,36 +162,59 @@ pub(super) fn data_runs(chunk: &[u8]) -> Vec<(usize, usize)> {
     runs
 }
 
-/// Writes a disk to standard output.
+/// Where bytes go.
+pub(super) enum Output {
+    Stdout,
+    File(File),
+}
+
+/// Writes a disk out, or as many bytes of it as are said.
 pub(super) async fn export(
     transfer: &Transfer<'_>,
     export: &str,
+    output: Output,
+    bytes: Option<u64>,
     counter: &Arc<Counter>,
 ) -> Result<(), Failure> {
     let (socket, export): (PathBuf, String) = (transfer.socket.clone(), export.to_owned());
     let counter = counter.clone();
-    blocking(&transfer.rt, "standard output", move || read_out(&socket, &export, &counter)).await?
+    let copy = move || {
+        let mut connection = Connection::open(&socket, &export).map_err(|error| copy_failed(&error))?;
+        let size = bytes.unwrap_or(connection.size()).min(connection.size());
+        match output {
+            Output::Stdout => {
+                read_out(&mut connection, std::io::stdout().lock(), "standard output", size, &counter)
+            }
+            Output::File(file) => read_out(&mut connection, file, "the file", size, &counter),
+        }
+    };
+    blocking(&transfer.rt, "output", copy).await?
 }
 
-fn read_out(socket: &Path, export: &str, counter: &Counter) -> Result<(), Failure> {
-    let mut connection = Connection::open(socket, export).map_err(|error| copy_failed(&error))?;
-    let size = connection.size();
-    let mut out = std::io::stdout().lock();
+fn read_out(
+    connection: &mut Connection,
+    mut out: impl Write,
+    what: &str,
+    size: u64,
+    counter: &Counter,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::failed("output", format!("{what}: {error}"));
     let mut at = 0;
     while at < size {
+        // Requests are of whole sectors; the last one's surplus is left out.
         let mut lengths = Vec::new();
         let mut end = at;
         while end < size && lengths.len() < WINDOW {
-            let length = (size - end).min(REQUEST_BYTES as u64);
+            let length = (size - end).next_multiple_of(SECTOR).min(REQUEST_BYTES as u64);
             lengths.push(length as u32);
             end += length;
         }
         for piece in connection.read(at, &lengths).map_err(|error| copy_failed(&error))? {
-            out.write_all(&piece)
-                .map_err(|error| Failure::failed("output", format!("standard output: {error}")))?;
+            let wanted = piece.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            out.write_all(&piece[..wanted]).map_err(failed)?;
+            at += wanted as u64;
         }
-        at = end;
         counter.set(at, size);
     }
-    out.flush().map_err(|error| Failure::failed("output", format!("standard output: {error}")))
+    out.flush().map_err(failed)
 }

@@ -47,6 +47,7 @@ fn clone() -> Bench {
     std::fs::create_dir_all(bench.path("target/release")).unwrap();
     symlink(program(), bench.path("target/release/holdfast")).unwrap();
     std::fs::write(bench.path("debian.raw"), Random(8).bytes(IMAGE_BYTES)).unwrap();
+    std::fs::write(bench.path("debian.iso"), Random(9).bytes(IMAGE_BYTES)).unwrap();
     std::fs::create_dir(bench.path("bin")).unwrap();
     let real = tool("sh", ["-c", &format!("command -v {QEMU}")]);
     let qemu = format!(

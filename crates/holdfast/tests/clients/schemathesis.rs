@@ -22,7 +22,7 @@ const DESCRIPTION: &str = include_str!("../../../../docs/openapi.json");
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 const PHASES: [&str; 4] = ["Examples", "Coverage", "Fuzzing", "Stateful"];
 /// What the server logs of changes that a run must have come to, whatever its seed: else it only scratched the surface.
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 12] = [
     "VM made",
     "VM put into the trash",
     "disk added",
@@ -32,6 +32,7 @@ const CHANGES: [&str; 11] = [
     "VM cloned",
     "VM reverted",
     "import begun",
+    "storing of a file begun",
     "export begun",
     "task ended",
 ];

@@ -35,7 +35,9 @@ pub(in crate::output) fn snapshot(snapshot: &Snapshot, nbd_socket: &Path) -> Str
         }
         until => format!(", held until {}, not yet by all media", time(until)),
     };
-    format!("{vm}@{name}, made {}{definition}{held}\n\n{disks}", time(*created_ms))
+    let files = snapshot.files.iter().map(|file| (file.name.as_str(), file.bytes, file.export.as_str()));
+    let files = super::files_table(files, nbd_socket);
+    format!("{vm}@{name}, made {}{definition}{held}\n\n{disks}{files}", time(*created_ms))
 }
 
 pub(in crate::output) fn diff(diff: &Diff) -> String {
