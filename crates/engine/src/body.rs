@@ -1,9 +1,9 @@
 //! The checkpoint object: roots and metadata, cut into pieces by their contents.
 //!
-//! A piece that the last checkpoint has too is not written again: a checkpoint costs what changed, however many
-//! snapshots the metadata tells of. Pieces whose container would be kept for little are written anew all the same.
+//! Metadata that did not change since the last checkpoint is not encoded again, and a piece that it has too is not
+//! written again: a checkpoint costs what changed, however many snapshots the metadata tells of. Pieces whose container would be kept for little are written anew all the same.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use container::{Builder, UnitKind};
 use journal::MetaPiece;
@@ -12,7 +12,7 @@ use seal::Kind;
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId, Fingerprint, Seq};
 
-use crate::engine::{Engine, ToCommit};
+use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::EngineError;
 use crate::state::Totals;
 
@@ -37,10 +37,6 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub(crate) fn new(roots: Vec<(DiskId, Option<Root>)>, meta: Vec<u8>, totals: Totals) -> Self {
-        Self { version: VERSION, roots, meta, totals }
-    }
-
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         match postcard::take_from_bytes::<Self>(bytes) {
             Ok((body, [])) if body.version == VERSION => Some(body),
@@ -85,64 +81,188 @@ pub(crate) fn pieces(bytes: &[u8], most: usize) -> Vec<&[u8]> {
     out
 }
 
+/// A stretch of the metadata as the last checkpoint has it.
+#[derive(Debug)]
+pub(crate) struct KnownChunk {
+    stamp: u64,
+    bytes: usize,
+    pieces: Vec<MetaPiece>,
+}
+
+/// What the last checkpoint's pieces are made of, so that what did not change is neither encoded nor looked at again.
+/// Empty after a start: then the first checkpoint finds by their names the pieces that are there.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Of the checkpoint with this number.
+    pub(crate) number: u64,
+    /// Stretches of the metadata by their bounds.
+    pub(crate) chunks: BTreeMap<Box<[u8]>, KnownChunk>,
+}
+
+/// Pieces in order, and what is known of them from now on.
+pub(crate) struct Written {
+    pub(crate) pieces: Vec<MetaPiece>,
+    pub(crate) chunks: BTreeMap<Box<[u8]>, KnownChunk>,
+}
+
 impl Engine {
-    /// Writes a checkpoint object; gives its pieces in order.
-    pub(crate) async fn write_body(&self, body: &Body) -> Result<Vec<MetaPiece>, EngineError> {
-        let bytes = postcard::to_stdvec(body).expect("plain values always encode");
-        let limit = self.shared.config.container_bytes as usize;
-        let most = PIECE_BYTES.min(limit / 4);
-        let named: Vec<(Fingerprint, &[u8])> = pieces(&bytes, most)
-            .into_iter()
-            .map(|piece| (self.shared.sealer.fingerprint(Kind::Meta, piece), piece))
-            .collect();
-        let mut known = self.kept_pieces(&named);
-        let mut fresh: VecDeque<(Fingerprint, &[u8])> = VecDeque::new();
-        for (name, piece) in &named {
-            if !known.contains_key(name) {
-                fresh.push_back((*name, piece));
-            }
+    /// Writes a checkpoint object: the roots, the metadata as it is now and the totals, one behind the other as
+    /// [`Body`] has them.
+    pub(crate) async fn write_body(
+        &self,
+        known: &Known,
+        roots: &[(DiskId, Option<Root>)],
+        totals: Totals,
+    ) -> Result<Written, EngineError> {
+        let known = if self.is_of_last(known) { known } else { &Known::default() };
+        let meta = self.shared.embedded();
+        let (mut writer, unwanted) = self.piece_writer(known, meta.as_deref());
+        let usable = |bound: &[u8], stamp: u64| {
+            known.chunks.get(bound).is_some_and(|chunk| chunk.stamp == stamp) && !unwanted.contains(bound)
+        };
+        let taken = meta.map(|meta| meta.pieces(usable));
+        let (mut chunks, mut bytes) = (Vec::new(), taken.as_ref().map_or(0, |taken| taken.head.len()));
+        for chunk in taken.iter().flat_map(|taken| &taken.chunks) {
+            let names = match (chunk.bytes(), known.chunks.get(&chunk.bound)) {
+                (Some(encoded), _) => {
+                    bytes += encoded.len();
+                    let names = writer.add(&encoded).await?;
+                    seam::yield_now().await;
+                    Names::New(encoded.len(), names)
+                }
+                (None, Some(known)) => {
+                    bytes += known.bytes;
+                    Names::Known(known)
+                }
+                (None, None) => unreachable!("only what is known is left out"),
+            };
+            chunks.push((chunk, names));
         }
-        while !fresh.is_empty() {
-            let mut builder = Builder::new();
-            let mut slots = Vec::new();
-            while let Some((name, piece)) =
-                fresh.pop_front_if(|(_, piece)| builder.has_room(1, piece.len() + SLACK_BYTES, limit))
-            {
-                let mut unit = Vec::new();
-                self.shared.sealer.seal(Kind::Meta, name, piece, &mut unit);
-                slots.push((name, builder.add(UnitKind::Meta, name, &unit).0));
-            }
-            let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
-            let built = self.shared.commit_container(what, |_| Vec::new()).await?;
-            for (fingerprint, slot) in slots {
-                known.insert(fingerprint, MetaPiece { fingerprint, address: built.address(slot) });
-            }
+        let mut head = postcard::to_stdvec(&(VERSION, roots, bytes)).expect("plain values always encode");
+        head.extend_from_slice(taken.as_ref().map_or(&[], |taken| &taken.head));
+        let head = writer.add(&head).await?;
+        let tail = postcard::to_stdvec(&totals).expect("plain values always encode");
+        let tail = writer.add(&tail).await?;
+        writer.commit().await?;
+        let mut written = Written { pieces: writer.named(&head), chunks: BTreeMap::new() };
+        for (chunk, names) in chunks {
+            let (bytes, pieces) = match names {
+                Names::New(bytes, names) => (bytes, writer.named(&names)),
+                Names::Known(known) => (known.bytes, known.pieces.clone()),
+            };
+            written.pieces.extend_from_slice(&pieces);
+            let kept = KnownChunk { stamp: chunk.stamp, bytes, pieces };
+            written.chunks.insert(chunk.bound.clone(), kept);
         }
-        Ok(named.iter().filter_map(|(name, _)| known.get(name).cloned()).collect())
+        written.pieces.extend(writer.named(&tail));
+        Ok(written)
     }
 
-    /// Pieces of the last checkpoint that the next has too.
-    fn kept_pieces(&self, named: &[(Fingerprint, &[u8])]) -> BTreeMap<Fingerprint, MetaPiece> {
-        let state = self.shared.lock();
-        let last = state.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
-        let last: BTreeMap<Fingerprint, &MetaPiece> = last.map(|piece| (piece.fingerprint, piece)).collect();
-        let is_current = |piece: &&MetaPiece| !state.is_retiring(piece.address.container);
-        let kept: BTreeMap<Fingerprint, MetaPiece> = named
+    fn is_of_last(&self, known: &Known) -> bool {
+        self.shared.lock().checkpoint.as_ref().is_some_and(|pointer| pointer.number == known.number)
+    }
+
+    /// A writer that knows the last checkpoint's pieces that may stay, and the bounds of known chunks whose may not:
+    /// their container would be kept for little, or goes.
+    fn piece_writer(
+        &self,
+        known: &Known,
+        meta: Option<&meta::Embedded>,
+    ) -> (PieceWriter<'_>, BTreeSet<Box<[u8]>>) {
+        let now = meta.map(|meta| meta.pieces(|_, _| true));
+        let unchanged: Vec<(&Box<[u8]>, &KnownChunk)> = now
             .iter()
-            .filter_map(|(name, _)| {
-                Some((*name, (**last.get(name).filter(|piece| is_current(piece))?).clone()))
+            .flat_map(|now| &now.chunks)
+            .filter_map(|chunk| {
+                known.chunks.get_key_value(&chunk.bound).filter(|(_, k)| k.stamp == chunk.stamp)
             })
             .collect();
+        let state = self.shared.lock();
+        let last = state.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
         let mut used: BTreeMap<ContainerId, u64> = BTreeMap::new();
-        for piece in kept.values() {
+        let mut count = |piece: &MetaPiece| {
             *used.entry(piece.address.container).or_default() += u64::from(piece.address.length);
+        };
+        match unchanged.is_empty() {
+            // Nothing is known behind a start: most likely little has changed.
+            true => last.clone().for_each(&mut count),
+            false => unchanged.iter().flat_map(|(_, chunk)| &chunk.pieces).for_each(&mut count),
         }
         let is_worth = |piece: &MetaPiece| {
             let container = piece.address.container;
             let total = state.sizes.get(&container).map_or(u64::MAX, |size| u64::from(size.total));
-            !state.is_emptying(container)
+            !state.is_retiring(container)
+                && !state.is_emptying(container)
                 && used.get(&container).is_some_and(|used| used.saturating_mul(WORTH_KEEPING) >= total)
         };
-        kept.into_iter().filter(|(_, piece)| is_worth(piece)).collect()
+        let there = last.filter(|piece| is_worth(piece)).map(|piece| (piece.fingerprint, piece.clone()));
+        let unwanted = unchanged.iter().filter(|(_, chunk)| !chunk.pieces.iter().all(is_worth));
+        let unwanted = unwanted.map(|(bound, _)| (*bound).clone()).collect();
+        let limit = self.shared.config.container_bytes as usize;
+        let writer = PieceWriter {
+            shared: &self.shared,
+            limit,
+            there: there.collect(),
+            builder: Builder::new(),
+            slots: Vec::new(),
+        };
+        (writer, unwanted)
+    }
+}
+
+/// The pieces of a chunk.
+enum Names<'a> {
+    /// Its length, and their names.
+    New(usize, Vec<Fingerprint>),
+    Known(&'a KnownChunk),
+}
+
+/// Writes pieces that are not there yet, a container at a time.
+struct PieceWriter<'a> {
+    shared: &'a Shared,
+    limit: usize,
+    there: BTreeMap<Fingerprint, MetaPiece>,
+    builder: Builder,
+    /// What is in the container being filled.
+    slots: Vec<(Fingerprint, u16)>,
+}
+
+impl PieceWriter<'_> {
+    /// Cuts `bytes` into pieces and sees to it that they are written; gives their names.
+    async fn add(&mut self, bytes: &[u8]) -> Result<Vec<Fingerprint>, EngineError> {
+        let mut names = Vec::new();
+        for piece in pieces(bytes, PIECE_BYTES.min(self.limit / 4)) {
+            let name = self.shared.sealer.fingerprint(Kind::Meta, piece);
+            names.push(name);
+            if self.there.contains_key(&name) || self.slots.iter().any(|(found, _)| *found == name) {
+                continue;
+            }
+            if !self.builder.has_room(1, piece.len() + SLACK_BYTES, self.limit) {
+                self.commit().await?;
+            }
+            let mut unit = Vec::new();
+            self.shared.sealer.seal(Kind::Meta, name, piece, &mut unit);
+            self.slots.push((name, self.builder.add(UnitKind::Meta, name, &unit).0));
+        }
+        Ok(names)
+    }
+
+    /// Writes the container being filled.
+    async fn commit(&mut self) -> Result<(), EngineError> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let builder = std::mem::take(&mut self.builder);
+        let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
+        let built = self.shared.commit_container(what, |_| Vec::new()).await?;
+        for (fingerprint, slot) in self.slots.drain(..) {
+            self.there.insert(fingerprint, MetaPiece { fingerprint, address: built.address(slot) });
+        }
+        Ok(())
+    }
+
+    /// The pieces of these names, all written.
+    fn named(&self, names: &[Fingerprint]) -> Vec<MetaPiece> {
+        names.iter().filter_map(|name| self.there.get(name).cloned()).collect()
     }
 }

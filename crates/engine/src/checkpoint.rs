@@ -9,7 +9,7 @@ use map::{Kept, MergeError, Overlay, Page, PageSink, Place, Root, Top, encode_pa
 use seam::BoxFuture;
 use units::{Address, ContainerId, DiskId, Fingerprint, PAGE, Seq};
 
-use crate::body::Body;
+use crate::body::{Known, Written};
 use crate::disk::{Layer, begins_with};
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
@@ -58,19 +58,17 @@ impl Engine {
 
     /// A checkpoint, without settling the disks that could stand on their own behind it.
     pub(crate) async fn checkpoint_once(&self) -> Result<(), EngineError> {
-        let _turn = self.shared.checkpointing.lock().await;
-        self.checkpoint_in_turn().await
+        let mut known = self.shared.checkpointing.lock().await;
+        self.checkpoint_in_turn(&mut known).await
     }
 
-    async fn checkpoint_in_turn(&self) -> Result<(), EngineError> {
+    async fn checkpoint_in_turn(&self, known: &mut Known) -> Result<(), EngineError> {
         let boundary = self.draw_boundary();
         let roots = self.merge_all(&boundary.parts).await?;
         let meta_before = self.shared.lock().meta.last().map(|(seq, ..)| *seq);
-        let meta = self.shared.embedded().map(|meta| meta.checkpoint().bytes).unwrap_or_default();
         let meta_before = meta_before.unwrap_or(Seq(0));
-        let listed = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
-        let body = Body::new(listed, meta, self.totals_at(&boundary));
-        let pieces = self.write_body(&body).await?;
+        let listed: Vec<_> = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
+        let Written { pieces, chunks } = self.write_body(known, &listed, self.totals_at(&boundary)).await?;
         let number = self.shared.lock().checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
         let commits_before = boundary.commits_before;
         let pointer = CheckpointPointer { number, pieces, commits_before, meta_before };
@@ -79,6 +77,7 @@ impl Engine {
             Ok(result) => result?,
             Err(_) => return Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
         };
+        *known = Known { number, chunks };
         self.shared.lock().plant(&boundary.parts, &roots);
         tracing::debug!(number, "checkpoint done");
         Ok(())

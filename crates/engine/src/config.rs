@@ -94,6 +94,12 @@ impl Config {
         }
     }
 
+    /// Keys of a stretch of metadata that a checkpoint takes over as it is: a piece of normal containers has the records of
+    /// some hundred, and tiny ones tests have some each.
+    pub fn meta_keys_per_chunk(&self) -> u64 {
+        u64::from(self.container_bytes >> 15).clamp(4, 128)
+    }
+
     /// Longest metadata record: fits a sealed unit, and start records hold several until a checkpoint takes them.
     pub fn meta_record_bytes(&self) -> usize {
         seal::PLAIN_BYTES_MAX.min(self.segment_bytes as usize / 8)

@@ -14,6 +14,7 @@ use seam::{Rt, SiteClock};
 use tokio::sync::Notify;
 use units::{ContainerId, DiskId, Epoch, Incarnation, MediumId, Seq};
 
+use crate::body::Known;
 use crate::config::Config;
 use crate::dedup::Dedup;
 use crate::error::{EngineError, EngineErrorKind};
@@ -52,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) room_wake: Notify,
     /// Why the write buffer cannot be flushed now.
     pub(crate) stuck: Mutex<Option<Stuck>>,
-    pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    pub(crate) checkpointing: tokio::sync::Mutex<Known>,
     /// The journal is taken over and its tail settled: writes may come.
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,

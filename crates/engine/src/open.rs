@@ -12,6 +12,7 @@ use seam::SiteClock;
 use tokio::sync::Notify;
 use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
 
+use crate::body::Known;
 use crate::clean::size_of;
 use crate::config::{Config, Deps};
 use crate::dedup::{Dedup, read_head};
@@ -146,7 +147,11 @@ impl Engine {
         let meta = meta::Embedded::restore(
             shared.rt.clone(),
             persist,
-            meta::Options { record_bytes: shared.config.meta_record_bytes(), ..meta::Options::default() },
+            meta::Options {
+                record_bytes: shared.config.meta_record_bytes(),
+                keys_per_chunk: shared.config.meta_keys_per_chunk(),
+                ..meta::Options::default()
+            },
             checkpoint,
             &records,
         )?;
@@ -165,6 +170,8 @@ impl Engine {
         state.stubs = stubs(&meta).await?;
         state.retiring = retiring(&meta).await?;
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
+        // Another store's stamps say nothing of this one.
+        *shared.checkpointing.lock().await = Known::default();
         let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
         state.totals = totals;
         state.listed = listed.iter().filter_map(|(id, root)| Some((*id, (*root)?))).collect();
@@ -326,7 +333,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         flush_wake: Notify::new(),
         room_wake: Notify::new(),
         stuck: Mutex::new(None),
-        checkpointing: tokio::sync::Mutex::new(()),
+        checkpointing: tokio::sync::Mutex::default(),
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),

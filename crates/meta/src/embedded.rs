@@ -13,8 +13,11 @@ use std::time::Duration;
 use seam::{BoxFuture, Rt};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch as broadcast};
 
+use crate::chunks::KEYS_PER_CHUNK;
 use crate::error::{Error, ErrorKind, PersistError, Result};
-use crate::format::{decode_checkpoint, decode_record, encode_checkpoint, encode_record};
+use crate::format::{
+    decode_checkpoint, decode_record, encode_checkpoint, encode_entries, encode_head, encode_record,
+};
 use crate::key::{Key, KeyRange};
 use crate::lease::Leases;
 use crate::limits::{
@@ -22,7 +25,7 @@ use crate::limits::{
     RECORD_BYTES_LEAST, RECORD_BYTES_MAX, STATE_BYTES, TXN_OPS_MAX,
 };
 use crate::state::{Attachment, Put, Record, State};
-use crate::store::{Get, Lease, LeaseId, Page, Revision, Store, Watch};
+use crate::store::{Get, KeyValue, Lease, LeaseId, Page, Revision, Store, Watch};
 use crate::txn::{Op, Txn, TxnResult};
 
 /// Where records go. The store calls it for one record at a time, in order of revision.
@@ -66,6 +69,8 @@ pub struct Options {
     /// Longest record [`Persist`] takes, in bytes; [`crate::RECORD_BYTES_MAX`] unless told, and 1,152 at least.
     /// Transactions that could need a longer one are refused as invalid.
     pub record_bytes: usize,
+    /// Keys of a chunk of [`Pieces`], on average; 128 unless told.
+    pub keys_per_chunk: u64,
 }
 
 impl Default for Options {
@@ -75,6 +80,7 @@ impl Default for Options {
             history_bytes: HISTORY_BYTES,
             state_bytes: STATE_BYTES,
             record_bytes: RECORD_BYTES_MAX,
+            keys_per_chunk: KEYS_PER_CHUNK,
         }
     }
 }
@@ -86,6 +92,36 @@ pub struct Checkpoint {
     pub revision: Revision,
     /// What [`Embedded::restore`] takes.
     pub bytes: Vec<u8>,
+}
+
+/// The whole state at one revision, cut into chunks: [`Pieces::head`] and the bytes of all chunks, one behind the other,
+/// are what [`Checkpoint::bytes`] are.
+#[derive(Debug)]
+pub struct Pieces {
+    /// Records up to this revision are not needed beside it.
+    pub revision: Revision,
+    /// What comes before the chunks.
+    pub head: Vec<u8>,
+    /// The chunks in order.
+    pub chunks: Vec<Chunk>,
+}
+
+/// Neighbouring keys of a state.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Where it begins.
+    pub bound: Box<[u8]>,
+    /// A chunk of this bound with this stamp is of the same bytes, as long as the store is not rebuilt.
+    pub stamp: u64,
+    /// Its entries; `None` when its bytes are known.
+    entries: Option<Vec<(KeyValue, Option<Attachment>)>>,
+}
+
+impl Chunk {
+    /// Its bytes; `None` when they are known.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        Some(encode_entries(Vec::new(), self.entries.as_ref()?))
+    }
 }
 
 /// The metadata store of a site without etcd. Dropping it ends its watches and its background task.
@@ -149,7 +185,27 @@ impl Embedded {
         checkpoint(&self.core.state())
     }
 
-    fn start(rt: Rt, persist: Arc<dyn Persist>, options: Options, state: State) -> Self {
+    /// The same, cut into chunks; `known` says whether the bytes of a chunk with this bound and stamp are known. It takes
+    /// time in proportion to the chunks and to what is in those that are not.
+    pub fn pieces(&self, known: impl Fn(&[u8], u64) -> bool) -> Pieces {
+        let state = self.core.state();
+        let mut chunks: Vec<Chunk> = state
+            .chunks()
+            .map(|(bound, stamp)| Chunk { bound: bound.into(), stamp, entries: None })
+            .collect();
+        for at in 0..chunks.len() {
+            let (bound, behind) = (&chunks[at].bound, chunks.get(at + 1).map(|next| &*next.bound));
+            if !known(bound, chunks[at].stamp) {
+                let entries = state.entries_in(bound, behind).map(|(kv, lease)| (kv.clone(), lease));
+                chunks[at].entries = Some(entries.collect());
+            }
+        }
+        let head = encode_head(state.revision(), state.count() as u64);
+        Pieces { revision: state.revision(), head, chunks }
+    }
+
+    fn start(rt: Rt, persist: Arc<dyn Persist>, options: Options, mut state: State) -> Self {
+        state.cut_into(options.keys_per_chunk);
         let record_bytes = options.record_bytes.clamp(RECORD_BYTES_LEAST, RECORD_BYTES_MAX);
         let options = Options { record_bytes, ..options };
         let mut leases = Leases::default();

@@ -198,9 +198,18 @@ pub(crate) fn decode_record(bytes: &[u8]) -> Result<Record> {
 
 /// The bytes of a checkpoint. The same entries give the same bytes.
 pub(crate) fn encode_checkpoint(revision: Revision, entries: &[(KeyValue, Option<Attachment>)]) -> Vec<u8> {
+    encode_entries(encode_head(revision, entries.len() as u64), entries)
+}
+
+/// What a checkpoint of so many entries begins with.
+pub(crate) fn encode_head(revision: Revision, count: u64) -> Vec<u8> {
     let mut out = CHECKPOINT_MAGIC.to_vec();
     out.push(CHECKPOINT_VERSION);
-    out = append(out, &WireHead { revision: revision.0, count: entries.len() as u64 });
+    append(out, &WireHead { revision: revision.0, count })
+}
+
+/// Entries, behind what is there.
+pub(crate) fn encode_entries(mut out: Vec<u8>, entries: &[(KeyValue, Option<Attachment>)]) -> Vec<u8> {
     for (kv, lease) in entries {
         let entry = WireEntry {
             key: Bytes(kv.key.as_bytes()),

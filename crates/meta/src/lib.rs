@@ -34,6 +34,7 @@
 //! the first two, its users the last. It does not notice a record that was lost from the end of the journal.
 #![forbid(unsafe_code)]
 
+mod chunks;
 pub mod conformance;
 mod embedded;
 mod error;
@@ -47,7 +48,7 @@ mod state;
 mod store;
 mod txn;
 
-pub use embedded::{Checkpoint, Embedded, Options, Persist};
+pub use embedded::{Checkpoint, Chunk, Embedded, Options, Persist, Pieces};
 pub use error::{Error, ErrorKind, PersistError, Result};
 pub use key::{Key, KeyBuilder, KeyRange, Segments, Table};
 pub use limits::{

@@ -1,9 +1,11 @@
 //! The ordered map and what is derived from it. A plain state machine: no clock, no I/O, no locks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::chunks::Chunks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Change, Found, History};
 use crate::key::{Key, KeyRange};
@@ -44,6 +46,7 @@ struct Attached {
 pub(crate) struct State {
     revision: Revision,
     map: BTreeMap<Key, KeyValue>,
+    chunks: Chunks,
     attached: BTreeMap<LeaseId, Attached>,
     bytes: u64,
     history: History,
@@ -58,6 +61,7 @@ impl State {
         Self {
             revision: Revision::EMPTY,
             map: BTreeMap::new(),
+            chunks: Chunks::default(),
             attached: BTreeMap::new(),
             bytes: 0,
             history: History::new(Revision::EMPTY, events_max, bytes_max),
@@ -85,6 +89,32 @@ impl State {
 
     pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (&KeyValue, Option<Attachment>)> {
         self.map.values().map(|kv| (kv, kv.lease.map(|id| self.attachment(id))))
+    }
+
+    /// Cuts it into chunks of about so many keys.
+    pub(crate) fn cut_into(&mut self, keys_per_chunk: u64) {
+        self.chunks.cut_anew(keys_per_chunk, self.map.keys());
+    }
+
+    /// How many keys there are.
+    pub(crate) fn count(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The bounds of all chunks in order, each with its stamp.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.chunks.iter()
+    }
+
+    /// The entries from one bound up to another, or to the end.
+    pub(crate) fn entries_in(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&KeyValue, Option<Attachment>)> {
+        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let found = self.map.range::<[u8], _>(bounds);
+        found.map(|(_, kv)| (kv, kv.lease.map(|id| self.attachment(id))))
     }
 
     /// The leases that have keys.
@@ -177,14 +207,20 @@ impl State {
         self.bytes += entry_bytes(&kv.key, &kv.value);
         if let Some(lease) = lease {
             let attached = self.attached.entry(lease.id).or_default();
-            attached.ttl = attached.ttl.max(lease.ttl);
+            if attached.ttl < lease.ttl {
+                // All its keys tell of it.
+                attached.ttl = lease.ttl;
+                attached.keys.iter().for_each(|key| self.chunks.put(key));
+            }
             attached.keys.insert(kv.key.clone());
         }
+        self.chunks.put(&kv.key);
         self.map.insert(kv.key.clone(), kv);
     }
 
     fn remove(&mut self, key: &Key) -> Option<KeyValue> {
         let old = self.map.remove(key)?;
+        self.chunks.remove(key);
         self.bytes -= entry_bytes(key, &old.value);
         if let Some(id) = old.lease
             && let Some(attached) = self.attached.get_mut(&id)

@@ -44,6 +44,7 @@ const BOUNDS: Options = Options {
     history_bytes: 32 << 20,
     state_bytes: 1 << 30,
     record_bytes: meta::RECORD_BYTES_MAX,
+    keys_per_chunk: 16,
 };
 
 /// Makes stores in RAM, or stores over a [`Journal`].

@@ -1,5 +1,6 @@
 //! What only the embedded store promises: persisted before seen, unknown outcomes, leases over a restart, bounds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -296,5 +297,70 @@ fn no_record_is_longer_than_the_journal_takes() {
         assert_eq!(store.range(KeyRange::all(), 99, None).await.unwrap().kvs.len(), 1);
         let longest = gate.records().iter().map(Vec::len).max().unwrap();
         assert!((1800..=2000).contains(&longest), "{longest}");
+    });
+}
+
+/// Checkpoint bytes put together from pieces, of which only those are made anew that changed.
+fn together(store: &Embedded, known: &mut BTreeMap<Box<[u8]>, (u64, Vec<u8>)>) -> (Vec<u8>, usize) {
+    let is_known = |known: &BTreeMap<Box<[u8]>, (u64, Vec<u8>)>, bound: &[u8], stamp| {
+        known.get(bound).is_some_and(|(found, _)| *found == stamp)
+    };
+    let pieces = store.pieces(|bound, stamp| is_known(known, bound, stamp));
+    let (mut bytes, mut made) = (pieces.head.clone(), 0);
+    let mut now = BTreeMap::new();
+    for chunk in &pieces.chunks {
+        let encoded = chunk.bytes().inspect(|_| made += 1);
+        let encoded = encoded.unwrap_or_else(|| known[&chunk.bound].1.clone());
+        bytes.extend_from_slice(&encoded);
+        now.insert(chunk.bound.clone(), (chunk.stamp, encoded));
+    }
+    *known = now;
+    (bytes, made)
+}
+
+/// The same bytes as a checkpoint in one piece, whatever was known of the last one and however the state came about.
+#[test]
+fn pieces_of_a_checkpoint_are_the_checkpoint() {
+    virtually(async |rt| {
+        let store = Embedded::in_memory(rt.clone(), Options::default());
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+        let mut known = BTreeMap::new();
+        let mut random = 7_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut reused = 0;
+        for round in 0..60 {
+            for _ in 0..next(if round % 8 == 0 { 2000 } else { 5 }) {
+                let number = next(3000);
+                let name = format!("key/{number:05}");
+                let txn = match next(10) {
+                    0 => Txn::new().then(Op::delete(&key(&name))),
+                    1 => Txn::new().then(Op::Delete(KeyRange::new(
+                        name.as_bytes(),
+                        Some(format!("key/{:05}", number + 20).into_bytes()),
+                    ))),
+                    2 => Txn::new().then(Op::put_leased(key(&name), b"x".to_vec(), lease.id)),
+                    _ => put(&name, &vec![7; next(300) as usize]),
+                };
+                store.txn(txn).await.unwrap();
+            }
+            let (bytes, made) = together(&store, &mut known);
+            assert_eq!(bytes, store.checkpoint().bytes, "round {round}");
+            reused += known.len() - made;
+            // A store made from it is cut in the same places.
+            let persist = Gate::new(usize::MAX >> 3);
+            let none: [&[u8]; 0] = [];
+            let again =
+                Embedded::restore(rt.clone(), persist, Options::default(), Some(&bytes), none).unwrap();
+            let mut nothing = BTreeMap::new();
+            assert_eq!(together(&again, &mut nothing).0, bytes);
+            let cut = |known: &BTreeMap<Box<[u8]>, (u64, Vec<u8>)>| -> Vec<(Box<[u8]>, Vec<u8>)> {
+                known.iter().map(|(bound, (_, bytes))| (bound.clone(), bytes.clone())).collect()
+            };
+            assert_eq!(cut(&nothing), cut(&known), "round {round}");
+        }
+        assert!(reused > 200, "{reused} chunks were known");
     });
 }
