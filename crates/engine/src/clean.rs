@@ -5,7 +5,7 @@
 //!                                                                                   │
 //!       free fragments ◄─ delete record ◄─ stub durable ◄─ live units in new containers committed
 //! ```
-//! Vocabulary: a **candidate** is a container of S0 with garbage in it. **Condemned** gives no hits any more.
+//! Vocabulary: a **candidate** is a container of S0 with garbage in it, or a small one among many. **Condemned** gives no hits any more.
 //!
 //! Invariants: nothing reachable is condemned but what is moved first [I7]; an address resolves at every step [I6].
 //! A flush holds the gate from its first hit until its commit is applied, so at the gate every hit is noted. Roots
@@ -38,6 +38,12 @@ use crate::sweep::DELETES_AT_ONCE;
 const INDEXING_PAUSE: Duration = Duration::from_millis(100);
 /// Deletions after which a checkpoint takes over what start records carry of them.
 const DELETED_MAX: usize = 512;
+
+/// A container is small when it has at most one part in so many of the bytes that one may have.
+const SMALL_SHARE: u64 = 4;
+/// So many small containers are made into few: media have room for a number of fragments too, and each costs a request
+/// when it is read or checked.
+const MERGED_LEAST: usize = 8;
 
 /// What a cycle did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -178,7 +184,7 @@ impl Engine {
     }
 
     /// Runs a whole cycle: containers of which at least `garbage_percent` of the slots are garbage are emptied and
-    /// deleted, those with nothing live in any case. One cycle runs at a time. `progress` counts the bytes of containers
+    /// deleted, those with nothing live in any case, and small ones where there are many. One cycle runs at a time. `progress` counts the bytes of containers
     /// that are chosen and those done with.
     ///
     /// # Errors
@@ -292,7 +298,7 @@ impl Engine {
         Ok(free.len() as u64)
     }
 
-    /// Candidates with enough garbage: those with nothing live first.
+    /// Candidates with enough garbage, and small ones where they are many: those with nothing live first.
     async fn choose(
         &self,
         candidates: &[ContainerId],
@@ -300,7 +306,7 @@ impl Engine {
         choice: &Choice<'_>,
         locked: &BTreeMap<ContainerId, u64>,
     ) -> Vec<Condemned> {
-        let mut chosen = Vec::new();
+        let (mut chosen, mut small) = (Vec::new(), Vec::new());
         for container in candidates {
             let live = marked.live.get(container).cloned();
             let Some(size) = self.size(*container).await else { continue };
@@ -308,10 +314,19 @@ impl Engine {
             let garbage = u64::from(size.entries.saturating_sub(count)) * 100;
             let enough =
                 garbage > 0 && garbage >= u64::from(choice.garbage_percent) * u64::from(size.entries);
-            if count == 0 || enough || (choice.also)(*container) {
-                let locked_until_ms = locked.get(container).copied().unwrap_or(0);
-                chosen.push((count, Condemned { container: *container, size, live, locked_until_ms }));
+            let locked_until_ms = locked.get(container).copied().unwrap_or(0);
+            let is_wanted = count == 0 || enough || (choice.also)(*container);
+            let is_small =
+                u64::from(size.total) * SMALL_SHARE <= u64::from(self.shared.config.container_bytes);
+            let condemned = (count, Condemned { container: *container, size, live, locked_until_ms });
+            match (is_wanted, is_small) {
+                (true, _) => chosen.push(condemned),
+                (false, true) => small.push(condemned),
+                (false, false) => {}
             }
+        }
+        if small.len() >= MERGED_LEAST {
+            chosen.append(&mut small);
         }
         chosen.sort_by_key(|(count, condemned)| (*count, condemned.container));
         chosen.into_iter().map(|(_, condemned)| condemned).collect()

@@ -349,6 +349,13 @@ impl Engine {
         if let Some(failure) = failure {
             return Ok(Worked::Stuck(failure));
         }
+        // Where a target went meanwhile, the media that still have the fragments are all there is.
+        let up = self.up();
+        let is_new = |(index, target): &(usize, &MediumId)| row.members[*index] != **target;
+        if let Some((_, away)) = row.target.iter().enumerate().filter(is_new).find(|(_, to)| !up.contains(to))
+        {
+            return Ok(Worked::Stuck(format!("medium {away} went while fragments were moved to it")));
+        }
         let moved = row.changed(row.target.clone(), Vec::new());
         self.change_row(&moved).await?;
         tracing::info!(class = row.class, row = row.row, containers = containers.len(), "a row has moved");

@@ -18,6 +18,8 @@ use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
 use crate::stubs;
 
+/// Further attempts at a container that found no room.
+const COMMIT_TRIES: usize = 3;
 /// Delete records appended together.
 pub(crate) const DELETES_AT_ONCE: usize = 64;
 /// Room in a container for a unit that is moved: a page sealed anew may be a little longer.
@@ -129,8 +131,20 @@ impl Engine {
         let builder = std::mem::take(&mut moving.builder);
         let (blocks, block_bytes) =
             (std::mem::take(&mut moving.blocks), std::mem::take(&mut moving.block_bytes));
-        let what = ToCommit { builder: &builder, covered: Seq(0), blocks, block_bytes };
-        let built = self.shared.commit_container(what, |_| Vec::new()).await?;
+        let mut tries = 0;
+        let built = loop {
+            let what = ToCommit { builder: &builder, covered: Seq(0), blocks, block_bytes };
+            match self.shared.commit_container(what, |_| Vec::new()).await {
+                // A medium had no room, or said so: others may have some.
+                Err(error) if error.kind == EngineErrorKind::NoSpace && tries < COMMIT_TRIES => {
+                    tries += 1;
+                    if self.shared.pool.refresh_space().await.containers == 0 {
+                        return Err(error);
+                    }
+                }
+                done => break done?,
+            }
+        };
         let fragment_pages = (built.fragment_bytes / PAGE) as u16;
         self.shared.dedup.learn(&built.head, fragment_pages, true);
         moving.written.push(Holder { container: built.head.container, fragment_pages });

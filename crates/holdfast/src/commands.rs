@@ -90,8 +90,10 @@ impl Asking {
                 let vm = client.rename_vm(old.as_str(), new.as_str()).await.map_err(failed)?;
                 printer.vm(&vm, &self.socket)
             }
-            VmCommand::Delete { name, dry_run: true, .. } => {
-                self.dry_run(VmName::parse(&name)?.as_str()).await
+            VmCommand::Delete { name, with_snapshots, dry_run: true, .. } => {
+                let name = VmName::parse(&name)?;
+                let all = if with_snapshots { "@*" } else { "" };
+                self.dry_run_of(&[format!("{name}{all}")]).await
             }
             VmCommand::Delete { name, with_snapshots, now, yes, dry_run: false } => {
                 self.delete_vm(&name, HowToDelete { now, with_snapshots }, yes).await

@@ -41,12 +41,24 @@ fn what_was_deleted_comes_back_over_a_kill() {
     bench.connect("web01/disk0").write(4096, &[1; 4096]).unwrap();
     until_done(&bench, &["snapshot", "delete", "web01@s2", "--yes"]);
     assert_eq!(code(&bench.json(&["vm", "delete", "web01", "--yes"])), (6, "vm_has_snapshots".to_owned()));
+    // What a dry run says is for exactly what would go.
+    let frees = |arguments: &[&str]| {
+        let task = bench.json(&[arguments, &["--dry-run"]].concat()).json();
+        task["counts"]["unique_bytes"].as_u64().unwrap_or_else(|| panic!("{task}"))
+    };
+    let alone = frees(&["vm", "delete", "web01"]);
+    let all = frees(&["vm", "delete", "web01", "--with-snapshots"]);
+    assert!(alone < 50_000 && all > 200_000, "{alone}, {all}");
     let deleted = until_done(&bench, &["vm", "delete", "web01", "--with-snapshots", "--yes"]);
     assert_eq!((&deleted["deleted"], &deleted["trash"]["kind"]), (&json!("web01"), &json!("vm")));
     server.kill();
     let server = bench.start(&[]);
     let names: Vec<Value> = items(&bench).into_iter().map(|item| item["name"].clone()).collect();
     assert_eq!(names, ["web01@s2", "web01"]);
+    let in_trash = frees(&["trash", "empty"]);
+    assert_eq!(in_trash, all);
+    assert!(frees(&["trash", "empty", "web01@s2"]) < 50_000);
+    assert_eq!(items(&bench).len(), 2);
     let status = bench.json(&["status"]).json();
     assert_eq!((&status["vms"], &status["trash"]["items"]), (&json!(0), &json!(2)));
     assert_eq!(code(&bench.json(&["trash", "restore", "web01@s2"])), (6, "vm_in_trash".to_owned()));

@@ -60,6 +60,7 @@ mod trash;
 mod upkeep;
 mod uses;
 mod version;
+mod versions;
 mod vms;
 mod witness;
 

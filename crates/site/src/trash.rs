@@ -22,7 +22,7 @@ use crate::snapshots::{self, SnapshotRecord};
 use crate::time::held;
 use crate::vms::{self, VMS_MAX, Vms, vm_changed, vm_exists};
 pub(crate) use record::Record;
-use record::What;
+pub(crate) use record::What;
 
 const TRASH: Table = Table::new("trash");
 const SETTINGS: Table = Table::new("setting");
@@ -299,12 +299,12 @@ impl Vms {
         Ok(totals)
     }
 
-    async fn trash_records(&self) -> Result<Vec<(u64, Record)>> {
+    pub(crate) async fn trash_records(&self) -> Result<Vec<(u64, Record)>> {
         let (kvs, _) = meta::list(&*self.engine.meta(), TRASH.all(), usize::MAX).await?;
         kvs.iter().map(decode).collect()
     }
 
-    async fn find_trashed(&self, id: u64) -> Result<(KeyValue, Record)> {
+    pub(crate) async fn find_trashed(&self, id: u64) -> Result<(KeyValue, Record)> {
         let found = self.engine.meta().get(&key(id)?).await?.kv;
         let kv = found.ok_or_else(|| {
             SiteError::new(ErrorKind::NotFound, "trash_not_found", format!("the trash has no number {id}"))

@@ -11,11 +11,8 @@ use units::{ContainerId, DiskId};
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
-use crate::record::Record;
 use crate::running::{Shared, Site};
-use crate::snapshots::{SNAPSHOTS_AT_ONCE, SnapshotRecord, all_of, damaged, name_of};
 use crate::tasks::{Outcome, Task, TaskKind};
-use crate::version::Version;
 
 const SCRUB: Table = Table::new("scrub");
 const VERSION: u32 = 1;
@@ -444,56 +441,5 @@ impl Shared {
         if let Err(error) = self.change_scrub(change).await {
             tracing::debug!(%error, "how far the scrub is could not be noted");
         }
-    }
-}
-
-impl crate::vms::Vms {
-    /// Every VM and snapshot with the names and numbers of its disks, by name of the VM.
-    pub(crate) async fn versions(&self) -> Result<Vec<(String, Vec<(String, DiskId)>)>> {
-        let mut all = Vec::new();
-        for (name, record) in self.records().await? {
-            let disks = record.disks.iter().map(|disk| (disk.export(), disk.id())).collect();
-            all.push((name.clone(), disks));
-            self.add_snapshots(&name, &record, &mut all).await?;
-        }
-        Ok(all)
-    }
-
-    /// Adds every snapshot of a VM, with the names and numbers of its disks.
-    async fn add_snapshots(
-        &self,
-        vm: &str,
-        record: &Record,
-        all: &mut Vec<(String, Vec<(String, DiskId)>)>,
-    ) -> Result<()> {
-        let Some(number) = record.number else { return Ok(()) };
-        let mut range = all_of(number)?;
-        loop {
-            let page = self.engine.meta().range(range.clone(), SNAPSHOTS_AT_ONCE, None).await?;
-            for kv in &page.kvs {
-                let name = name_of(kv).ok_or_else(|| damaged(vm, "a snapshot without a name"))?;
-                let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm, &reason))?;
-                all.push((format!("{vm}@{name}"), record.named()));
-            }
-            let Some(last) = page.kvs.last().filter(|_| page.kvs.len() == SNAPSHOTS_AT_ONCE) else {
-                return Ok(());
-            };
-            range = all_of(number)?.behind(&last.key);
-        }
-    }
-
-    /// The disks of VMs, snapshots, or single disks of both, by name.
-    async fn disks_of(&self, names: &[String]) -> Result<Vec<DiskId>> {
-        let mut ids = Vec::new();
-        for name in names {
-            let (version, disk) = Version::parse_with_disk(name)?;
-            match disk {
-                Some(disk) => ids.push(self.disk_of(&version, disk).await?),
-                None => ids.extend(self.all_disks_of(&version).await?),
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
     }
 }

@@ -29,8 +29,8 @@ fn garbage_percent() -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSpace {
-    /// VMs, snapshots (`VM@SNAPSHOT`) and disks of both (`.../DISK`), taken together: what is freed when all of them are
-    /// deleted. Empty: each VM and snapshot by itself.
+    /// VMs, snapshots (`VM@SNAPSHOT`), disks of both (`.../DISK`), VMs with all their snapshots (`VM@*`) and what is in the
+    /// trash (`#NUMBER`), taken together: what is freed when all of them are gone. Empty: each by itself.
     #[schema(max_items = 1000, example = json!(["web01@s1"]))]
     #[serde(default)]
     pub of: Vec<String>,
@@ -49,7 +49,7 @@ impl NewSpace {
 /// What a VM or snapshot takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpaceRow {
-    /// `VM` or `VM@SNAPSHOT`.
+    /// `VM` or `VM@SNAPSHOT`; in the trash `#NUMBER`, and `#NUMBER@SNAPSHOT` for the snapshots of a VM there.
     pub name: String,
     /// Of its disks, what holds data as the guest sees it.
     pub logical_bytes: u64,

@@ -25,7 +25,8 @@ pub(crate) enum TrashCommand {
     },
     /// Empty the trash, or some of it, for good; this works on a full pool
     #[command(
-        after_help = "Examples:\n  holdfast trash empty --yes\n  holdfast trash empty web01 web02@s1 --yes"
+        after_help = "Examples:\n  holdfast trash empty --yes\n  holdfast trash empty web01 web02@s1 --yes\n  \
+                            holdfast trash empty --dry-run"
     )]
     Empty {
         /// What it was called, or its number in the list; else everything
@@ -33,6 +34,9 @@ pub(crate) enum TrashCommand {
         /// Really
         #[arg(long)]
         yes: bool,
+        /// Only say what would be freed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Set how long what is deleted from now on stays in the trash, 24h at first; 0 for no trash
     #[command(after_help = "Examples:\n  holdfast trash keep 7d\n  holdfast trash keep 0")]

@@ -19,7 +19,7 @@ impl Asking {
                 let restored = restored.map_err(|error| self.failed(error))?;
                 self.printer.done(&restored, &format!("{} restored", restored.restored))
             }
-            TrashCommand::Empty { names, yes } => self.empty(names, yes).await,
+            TrashCommand::Empty { names, yes, dry_run } => self.empty(names, yes, dry_run).await,
             TrashCommand::Keep { span } => {
                 let setting = TrashSetting { keep_seconds: span.as_secs() };
                 let set = self.client.set_trash(setting).await.map_err(|error| self.failed(error))?;
@@ -48,12 +48,16 @@ impl Asking {
         all.ok_or_else(|| Failure::failed("protocol", "the trash has no page".to_owned()))
     }
 
-    async fn empty(&self, names: Vec<String>, yes: bool) -> Result<(), Failure> {
+    async fn empty(&self, names: Vec<String>, yes: bool, dry_run: bool) -> Result<(), Failure> {
         let trash = self.in_trash().await?;
         let items: Vec<TrashItem> = match names.as_slice() {
             [] => trash.items,
             names => names.iter().map(|name| one(&trash, name)).collect::<Result<_, _>>()?,
         };
+        if dry_run && !items.is_empty() {
+            let of: Vec<String> = items.iter().map(|item| format!("#{}", item.id)).collect();
+            return self.dry_run_of(&of).await;
+        }
         really(yes, || format!("{} in the trash would be gone for good", items.len()))?;
         let mut gone = Vec::new();
         for item in items {

@@ -83,7 +83,12 @@ impl Asking {
     /// Prints what deleting these would free; deletes nothing.
     pub(super) async fn dry_run(&self, of: &str) -> Result<(), Failure> {
         Version::parse_with_disk(of)?;
-        self.printer.dry_run(&self.freed_by(&[of.to_owned()]).await?)
+        self.dry_run_of(&[of.to_owned()]).await
+    }
+
+    /// The same for names that only the site reads.
+    pub(super) async fn dry_run_of(&self, of: &[String]) -> Result<(), Failure> {
+        self.printer.dry_run(&self.freed_by(of).await?)
     }
 
     async fn freed_by(&self, of: &[String]) -> Result<Task, Failure> {

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use engine::Progress;
+use nbd::Exports;
+
 use super::{Bench, edit};
-use crate::{ErrorKind, Health, KeyState, Site, Task, TaskKind, TaskState, Version, VmName};
+use crate::{Deletion, ErrorKind, Health, KeyState, Site, Task, TaskKind, TaskState, Version, VmName};
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -118,6 +121,81 @@ fn damage_is_repaired_or_named() {
             status.reasons
         );
     });
+}
+
+/// Every checkpoint makes small containers, and a snapshot of each keeps what is in them.
+#[test]
+fn small_containers_become_few() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        let disk = site.shared.vms.versions().await.unwrap()[0].1[0].1;
+        for round in 0..40_u64 {
+            // More than the write buffer holds, so that the maps change with each.
+            for block in 0..64 {
+                let data: Vec<u8> =
+                    (0..4096_u64).map(|at| (((round * 64 + block + 1) * (at + 7)) >> 3) as u8).collect();
+                site.engine().write(disk, block * 4096, &data).await.unwrap();
+            }
+            site.engine().write(disk, (64 + round) * 4096, &[round as u8 + 1; 4096]).await.unwrap();
+            site.snapshot(&name("a"), None).await.unwrap();
+            site.engine().checkpoint().await.unwrap();
+        }
+        let clean = async || site.engine().clean(100, &Progress::default()).await.unwrap();
+        let first = clean().await;
+        assert!(first.containers > 40 && first.moved > 15, "{first:?}");
+        let mut last = first;
+        for _ in 0..4 {
+            last = clean().await;
+        }
+        // What is left are full ones, and few.
+        assert!(last.containers < first.containers / 2, "{last:?} of {first:?}");
+        assert!(last.moved <= 1, "it comes to an end: {last:?}");
+        done(&site, site.begin_verify().await.unwrap()).await;
+        for round in 0..40 {
+            let snapshot = site.exports().open(&format!("a@s{}/disk0", round + 1)).await.unwrap();
+            let read = snapshot.read((64 + round) * 4096, 8192).await.unwrap();
+            assert!(read[..4096] == [round as u8 + 1; 4096] && read[4096..] == [0; 4096], "{round}");
+        }
+    });
+    bench.stop(&site);
+}
+
+/// Nothing that is stored belongs to nobody: what all of them together would free is all that is reached.
+#[test]
+fn accounts_are_of_everything() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        for vm in ["a", "b", "c"] {
+            site.create_vm(&name(vm), &[4 * MIB]).await.unwrap();
+            fill(&site, 0, vm, u64::from(vm.as_bytes()[0])).await;
+            site.snapshot(&name(vm), None).await.unwrap();
+            fill(&site, 0, vm, u64::from(vm.as_bytes()[0]) + 10).await;
+        }
+        let with_snapshots = Deletion { now: false, with_snapshots: true };
+        let b = site.delete_vm(&name("b"), with_snapshots).await.unwrap().unwrap().id;
+        let c = site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
+        done(&site, site.begin_space(&[]).await.unwrap()).await;
+        let table = site.space(None, None, 10).unwrap();
+        let names: Vec<String> = table.rows.iter().map(|row| row.name.clone()).collect();
+        assert_eq!(names, [format!("#{b}"), format!("#{b}@s1"), format!("#{c}"), "a".into(), "a@s1".into(), "c".into()]);
+        let frees = async |of: &[String]| {
+            done(&site, site.begin_space(of).await.unwrap()).await.counts["unique_bytes"]
+        };
+        let all = frees(&[format!("#{b}"), format!("#{c}"), "a@*".into(), "c@*".into()]).await;
+        assert_eq!(all, table.live_bytes);
+        // The parts are of nothing that others have, so that their sum is the whole.
+        let (trash, a, c_now) =
+            (frees(&[format!("#{b}"), format!("#{c}")]).await, frees(&["a@*".into()]).await, frees(&["c".into()]).await);
+        assert_eq!(trash + a + c_now, all);
+        assert!(a > frees(&["a".into()]).await);
+        assert_eq!(site.begin_space(&["#99".to_owned()]).await.unwrap_err().code, "trash_not_found");
+        assert_eq!(site.begin_space(&["x@*".to_owned()]).await.unwrap_err().code, "vm_not_found");
+        assert_eq!(site.begin_space(&["#x".to_owned()]).await.unwrap_err().code, "invalid_name");
+    });
+    bench.stop(&site);
 }
 
 #[test]

@@ -11,7 +11,7 @@ const VERSION: u32 = 1;
 /// What was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum What {
+pub(crate) enum What {
     /// A VM: its snapshots stay under its number.
     Vm(VmRecord),
     /// A snapshot.
@@ -35,7 +35,7 @@ pub(crate) struct Record {
     pub(super) used_bytes: u64,
     #[serde(default)]
     pub(super) snapshots: u64,
-    pub(super) what: What,
+    pub(crate) what: What,
 }
 
 impl Record {
