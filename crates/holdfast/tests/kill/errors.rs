@@ -123,26 +123,34 @@ fn an_error_of_a_system_call_is_borne() {
 #[test]
 fn an_error_of_the_witness_loses_nothing() {
     let rig = Rig::new("6x16M");
-    let calls = points(&rig, "sync", "pwrite64,fdatasync");
-    let calls = calls.into_iter().filter(|(call, _)| call.file.as_deref() == Some("witness"));
+    // How often it is written differs by a few from run to run, and there are few of them: those that two runs reach.
+    let again = points(&rig, "sync", "pwrite64,fdatasync");
+    let calls = points(&rig, "sync", "pwrite64,fdatasync").into_iter();
+    let calls = calls.filter(|(call, nth)| {
+        call.file.as_deref() == Some("witness") && again.iter().any(|(other, at)| other == call && at == nth)
+    });
     let mut tally = Tally::default();
     for (call, nth) in sample(calls.collect(), 4) {
         for error in ["EIO", "ENOSPC"] {
             let case = format!("{call:?} {nth} {error}");
             let how = inject("sync", &call, &format!("error={error}:when={nth}"));
-            let (bench, mut world) = rig.copy();
-            let mut server = how.spawn(&bench);
-            if server.wait_serving().is_ok() {
-                let played = world.play(&bench, &script::workload());
-                assert!(!played.gone, "{case}: it died:\n{}", server.log());
-                assert!(played.refused.is_empty(), "{case}: {played:?}\n{}", server.log());
-                if let Err(wrong) = world.judge(&bench, false) {
-                    panic!("{case}: {wrong}\n{}", server.log());
+            let fired = persist(|| {
+                let (bench, mut world) = rig.copy();
+                let mut server = how.spawn(&bench);
+                if server.wait_serving().is_ok() {
+                    let played = world.play(&bench, &script::workload());
+                    assert!(!played.gone, "{case}: it died:\n{}", server.log());
+                    assert!(played.refused.is_empty(), "{case}: {played:?}\n{}", server.log());
+                    if let Err(wrong) = world.judge(&bench, false) {
+                        panic!("{case}: {wrong}\n{}", server.log());
+                    }
                 }
-            }
-            server.kill();
-            tally.note(how.fired(&bench), case.clone());
-            world.survives(&bench, "sync", &case);
+                server.kill();
+                let fired = how.fired(&bench);
+                world.survives(&bench, "sync", &case);
+                fired
+            });
+            tally.note(fired, case);
         }
     }
     tally.check(4);
