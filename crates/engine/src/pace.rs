@@ -1,8 +1,10 @@
 //! Pace: background work yields to what guests wait for.
 //!
-//! Guests' requests are timed, a sample of them, apart for those that met background work and those that did not. Where
-//! the former take clearly longer, each step of the work is followed by a longer rest, else by a shorter one. Without
-//! guests there is none, nor while room for their writes is short: then the work is what they wait for.
+//! Guests' requests are timed, a sample of them: those that met no background work, and all while some is under way, its
+//! rests included. Where the latter take longer on average, or more than one in a hundred takes clearly longer than the
+//! slowest hundredth of the former, each step of the work is followed by a longer rest, else by a shorter one. Steps are
+//! short, so that a request waits for little of one. Without guests there is no rest, nor while room for their writes is
+//! short: then the work is what they wait for.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,9 +12,23 @@ use std::time::Duration;
 use crate::engine::{Engine, Shared};
 
 /// One request of so many is timed.
-const SAMPLE: u64 = 8;
+const SAMPLE: u64 = 4;
 /// Weight of the newest request in a mean: one in so many.
-const MEAN_OF: u64 = 16;
+const MEAN_OF: u64 = 64;
+/// The estimated 99th percentile of what meets no work goes up by this part of itself with a request above it, and down
+/// by a 99th of that with one below.
+const TAIL_UP: u64 = 8;
+const TAIL_DOWN: u64 = 99 * TAIL_UP;
+/// A request is slow that takes so much longer than that percentile, in percent of it.
+const SLOW_PERCENT: u64 = 150;
+/// Requests between two changes of the rest, and so many slow ones among them that it gets longer, or, at most, shorter.
+const LEARN: u64 = 400;
+const SLOW_MANY: u64 = 5;
+const SLOW_FEW: u64 = 2;
+/// Requests may take so much longer beside work on average, in percent of those that meet none: below the first the rest
+/// gets shorter, above the second longer.
+const FASTER_PERCENT: u64 = 125;
+const SLOWER_PERCENT: u64 = 150;
 /// Guests that asked for nothing for so long are not there.
 const ASLEEP: Duration = Duration::from_millis(250);
 /// Rests are counted in this part of the step before.
@@ -20,10 +36,14 @@ const PARTS: u32 = 8;
 /// Shortest and longest rest beside guests, in these parts: the work gets at most 80 % and at least 3 % of the time.
 const REST_MIN: u32 = 2;
 const REST_MAX: u32 = 256;
+/// The first rest: as long as nothing is known, the work gets a fifth of the time.
+const REST_FIRST: u32 = 4 * PARTS;
+/// A rest shorter than this is not worth a timer: it is added to the next.
+const REST_LEAST: Duration = Duration::from_millis(1);
 /// Longest rest at once: the work looks again then.
 const REST_AT_ONCE: Duration = Duration::from_secs(1);
 /// A step shorter than this is followed by no rest of its own: it is added to the next.
-const STEP_MIN: Duration = Duration::from_millis(2);
+const STEP_MIN: Duration = Duration::from_micros(250);
 /// Less room than this, and the work does not rest.
 const SHORT_OF_ROOM_PERCENT: u64 = 5;
 
@@ -33,11 +53,19 @@ pub(crate) struct Pace {
     requests: AtomicU64,
     /// When a guest's request was last timed, nanoseconds of the runtime's clock.
     last: AtomicU64,
-    /// Mean time of requests without and with background work beside them, nanoseconds.
+    /// Mean time of requests that met no background work, and of all while some was under way, nanoseconds.
     alone: AtomicU64,
-    beside: AtomicU64,
-    /// Steps under way.
+    all: AtomicU64,
+    /// 99th percentile of the former, nanoseconds.
+    tail: AtomicU64,
+    /// Requests in the latter, and slow ones among them, since the rest was last changed.
+    timed: AtomicU64,
+    slow: AtomicU64,
+    /// Steps begun.
+    begun: AtomicU64,
+    /// Steps under way, and tasks that rest between two.
     working: AtomicU32,
+    resting: AtomicU32,
     /// Rest for a step, in eighths of it.
     rest: AtomicU32,
 }
@@ -48,9 +76,14 @@ impl Default for Pace {
             requests: AtomicU64::default(),
             last: AtomicU64::default(),
             alone: AtomicU64::default(),
-            beside: AtomicU64::default(),
+            all: AtomicU64::default(),
+            timed: AtomicU64::default(),
+            slow: AtomicU64::default(),
+            tail: AtomicU64::default(),
+            begun: AtomicU64::default(),
             working: AtomicU32::default(),
-            rest: AtomicU32::new(PARTS),
+            resting: AtomicU32::default(),
+            rest: AtomicU32::new(REST_FIRST),
         }
     }
 }
@@ -70,7 +103,15 @@ fn mean_in(mean: &AtomicU64, newest: u64) {
 pub(crate) struct Timed<'a> {
     shared: &'a Shared,
     begun: Duration,
-    was_alone: bool,
+    /// Steps begun before it, when none of them was under way.
+    alone_behind: Option<u64>,
+}
+
+impl Pace {
+    fn alone(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        (self.working.load(Ordering::Relaxed) == 0).then_some(begun)
+    }
 }
 
 impl Drop for Timed<'_> {
@@ -79,11 +120,21 @@ impl Drop for Timed<'_> {
         let now = self.shared.rt.now();
         pace.last.store(nanos(now), Ordering::Relaxed);
         let took = nanos(now.saturating_sub(self.begun));
-        let is_alone = pace.working.load(Ordering::Relaxed) == 0;
-        if self.was_alone && is_alone {
+        if self.alone_behind.is_some() && self.alone_behind == pace.alone() {
             mean_in(&pace.alone, took);
-        } else if !self.was_alone && !is_alone {
-            mean_in(&pace.beside, took);
+            let tail = pace.tail.load(Ordering::Relaxed);
+            let new = match tail {
+                0 => 2 * took,
+                _ if took > tail => tail + tail / TAIL_UP,
+                _ => tail - tail / TAIL_DOWN,
+            };
+            pace.tail.store(new.max(1), Ordering::Relaxed);
+        }
+        if pace.working.load(Ordering::Relaxed) + pace.resting.load(Ordering::Relaxed) > 0 {
+            mean_in(&pace.all, took);
+            pace.timed.fetch_add(1, Ordering::Relaxed);
+            let is_slow = took.saturating_mul(100) / SLOW_PERCENT > pace.tail.load(Ordering::Relaxed);
+            pace.slow.fetch_add(u64::from(is_slow), Ordering::Relaxed);
         }
     }
 }
@@ -92,6 +143,9 @@ impl Drop for Timed<'_> {
 pub(crate) struct Step<'a> {
     engine: &'a Engine,
     begun: Duration,
+    /// Rest that steps before it are still owed; what they had too much.
+    owed: Duration,
+    ahead: Duration,
 }
 
 impl Drop for Step<'_> {
@@ -100,12 +154,31 @@ impl Drop for Step<'_> {
     }
 }
 
+/// A task that rests between two steps.
+struct Resting<'a>(&'a Pace);
+
+impl<'a> Resting<'a> {
+    fn of(pace: &'a Pace) -> Self {
+        pace.resting.fetch_add(1, Ordering::Relaxed);
+        Self(pace)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.resting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     /// Times a guest's request, or does not.
     pub(crate) fn time_request(&self) -> Option<Timed<'_>> {
         let number = self.pace.requests.fetch_add(1, Ordering::Relaxed);
-        let was_alone = self.pace.working.load(Ordering::Relaxed) == 0;
-        number.is_multiple_of(SAMPLE).then(|| Timed { shared: self, begun: self.rt.now(), was_alone })
+        number.is_multiple_of(SAMPLE).then(|| Timed {
+            shared: self,
+            begun: self.rt.now(),
+            alone_behind: self.pace.alone(),
+        })
     }
 }
 
@@ -113,27 +186,39 @@ impl Engine {
     /// Begins a step of background work.
     pub(crate) fn step(&self) -> Step<'_> {
         self.shared.pace.working.fetch_add(1, Ordering::Relaxed);
-        Step { engine: self, begun: self.shared.rt.now() }
+        self.shared.pace.begun.fetch_add(1, Ordering::Relaxed);
+        Step { engine: self, begun: self.shared.rt.now(), owed: Duration::ZERO, ahead: Duration::ZERO }
     }
 
     /// Ends a step that is long enough, rests as guests need it, and begins the next.
-    pub(crate) async fn next_step<'a>(&self, step: Step<'a>) -> Step<'a> {
-        let took = self.shared.rt.now().saturating_sub(step.begun);
+    pub(crate) async fn next_step<'a>(&self, mut step: Step<'a>) -> Step<'a> {
+        let now = self.shared.rt.now();
+        let took = now.saturating_sub(step.begun);
         if took < STEP_MIN {
             return step;
         }
+        let owed = step.owed + self.rest_behind(took);
+        let rest = owed.saturating_sub(step.ahead);
+        if rest < REST_LEAST {
+            step.begun = now;
+            step.owed = rest;
+            step.ahead = step.ahead.saturating_sub(owed);
+            return step;
+        }
         let engine = step.engine;
+        let resting = Resting::of(&engine.shared.pace);
         drop(step);
-        let mut rest = self.rest_behind(took);
-        while !rest.is_zero() && !self.shared.lock().closed {
-            let some = rest.min(REST_AT_ONCE);
-            self.shared.rt.sleep(some).await;
-            rest -= some;
+        let until = now + rest;
+        while self.shared.rt.now() < until && !self.shared.lock().closed {
+            self.shared.rt.sleep(until.saturating_sub(self.shared.rt.now()).min(REST_AT_ONCE)).await;
             if !self.has_room_left(SHORT_OF_ROOM_PERCENT) {
                 break;
             }
         }
-        engine.step()
+        let mut step = engine.step();
+        step.ahead = step.begun.saturating_sub(until).min(REST_AT_ONCE);
+        drop(resting);
+        step
     }
 
     fn rest_behind(&self, took: Duration) -> Duration {
@@ -143,15 +228,30 @@ impl Engine {
         if is_asleep || !self.has_room_left(SHORT_OF_ROOM_PERCENT) {
             return Duration::ZERO;
         }
-        let (alone, beside) = (pace.alone.load(Ordering::Relaxed), pace.beside.load(Ordering::Relaxed));
+        took * self.learn() / PARTS
+    }
+
+    /// The rest as it is to be by what requests took since it was last changed.
+    fn learn(&self) -> u32 {
+        let pace = &self.shared.pace;
+        let (alone, all) = (pace.alone.load(Ordering::Relaxed), pace.all.load(Ordering::Relaxed));
+        let (timed, slow) = (pace.timed.load(Ordering::Relaxed), pace.slow.load(Ordering::Relaxed));
         let old = pace.rest.load(Ordering::Relaxed);
-        let new = match (alone, beside) {
-            (0, _) | (_, 0) => old,
-            _ if beside > alone.saturating_mul(2) => (old * 2).min(REST_MAX),
-            _ if beside < alone + alone / 2 => (old / 2).max(REST_MIN),
-            _ => old,
+        if alone == 0 || all == 0 || timed < LEARN && slow < SLOW_MANY {
+            return old;
+        }
+        pace.timed.store(0, Ordering::Relaxed);
+        pace.slow.store(0, Ordering::Relaxed);
+        let percent = all.saturating_mul(100) / alone;
+        let new = if slow >= SLOW_MANY || percent > SLOWER_PERCENT {
+            (old * 2).min(REST_MAX)
+        } else if slow <= SLOW_FEW && percent < FASTER_PERCENT {
+            (old - old / 4).max(REST_MIN)
+        } else {
+            old
         };
         pace.rest.store(new, Ordering::Relaxed);
-        took * new / PARTS
+        tracing::trace!(tail = pace.tail.load(Ordering::Relaxed), percent, slow, timed, rest = new, "pace");
+        new
     }
 }

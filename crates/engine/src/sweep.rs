@@ -7,13 +7,15 @@ use index::Holder;
 use journal::{Deleted, Entry};
 use map::encode_page;
 use meta::Txn;
+use pool::PoolError;
 use seal::{Header, Kind};
-use units::{Fingerprint, PAGE, Seq};
+use units::{Address, Fingerprint, PAGE, Seq};
 
 use crate::clean::{CleanReport, Condemned};
 use crate::dedup::read_head;
 use crate::engine::{Engine, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::pace::Step;
 use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
 use crate::stubs;
@@ -22,8 +24,9 @@ use crate::stubs;
 const COMMIT_TRIES: usize = 3;
 /// Delete records appended together.
 pub(crate) const DELETES_AT_ONCE: usize = 64;
-/// Room in a container for a unit that is moved: a page sealed anew may be a little longer.
-const SLACK_BYTES: usize = 4096;
+/// Most that is read and opened at once, and what may lie between two units of it: at worst as much again as is live.
+const RUN_BYTES: usize = 128 << 10;
+const GAP_BYTES: usize = 4096;
 
 impl Engine {
     /// Empties and deletes what is condemned.
@@ -48,7 +51,7 @@ impl Engine {
             progress.check()?;
             step = self.next_step(step).await;
             let first = moving.written.len();
-            self.move_live(condemned, &mut moving, report).await?;
+            step = self.move_live(condemned, &mut moving, report, step).await?;
             moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
             // Room for what comes next is made as soon as it can be.
             self.publish(&mut moving, report).await?;
@@ -58,50 +61,93 @@ impl Engine {
         self.publish(&mut moving, report).await
     }
 
-    /// Copies what is live in a container, opened and checked, into the container being filled.
-    async fn move_live<'a>(
-        &self,
+    /// Copies what is live in a container, opened and checked, into the container being filled; gives the step in work.
+    async fn move_live<'a, 's>(
+        &'s self,
         condemned: &'a Condemned,
         moving: &mut Moving<'a>,
         report: &mut CleanReport,
-    ) -> Result<(), EngineError> {
+        mut step: Step<'s>,
+    ) -> Result<Step<'s>, EngineError> {
         let id = condemned.container;
         let lost = |what: &str| EngineError::new(EngineErrorKind::Lost, format!("container {id}: {what}"));
         let pool = &self.shared.pool;
         let pages = pool.fragment_pages_of(id).await.ok_or_else(|| lost("no fragment is within reach"))?;
         let head = read_head(pool, id, pages).await.ok_or_else(|| lost("its directory is lost"))?;
-        let live = condemned.live.as_ref();
+        let slots = condemned.live.as_ref();
+        let mut live = Vec::new();
         for (slot, entry) in head.entries.iter().enumerate() {
             let slot = slot as u16;
-            if !live.is_some_and(|live| live.contains(slot)) {
-                continue;
+            if slots.is_some_and(|slots| slots.contains(slot)) {
+                let address =
+                    head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
+                live.push(Live { kind: entry.kind, name: entry.fingerprint, address });
             }
+        }
+        for run in runs(&live) {
+            step = self.next_step(step).await;
             if self.shared.lock().closed {
                 return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
             }
-            let limit = self.shared.config.container_bytes as usize;
-            if !moving.builder.has_room(1, entry.length as usize + SLACK_BYTES, limit) {
+            match self.read_run(run).await {
+                Ok(read) => self.move_run(run, &read, moving, report).await?,
+                Err(error) if run.len() == 1 => return Err(error.into()),
+                // Some unit is lost, or its fragments differ from those of others.
+                Err(_) => {
+                    for one in run.chunks(1) {
+                        let read = self.read_run(one).await?;
+                        self.move_run(one, &read, moving, report).await?;
+                    }
+                }
+            }
+        }
+        Ok(step)
+    }
+
+    /// Reads units that lie close together, each opened and checked.
+    async fn read_run(&self, run: &[Live]) -> Result<Read, PoolError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Read::default()) };
+        let start = first.address.offset as usize;
+        let length = last.end() - start;
+        let mut read = Read::default();
+        let mut plain = Vec::new();
+        let mut check = |bytes: &[u8]| {
+            read.anew.clear();
+            for unit in run {
+                let at = unit.address.offset as usize - start;
+                let as_it_lies = bytes.get(at..at + unit.address.length as usize);
+                match as_it_lies.and_then(|bytes| self.moved(unit, bytes, &mut plain)) {
+                    Some(anew) => read.anew.push(anew),
+                    None => return false,
+                }
+            }
+            read.bytes.clear();
+            read.bytes.extend_from_slice(bytes);
+            true
+        };
+        let Address { container, fragment_pages, .. } = first.address;
+        self.shared.pool.read(container, fragment_pages, start, length, &mut check).await?;
+        Ok(read)
+    }
+
+    /// Adds units that were read to the container being filled.
+    async fn move_run(
+        &self,
+        run: &[Live],
+        read: &Read,
+        moving: &mut Moving<'_>,
+        report: &mut CleanReport,
+    ) -> Result<(), EngineError> {
+        let limit = self.shared.config.container_bytes as usize;
+        let start = run.first().map_or(0, |first| first.address.offset as usize);
+        for (live, anew) in run.iter().zip(&read.anew) {
+            let at = live.address.offset as usize - start;
+            let unit = anew.as_deref().unwrap_or(&read.bytes[at..at + live.address.length as usize]);
+            if !moving.builder.has_room(1, unit.len(), limit) {
                 self.write_moved(moving).await?;
             }
-            let address = head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
-            let sealer = &self.shared.sealer;
-            let mut unit: Option<Vec<u8>> = None;
-            let mut check = |bytes: &[u8]| {
-                unit = match entry.kind {
-                    UnitKind::Data => self.copy_of(entry.fingerprint, bytes),
-                    UnitKind::Page(level) => {
-                        // Pages say where in their own container others lie: they are sealed anew.
-                        open_page(sealer, level, entry.fingerprint, &address, bytes)
-                            .map(|page| seal_page(sealer, level, &encode_page(&page, &|_| None)).1)
-                    }
-                    UnitKind::Meta => None,
-                };
-                unit.is_some()
-            };
-            pool.read_unit(&address, &mut check).await?;
-            let unit = unit.ok_or_else(|| lost("a unit cannot be opened"))?;
-            moving.builder.add(entry.kind, entry.fingerprint, &unit);
-            if entry.kind == UnitKind::Data {
+            moving.builder.add(live.kind, live.name, unit);
+            if live.kind == UnitKind::Data {
                 moving.blocks += 1;
                 moving.block_bytes += unit.len() as u64;
             }
@@ -110,18 +156,27 @@ impl Engine {
         Ok(())
     }
 
-    /// A block's unit as it goes to its new place, checked; sealed anew when its key is retired. `None` when it is not
-    /// what its name says.
-    fn copy_of(&self, name: Fingerprint, unit: &[u8]) -> Option<Vec<u8>> {
+    /// What of a unit goes to its new place, once it is what its name says: itself (`Some(None)`), or something else.
+    fn moved(&self, live: &Live, unit: &[u8], plain: &mut Vec<u8>) -> Option<Option<Vec<u8>>> {
         let sealer = &self.shared.sealer;
-        let mut plain = Vec::new();
-        sealer.open(Kind::Data, name, unit, &mut plain).ok()?;
-        if Header::decode(unit)?.key_epoch() == sealer.key_epoch() {
-            return Some(unit.to_vec());
+        match live.kind {
+            UnitKind::Data => {
+                sealer.open(Kind::Data, live.name, unit, plain).ok()?;
+                if Header::decode(unit)?.key_epoch() == sealer.key_epoch() {
+                    return Some(None);
+                }
+                // Its key is retired.
+                let mut anew = Vec::new();
+                sealer.seal(Kind::Data, live.name, plain, &mut anew);
+                Some(Some(anew))
+            }
+            UnitKind::Page(level) => {
+                // Pages say where in their own container others lie: they are sealed anew.
+                let page = open_page(sealer, level, live.name, &live.address, unit)?;
+                Some(Some(seal_page(sealer, level, &encode_page(&page, &|_| None)).1))
+            }
+            UnitKind::Meta => None,
         }
-        let mut anew = Vec::new();
-        sealer.seal(Kind::Data, name, &plain, &mut anew);
-        Some(anew)
     }
 
     async fn write_moved(&self, moving: &mut Moving<'_>) -> Result<(), EngineError> {
@@ -222,6 +277,47 @@ impl Engine {
         self.shared.room_wake.notify_waiters();
         Ok(())
     }
+}
+
+/// A unit to be moved.
+struct Live {
+    kind: UnitKind,
+    name: Fingerprint,
+    address: Address,
+}
+
+impl Live {
+    /// Where it ends in its container.
+    fn end(&self) -> usize {
+        self.address.offset as usize + self.address.length as usize
+    }
+}
+
+/// Units in the order of their places, in stretches that are read at once.
+fn runs(live: &[Live]) -> Vec<&[Live]> {
+    let mut runs = Vec::new();
+    let mut first = 0;
+    for next in 1..=live.len() {
+        let goes_on = live.get(next).is_some_and(|unit| {
+            let (begins, before) = (unit.address.offset as usize, live[next - 1].end());
+            let start = live[first].address.offset as usize;
+            (before..=before + GAP_BYTES).contains(&begins) && unit.end() - start <= RUN_BYTES
+        });
+        if !goes_on {
+            runs.push(&live[first..next]);
+            first = next;
+        }
+    }
+    runs
+}
+
+/// Units as they were read.
+#[derive(Default)]
+struct Read {
+    /// From the first to the end of the last.
+    bytes: Vec<u8>,
+    /// For each, what goes to its new place when it does not go as it lies.
+    anew: Vec<Option<Vec<u8>>>,
 }
 
 /// What is being moved.
