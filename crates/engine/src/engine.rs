@@ -18,6 +18,7 @@ use crate::body::Known;
 use crate::config::Config;
 use crate::dedup::Dedup;
 use crate::error::{EngineError, EngineErrorKind};
+use crate::generation::Generation;
 use crate::ranges::Ranges;
 use crate::rebuild::Rebuild;
 use crate::state::{MapChange, PendingCommit, State};
@@ -234,21 +235,24 @@ impl Engine {
         self.shared.lock().check(disk, 0, 0)
     }
 
-    /// Writes the whole write buffer to containers.
+    /// Writes to containers what is in the write buffer now; what comes meanwhile may stay there.
     ///
     /// # Errors
     /// When the pool or the journal does not take it; nothing is lost, the journal still holds it.
     pub async fn drain(&self) -> Result<(), EngineError> {
+        let until = {
+            let mut state = self.shared.lock();
+            state.freeze();
+            state.frozen.back().map(|newest| newest.end)
+        };
+        let Some(until) = until else { return Ok(()) };
         loop {
             let waited = self.shared.room_wake.notified();
             tokio::pin!(waited);
             waited.as_mut().enable();
-            {
-                let mut state = self.shared.lock();
-                state.freeze();
-                if state.frozen.is_empty() {
-                    return Ok(());
-                }
+            let is_out = |oldest: &Arc<Generation>| oldest.end > until;
+            if self.shared.lock().frozen.front().is_none_or(is_out) {
+                return Ok(());
             }
             if let Some(error) = self.shared.stuck_error() {
                 return Err(error);

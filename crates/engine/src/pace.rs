@@ -1,34 +1,41 @@
 //! Pace: background work yields to what guests wait for.
 //!
 //! Guests' requests are timed, a sample of them: those that met no background work, and all while some is under way, its
-//! rests included. Where the latter take longer on average, or more than one in a hundred takes clearly longer than the
-//! slowest hundredth of the former, each step of the work is followed by a longer rest, else by a shorter one. Steps are
-//! short, so that a request waits for little of one. Without guests there is no rest, nor while room for their writes is
-//! short: then the work is what they wait for.
+//! rests included. Where the latter take longer on average, or clearly more of them are slow, each step of the work is
+//! followed by a longer rest, else by a shorter one. Slow is what takes clearly longer than the 99th percentile of those
+//! that met no work: a few do without any. Steps are short, so that a request waits for little of one. Without guests
+//! there is no rest, nor while room for their writes is short: then the work is what they wait for.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::engine::{Engine, Shared};
 
-/// One request of so many is timed.
-const SAMPLE: u64 = 4;
+/// One request of so many is timed where nothing works; beside work all are.
+const SAMPLE: u64 = 8;
 /// Weight of the newest request in a mean: one in so many.
-const MEAN_OF: u64 = 64;
+const MEAN_OF: u64 = 256;
 /// The estimated 99th percentile of what meets no work goes up by this part of itself with a request above it, and down
 /// by a 99th of that with one below.
-const TAIL_UP: u64 = 8;
+const TAIL_UP: u64 = 32;
 const TAIL_DOWN: u64 = 99 * TAIL_UP;
 /// A request is slow that takes so much longer than that percentile, in percent of it.
-const SLOW_PERCENT: u64 = 150;
-/// Requests between two changes of the rest, and so many slow ones among them that it gets longer, or, at most, shorter.
-const LEARN: u64 = 400;
-const SLOW_MANY: u64 = 5;
-const SLOW_FEW: u64 = 2;
+const SLOW_PERCENT: u64 = 170;
+/// Requests between two changes of the rest, and how many more slow ones in a million than without work make it longer,
+/// or, at most, shorter.
+const LEARN: u64 = 1600;
+const SLOW_MANY: u64 = 6_000;
+const SLOW_FEW: u64 = 3_000;
+/// So many slow ones make it longer at once where they are more than so many in a million.
+const SLOW_START: u64 = 12;
+const SLOW_STOP: u64 = 40_000;
 /// Requests may take so much longer beside work on average, in percent of those that meet none: below the first the rest
 /// gets shorter, above the second longer.
 const FASTER_PERCENT: u64 = 125;
 const SLOWER_PERCENT: u64 = 150;
+const MILLION: u64 = 1_000_000;
+/// Weight of the newest request in the share of slow ones: one in so many.
+const SHARE_OF: u64 = 2048;
 /// Guests that asked for nothing for so long are not there.
 const ASLEEP: Duration = Duration::from_millis(250);
 /// Rests are counted in this part of the step before.
@@ -53,13 +60,15 @@ pub(crate) struct Pace {
     requests: AtomicU64,
     /// When a guest's request was last timed, nanoseconds of the runtime's clock.
     last: AtomicU64,
-    /// Mean time of requests that met no background work, and of all while some was under way, nanoseconds.
+    /// Mean time of requests that met no background work, nanoseconds.
     alone: AtomicU64,
-    all: AtomicU64,
-    /// 99th percentile of the former, nanoseconds.
+    /// Their 99th percentile, nanoseconds.
     tail: AtomicU64,
-    /// Requests in the latter, and slow ones among them, since the rest was last changed.
+    /// Slow ones among them, in a million.
+    alone_slow: AtomicU64,
+    /// Requests while some work was under way, their time, and slow ones among them, since the rest was last changed.
     timed: AtomicU64,
+    all: AtomicU64,
     slow: AtomicU64,
     /// Steps begun.
     begun: AtomicU64,
@@ -79,6 +88,7 @@ impl Default for Pace {
             all: AtomicU64::default(),
             timed: AtomicU64::default(),
             slow: AtomicU64::default(),
+            alone_slow: AtomicU64::default(),
             tail: AtomicU64::default(),
             begun: AtomicU64::default(),
             working: AtomicU32::default(),
@@ -112,6 +122,25 @@ impl Pace {
         let begun = self.begun.load(Ordering::Relaxed);
         (self.working.load(Ordering::Relaxed) == 0).then_some(begun)
     }
+
+    /// What a request that met no work says of the slowest of them. One that is lost to another thread does not matter.
+    fn learn_tail(&self, took: u64, is_slow: bool) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let new = match tail {
+            0 => 2 * took,
+            _ if took > tail => tail + tail / TAIL_UP,
+            _ => tail - tail / TAIL_DOWN,
+        };
+        self.tail.store(new.max(1), Ordering::Relaxed);
+        let share = self.alone_slow.load(Ordering::Relaxed);
+        let newest = if is_slow { MILLION / SHARE_OF } else { 0 };
+        self.alone_slow.store(share - share / SHARE_OF + newest, Ordering::Relaxed);
+    }
+
+    /// Whether some work is under way, its rests included.
+    fn is_busy(&self) -> bool {
+        self.working.load(Ordering::Relaxed) + self.resting.load(Ordering::Relaxed) > 0
+    }
 }
 
 impl Drop for Timed<'_> {
@@ -120,20 +149,14 @@ impl Drop for Timed<'_> {
         let now = self.shared.rt.now();
         pace.last.store(nanos(now), Ordering::Relaxed);
         let took = nanos(now.saturating_sub(self.begun));
+        let is_slow = took.saturating_mul(100) / SLOW_PERCENT > pace.tail.load(Ordering::Relaxed);
         if self.alone_behind.is_some() && self.alone_behind == pace.alone() {
             mean_in(&pace.alone, took);
-            let tail = pace.tail.load(Ordering::Relaxed);
-            let new = match tail {
-                0 => 2 * took,
-                _ if took > tail => tail + tail / TAIL_UP,
-                _ => tail - tail / TAIL_DOWN,
-            };
-            pace.tail.store(new.max(1), Ordering::Relaxed);
+            pace.learn_tail(took, is_slow);
         }
-        if pace.working.load(Ordering::Relaxed) + pace.resting.load(Ordering::Relaxed) > 0 {
-            mean_in(&pace.all, took);
+        if pace.is_busy() {
             pace.timed.fetch_add(1, Ordering::Relaxed);
-            let is_slow = took.saturating_mul(100) / SLOW_PERCENT > pace.tail.load(Ordering::Relaxed);
+            pace.all.fetch_add(took, Ordering::Relaxed);
             pace.slow.fetch_add(u64::from(is_slow), Ordering::Relaxed);
         }
     }
@@ -174,7 +197,7 @@ impl Shared {
     /// Times a guest's request, or does not.
     pub(crate) fn time_request(&self) -> Option<Timed<'_>> {
         let number = self.pace.requests.fetch_add(1, Ordering::Relaxed);
-        number.is_multiple_of(SAMPLE).then(|| Timed {
+        (number.is_multiple_of(SAMPLE) || self.pace.is_busy()).then(|| Timed {
             shared: self,
             begun: self.rt.now(),
             alone_behind: self.pace.alone(),
@@ -237,15 +260,21 @@ impl Engine {
         let (alone, all) = (pace.alone.load(Ordering::Relaxed), pace.all.load(Ordering::Relaxed));
         let (timed, slow) = (pace.timed.load(Ordering::Relaxed), pace.slow.load(Ordering::Relaxed));
         let old = pace.rest.load(Ordering::Relaxed);
-        if alone == 0 || all == 0 || timed < LEARN && slow < SLOW_MANY {
+        let share = slow * MILLION / timed.max(1);
+        let is_hurting = slow >= SLOW_START && share > SLOW_STOP;
+        if alone == 0 || timed < LEARN && !is_hurting {
             return old;
         }
         pace.timed.store(0, Ordering::Relaxed);
+        pace.all.store(0, Ordering::Relaxed);
         pace.slow.store(0, Ordering::Relaxed);
-        let percent = all.saturating_mul(100) / alone;
-        let new = if slow >= SLOW_MANY || percent > SLOWER_PERCENT {
+        let percent = all.saturating_mul(100) / alone / timed.max(1);
+        let more = share.saturating_sub(pace.alone_slow.load(Ordering::Relaxed));
+        let new = if is_hurting || percent > SLOWER_PERCENT {
             (old * 2).min(REST_MAX)
-        } else if slow <= SLOW_FEW && percent < FASTER_PERCENT {
+        } else if more > SLOW_MANY {
+            (old + old / 2).min(REST_MAX)
+        } else if more <= SLOW_FEW && percent < FASTER_PERCENT {
             (old - old / 4).max(REST_MIN)
         } else {
             old

@@ -24,9 +24,9 @@ use crate::stubs;
 const COMMIT_TRIES: usize = 3;
 /// Delete records appended together.
 pub(crate) const DELETES_AT_ONCE: usize = 64;
-/// Most that is read and opened at once, and what may lie between two units of it: at worst as much again as is live.
-const RUN_BYTES: usize = 128 << 10;
-const GAP_BYTES: usize = 4096;
+/// Most that is read and opened at once, and what may lie between two units of it.
+const RUN_BYTES: usize = 64 << 10;
+const GAP_BYTES: usize = 16 << 10;
 
 impl Engine {
     /// Empties and deletes what is condemned.

@@ -153,6 +153,9 @@ pub(crate) struct Standalone {
     /// Group, by name or number, whose members may open the disks, such as that of QEMU's user; else the owner alone
     #[arg(long, value_name = "GROUP")]
     pub(crate) nbd_group: Option<String>,
+    /// How long a medium may be away before what it held is made again on others: 30s, 10m, or 0 for at once
+    #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
+    pub(crate) rebuild_after: Duration,
     /// How media are read and written
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) io: Io,
@@ -207,6 +210,10 @@ pub(crate) enum Layout {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| format!("{error}; {}", error.hint))
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    site::parse_span(text).map_err(|error| format!("{error}; write 30s, 10m, or 0"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -82,6 +82,7 @@ fn site_options(options: Standalone) -> Result<Options, Failure> {
         passphrase_file: options.passphrase_file,
         recovery_key_file: options.recovery_key_file,
         backend: options.io.backend(),
+        rebuild_after: Some(options.rebuild_after),
         write_patience: options.write_patience,
         task_patience: options.task_patience,
         sizes: match options.layout {

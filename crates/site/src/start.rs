@@ -58,6 +58,8 @@ pub struct Options {
     pub backend: Backend,
     /// Sizes of a new site.
     pub sizes: Sizes,
+    /// How long a medium may be away before what it held is made again on others; else as the engine has it.
+    pub rebuild_after: Option<Duration>,
     /// How long writes wait while nothing can be flushed before they are refused; else as the engine has it.
     pub write_patience: Option<Duration>,
     /// How long clients of tasks may be silent before their tasks have failed; else as tasks have it.
@@ -75,6 +77,7 @@ impl Options {
             file_media: None,
             passphrase_file: None,
             recovery_key_file: None,
+            rebuild_after: None,
             write_patience: None,
             task_patience: None,
             nbd_group: None,
@@ -257,6 +260,9 @@ impl Opening<'_> {
             Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
         if let Some(patience) = self.options.write_patience {
             config.write_patience = patience;
+        }
+        if let Some(patience) = self.options.rebuild_after {
+            config.rebuild_after = patience;
         }
         config
     }

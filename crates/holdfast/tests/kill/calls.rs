@@ -25,8 +25,9 @@ fn points_of(
     least: &[(&str, usize)],
 ) -> Vec<(Call, usize)> {
     let (bench, mut world) = rig.copy();
+    let rebuilds = steps.iter().any(|step| matches!(step, Step::Rebuilt));
     let options = ["-y", "-s", "0", "-e", &format!("trace={traced}")].map(str::to_owned).to_vec();
-    let how = How { io, strace: Some(options), log: Some("debug"), ..How::default() };
+    let how = How { io, strace: Some(options), log: Some("debug"), rebuilds, ..How::default() };
     let (played, status) = run(&bench, &mut world, &how, steps);
     assert!(!played.gone && played.refused.is_empty() && status.success(), "{played:?} {status}");
     let log = std::fs::read_to_string(bench.path("log")).unwrap();
@@ -63,9 +64,11 @@ fn kill_in(
     least: usize,
 ) {
     println!("{} points", points.len());
+    let has = |wanted: fn(&Step) -> bool| steps.iter().any(wanted);
+    let rebuilds = has(|step| matches!(step, Step::Rebuilt));
     let tally = each(&sample(points, cases), |_, (call, nth), tally| {
         let case = format!("{io}: {call:?} {nth}");
-        let how = inject(io, call, &format!("signal=KILL:when={nth}"));
+        let how = How { rebuilds, ..inject(io, call, &format!("signal=KILL:when={nth}")) };
         let fired = persist(|| {
             let (bench, mut world) = rig.copy();
             let (played, status) = run(&bench, &mut world, &how, steps);
@@ -74,14 +77,14 @@ fn kill_in(
             world.survives(&bench, io, &case);
             // What was interrupted is gone on with, and all is whole.
             let rest = match steps {
-                _ if steps.iter().any(|step| matches!(step, Step::Clean)) => &[Step::Clean, Step::Verify][..],
-                _ if steps.iter().any(|step| matches!(step, Step::Replace)) => {
-                    &[Step::Replaced, Step::Verify]
-                }
+                _ if has(|step| matches!(step, Step::Clean)) => &[Step::Clean, Step::Verify][..],
+                _ if has(|step| matches!(step, Step::Replace)) => &[Step::Replaced, Step::Verify],
+                _ if rebuilds => &[Step::Rebuilt, Step::Verify],
                 _ => &[],
             };
             if !rest.is_empty() {
-                let (played, _) = run(&bench, &mut world, &How::plain(io), rest);
+                let plain = How { rebuilds, ..How::plain(io) };
+                let (played, _) = run(&bench, &mut world, &plain, rest);
                 assert!(!played.gone && played.refused.is_empty(), "{case}: {played:?}");
             }
             was_killed(status)
@@ -120,6 +123,15 @@ fn kill_while_a_medium_is_replaced() {
     let steps = script::replacement();
     let points =
         points_of(&rig, "ring", CHANGING, &steps, &[("a row has moved", 1), ("a medium has left", 1)]);
+    kill_in(&rig, "ring", &steps, points, CASES / 2, 10);
+}
+
+/// A medium is lost, and what it held is made again on the others: at each step all is there, and it goes on.
+#[test]
+fn kill_while_a_lost_medium_is_rebuilt() {
+    let rig = Rig::new("7x16M").without(script::OLD_MEDIUM);
+    let steps = script::rebuild();
+    let points = points_of(&rig, "ring", CHANGING, &steps, &[("a row has moved", 1)]);
     kill_in(&rig, "ring", &steps, points, CASES / 2, 10);
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct How {
     /// The plan of the fault layer.
     pub(crate) fault: Option<String>,
     pub(crate) log: Option<&'static str>,
+    /// What a lost medium held is made again at once.
+    pub(crate) rebuilds: bool,
 }
 
 impl How {
@@ -82,6 +84,9 @@ impl How {
             &wrapper,
             &["--io", self.io, "--log", self.log.unwrap_or("info"), "--write-patience", "1"],
         );
+        if self.rebuilds {
+            command.args(["--rebuild-after", "0"]);
+        }
         command.env_remove("HOLDFAST_LOG").env_remove("HOLDFAST_FAULT");
         if let Some(plan) = &self.fault {
             command.env("HOLDFAST_FAULT", plan);
@@ -123,6 +128,12 @@ impl Rig {
         assert!(!played.gone && played.refused.is_empty(), "{played:?}\n{}", server.log());
         server.kill();
         Self { template, world }
+    }
+
+    /// The same site without one of its media.
+    pub(crate) fn without(self, medium: &str) -> Self {
+        std::fs::remove_file(self.template.dir().join("media").join(medium)).unwrap();
+        self
     }
 
     /// A copy of the site.
@@ -244,6 +255,7 @@ impl World {
             Step::Verify => ask(bench, &["verify"])?,
             Step::Replace => replace(bench)?,
             Step::Replaced => replaced(bench)?,
+            Step::Rebuilt => rebuilt(bench)?,
             Step::Clean => ask(bench, &["clean", "--garbage", "0"])?,
             Step::Flush => client(bench, clients, script::MAIN)?.flush()?,
             Step::Change(export, change) => {
@@ -375,10 +387,27 @@ fn replaced(bench: &Bench) -> Result<(), NbdError> {
     }
 }
 
+/// Waits until as many media may be lost as before one was.
+fn rebuilt(bench: &Bench) -> Result<(), NbdError> {
+    let begun = Instant::now();
+    loop {
+        let status = answer(bench, &["status"])?;
+        if status["can_lose_now"] == script::CAN_LOSE && media_in(&status, "down") == [script::OLD_MEDIUM] {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < REPLACED_MAX, "it is not rebuilt: {status:?}");
+        std::thread::sleep(REPLACED_LOOK);
+    }
+}
+
 fn ask(bench: &Bench, arguments: &[&str]) -> Result<(), NbdError> {
+    answer(bench, arguments).map(|_| ())
+}
+
+fn answer(bench: &Bench, arguments: &[&str]) -> Result<Value, NbdError> {
     let ran = bench.json(&[&["--timeout", ANSWER_WITHIN], arguments].concat());
     if ran.code == 0 {
-        return Ok(());
+        return Ok(serde_json::from_str(&ran.stdout).unwrap_or(Value::Null));
     }
     // Before the error there may be how far a task was.
     let last = ran.stderr.lines().last().unwrap_or_default();

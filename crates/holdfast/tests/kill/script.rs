@@ -42,11 +42,15 @@ pub(crate) enum Step {
     Replace,
     /// Sees that it is done: what was begun goes on by itself, and what was not is asked for again.
     Replaced,
+    /// Waits until what a lost medium held is made again on others.
+    Rebuilt,
 }
 
 /// Media that the site begins with.
 pub(crate) const MEDIA: usize = 6;
-/// The medium that leaves, and the one that comes.
+/// Media that a site of that many, or of one more, can lose when it is whole.
+pub(crate) const CAN_LOSE: u64 = 2;
+/// The medium that leaves or is lost, and the one that comes.
 pub(crate) const OLD_MEDIUM: &str = "00.img";
 pub(crate) const NEW_MEDIUM: &str = "06.img";
 
@@ -117,6 +121,16 @@ pub(crate) fn replacement() -> Vec<Step> {
     let mut change = |number| Step::Change(MAIN, change(&mut random, number, MAIN_BYTES));
     let mut steps: Vec<Step> = (0..6).map(&mut change).collect();
     steps.push(Step::Replace);
+    steps.extend((6..9).map(&mut change));
+    steps
+}
+
+/// What a lost medium held is made again on others between changes.
+pub(crate) fn rebuild() -> Vec<Step> {
+    let mut random = Random(5);
+    let mut change = |number| Step::Change(MAIN, change(&mut random, number, MAIN_BYTES));
+    let mut steps: Vec<Step> = (0..6).map(&mut change).collect();
+    steps.push(Step::Rebuilt);
     steps.extend((6..9).map(&mut change));
     steps
 }
