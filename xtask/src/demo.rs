@@ -8,6 +8,7 @@
 //!
 //! What the guest reported before the kill is the promise; the checksums are kept outside the guest.
 
+mod cluster;
 mod damage;
 mod machine;
 mod restic;
@@ -18,6 +19,9 @@ use crate::{Result, setup, tree};
 
 /// `cargo x demo`.
 pub(crate) fn command(arguments: &[String]) -> Result {
+    if arguments.iter().any(|argument| argument == cluster::OPTION) {
+        return cluster::command(arguments);
+    }
     let options = Options::parse(arguments)?;
     setup::packages()?;
     let mut progress = Progress::new();

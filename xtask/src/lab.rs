@@ -61,6 +61,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether folders stay when the run is over.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keep
+    }
+
     /// Plays `story` with new folders in `home`, removes them after it and says how it ended.
     pub(crate) fn play(
         self,
@@ -80,7 +85,14 @@ impl Options {
         let told = story(&stage, progress);
         if self.keep {
             println!("kept: the site in {}, logs in {}", stage.site.display(), stage.logs.display());
-            println!("serve it again:  {} standalone --dir {}", stage.binary.display(), stage.site.display());
+            // A site of many nodes needs its network.
+            if stage.site.join("media").is_dir() {
+                println!(
+                    "serve it again:  {} standalone --dir {}",
+                    stage.binary.display(),
+                    stage.site.display()
+                );
+            }
         } else {
             remove(&stage.site)?;
         }

@@ -66,8 +66,9 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "demo",
-        arguments: "[--keep] [--binary PATH]",
-        about: "Debian VMs on Holdfast: what dedup saves, kill -9, a lost and a rotten medium, every byte still there",
+        arguments: "[--cluster] [--keep] [--binary PATH]",
+        about: "Debian VMs on Holdfast: what dedup saves, kill -9, a lost and a rotten medium, every byte still there; \
+                --cluster: on many nodes, each of which fails while the VM runs",
         run: demo::command,
     },
     Command {

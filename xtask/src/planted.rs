@@ -65,6 +65,7 @@ pub(crate) fn run_all() -> Result<Tally> {
             Err(_) => tally.failed += 1,
         }
         let said = verdict.err().unwrap_or_else(|| "noticed".to_owned());
+        println!("{said} after {}", seconds(start.elapsed()));
         rows.push(format!(
             "  {:<28} {:<34} {:>9}  {}",
             planted.name,
@@ -108,11 +109,16 @@ fn judge(outcome: &Outcome, expect: &str) -> std::result::Result<(), String> {
 
 fn read_all() -> Result<Vec<Planted>> {
     let mut patches = Vec::new();
+    let only = std::env::var("HOLDFAST_PLANTED").unwrap_or_default();
+    let is_wanted = |name: &str| only.is_empty() || only.split(',').any(|start| name.starts_with(start));
     for path in tree::files()? {
         let Some(name) = path.strip_prefix("tests/planted/").and_then(|name| name.strip_suffix(".patch"))
         else {
             continue;
         };
+        if !is_wanted(name) {
+            continue;
+        }
         let text = std::fs::read_to_string(tree::root().join(&path))
             .map_err(|error| failed(format!("{path}: {error}")))?;
         patches.push(parse(name, &text).map_err(|why| failed(format!("{path}: {why}")))?);

@@ -1,6 +1,6 @@
 //! What building and testing need beyond the Rust toolchain: Debian packages, `cargo-deny` and Schemathesis.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{Result, failed, no_arguments, tree};
 const PACKAGES: &[(&str, &str)] = &[
     ("gcc", "C parts of dependencies"),
     ("git", "the commit that picks fresh seeds, and planted patches"),
-    ("qemu-system-x86", "the guest of the demo"),
+    ("qemu-system-x86", "the guest of the demos"),
     ("qemu-utils", "qemu-io and qemu-img as outside clients"),
     ("libnbd-bin", "nbdinfo, nbdcopy, nbdfuse as outside clients"),
     ("python3-libnbd", "scripted NBD clients"),
@@ -20,15 +20,21 @@ const PACKAGES: &[(&str, &str)] = &[
     ("fio", "verified and timed load"),
     ("strace", "faults injected into system calls"),
     ("libisal-dev", "oracle of the erasure tests"),
-    ("debootstrap", "the demo's guest image"),
+    ("debootstrap", "the guest image of the demos"),
     ("e2fsprogs", "ext4: mkfs and fsck"),
     ("xfsprogs", "xfs: mkfs and repair"),
     ("jq", "JSON in scripts"),
     ("fuse3", "nbdfuse mounts"),
-    ("mount", "loop devices and mounts"),
-    ("util-linux", "setpriv: programs that end with their parent"),
-    ("iproute2", "network namespaces"),
+    ("mount", "loop devices, mounts, and names of namespaces"),
+    ("util-linux", "setpriv: programs that end with their parent; unshare: mount namespaces"),
+    ("iproute2", "network namespaces of the demo of many nodes"),
+    ("protobuf-compiler", "messages of etcd, made into Rust"),
+    ("libprotobuf-dev", "definitions that these messages include"),
+    (ETCD, "servers of the etcd tests and of the demo of many nodes"),
 ];
+
+/// The package of the etcd server. Debian has it start a server of its own, which nothing here wants.
+const ETCD: &str = "etcd-server";
 
 /// Debian packages that only `cargo x bench` wants.
 const BENCH_PACKAGES: &[(&str, &str)] = &[
@@ -112,10 +118,24 @@ fn install(packages: &[(&'static str, &str)]) -> Result {
         return Err(failed(format!("run this first:\n  sudo sh -c 'apt-get update && {install}'")));
     }
     println!("installing {} Debian packages", missing.len());
+    let starts_etcd = missing.contains(&ETCD);
     must(Command::new("apt-get").arg("update").env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
     must(Command::new("sh").args(["-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"), APT_LIMIT)?;
+    if starts_etcd {
+        end_etcd()?;
+    }
     let late = self::missing(packages)?;
     if late.is_empty() { Ok(()) } else { install_again(packages, &late) }
+}
+
+/// Ends the server that came with the package, now and at every start of the machine: it would keep etcd's own port. One
+/// that was there before is somebody's, and stays.
+fn end_etcd() -> Result {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(()); // in a container nothing starts it
+    }
+    let mut end = Command::new("systemctl");
+    must(end.args(["disable", "--now", "--quiet", "etcd.service"]), QUERY_LIMIT).map(drop)
 }
 
 /// `nbdfuse` shows up as missing only once `libnbd-bin` is there: later Debian releases package it apart.

@@ -51,13 +51,13 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "fuzz",
         about: "every decoder's fuzz body on its corpus and on mutations of it",
-        budget: Duration::from_secs(60),
+        budget: Duration::from_secs(30),
         runs: Runs::AnyModule,
     },
     Suite {
         name: "sim",
         about: "whole-engine fault schedules: fixed seeds, then fresh ones of this commit",
-        budget: Duration::from_secs(300),
+        budget: Duration::from_secs(270),
         runs: Runs::Simulator,
     },
     Suite {
@@ -75,7 +75,19 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "clients",
         about: "outside NBD clients and file systems on the real binary",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(120),
+        runs: Runs::Module,
+    },
+    Suite {
+        name: "etcd",
+        about: "the metadata store on real etcd servers that are killed, hang, are full or too few",
+        budget: Duration::from_secs(90),
+        runs: Runs::Module,
+    },
+    Suite {
+        name: "cluster",
+        about: "sites of many nodes as real processes that are killed, stopped and cut off",
+        budget: Duration::from_secs(60),
         runs: Runs::Module,
     },
 ];
@@ -165,7 +177,7 @@ mod tests {
     #[test]
     fn unit_leaves_out_what_other_suites_run() {
         let unit = find("unit").expect("there is a unit suite").filter();
-        for name in ["flip", "kill", "clients"] {
+        for name in ["flip", "kill", "clients", "etcd", "cluster"] {
             assert!(unit.starts_with("not (") && unit.contains(&format!("test(/^{name}::/)")), "{unit}");
         }
         assert!(unit.contains("test(/(^|::)fuzz::/)"), "{unit}");

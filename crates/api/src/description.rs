@@ -5,8 +5,8 @@ use utoipa::openapi;
 
 use crate::problem::Problem;
 use crate::types::{
-    Deleted, Diff, Event, Explanation, Failure, List, Medium, Recovered, Script, Serving, SnapshotDisk, Task,
-    VmSummary, Written,
+    Deleted, Diff, Event, Explanation, Failure, Founded, Joined, List, Medium, MetadataRestored, NewClient,
+    Node, NodeServing, Recovered, Script, Serving, SnapshotDisk, Task, Token, VmSummary, Written,
 };
 
 /// What is said of the interface as a whole. The types named here are those that only the command line gives out.
@@ -19,9 +19,9 @@ use crate::types::{
     ),
     components(
         schemas(
-            Deleted, Diff, Event, Explanation, Failure, Problem, Recovered, Script, Serving, Written,
+            Deleted, Diff, Event, Explanation, Failure, Founded, Joined, NewClient, Node, NodeServing, Problem, MetadataRestored, Recovered, Script, Serving, Token, Written,
             List<Deleted>, List<Explanation>, List<Medium>, List<SnapshotDisk>,
-            List<Task>, List<VmSummary>,
+            List<Node>, List<Task>, List<VmSummary>,
         ),
         responses(Refused),
     ),

@@ -38,7 +38,7 @@ pub mod types;
 
 pub use backend::{Answer, Backend, Filing, MediaChanges, Trashing, Upkeep};
 pub use client::{Client, ClientError, ClientErrorKind};
-pub use problem::Problem;
+pub use problem::{Problem, problem_body};
 pub use server::{REQUEST_TIME, Server};
 
 /// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.

@@ -41,6 +41,11 @@ impl Problem {
     }
 }
 
+/// The body of an answer about an error, JSON.
+pub fn problem_body(error: &SiteError) -> Vec<u8> {
+    serde_json::to_vec(&Problem::from(error.clone())).expect("plain text always encodes")
+}
+
 impl From<SiteError> for Problem {
     fn from(error: SiteError) -> Self {
         Self::new(error.code, error.reason, error.hint)

@@ -10,8 +10,9 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use seam::Rt;
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use seam::{BoxFuture, Rt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::backend::Backend;
@@ -33,14 +34,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listening server. Dropping it stops it.
 pub struct Server {
     rt: Rt,
-    path: PathBuf,
-    seats: Arc<Semaphore>,
+    /// Where it listens; a server without one serves what is brought to it.
+    path: Option<PathBuf>,
+    accepting: Accepting,
     stopping: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.path.display())
+        write!(f, "Server({:?})", self.path)
     }
 }
 
@@ -52,29 +54,48 @@ impl Server {
     /// When the system refuses.
     pub fn start(rt: Rt, backend: Arc<dyn Backend>, path: &Path) -> std::io::Result<Self> {
         let listener = listen(path)?;
+        let mut server = Self::without_socket(rt.clone(), backend);
+        server.path = Some(path.to_owned());
+        rt.spawn("api accept", Box::pin(server.accepting.clone().run(listener)));
+        Ok(server)
+    }
+
+    /// Serves `backend` to those whom [`Server::serve`] is given.
+    pub fn without_socket(rt: Rt, backend: Arc<dyn Backend>) -> Self {
         let (stopping, stopped) = watch::channel(false);
         let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
-        let accepting =
-            Accepting { rt: rt.clone(), router: router(rt.clone(), backend), seats: seats.clone(), stopped };
-        rt.spawn("api accept", Box::pin(accepting.run(listener)));
-        Ok(Self { rt, path: path.to_owned(), seats, stopping })
+        let accepting = Accepting { rt: rt.clone(), router: router(rt.clone(), backend), seats, stopped };
+        Self { rt, path: None, accepting, stopping }
+    }
+
+    /// Serves a client whom another port let in, to its end; hangs up on it when as many are there as may be. Dropping the
+    /// future hangs up.
+    pub fn serve<S>(&self, stream: S) -> BoxFuture<'static, ()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.accepting.seats.clone().try_acquire_owned() {
+            Ok(seat) => Box::pin(self.accepting.serve(stream, seat)),
+            Err(_) => Box::pin(async {}),
+        }
     }
 
     /// Removes the socket, takes no more requests, and lets those that are there end, no longer than `within`.
-    pub async fn stop(self, within: Duration) {
+    pub async fn stop(&self, within: Duration) {
         self.remove();
         self.stopping.send_replace(true);
-        let ended = self.seats.clone().acquire_many_owned(CONNECTIONS_MAX);
+        let ended = self.accepting.seats.clone().acquire_many_owned(CONNECTIONS_MAX);
         if seam::timeout(&*self.rt, within, ended).await.is_err() {
             tracing::warn!("requests of the interface did not end in time");
         }
     }
 
     fn remove(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
+        let Some(path) = &self.path else { return };
+        if let Err(error) = std::fs::remove_file(path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), %error, "socket not removed");
+            tracing::warn!(path = %path.display(), %error, "socket not removed");
         }
     }
 }
@@ -104,6 +125,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Accepts connections until the server stops.
+#[derive(Clone)]
 struct Accepting {
     rt: Rt,
     router: Router,
@@ -124,7 +146,9 @@ impl Accepting {
                 _ = self.stopped.wait_for(|stopped| *stopped) => return,
             };
             match accepted {
-                Some((Ok((stream, _)), seat)) => self.serve(stream, seat),
+                Some((Ok((stream, _)), seat)) => {
+                    self.rt.spawn("api connection", Box::pin(self.serve(stream, seat)))
+                }
                 Some((Err(error), _)) => {
                     tracing::warn!(%error, "connection to the interface not accepted");
                     self.rt.sleep(ACCEPT_PAUSE).await;
@@ -134,11 +158,14 @@ impl Accepting {
         }
     }
 
-    fn serve(&self, stream: UnixStream, seat: OwnedSemaphorePermit) {
+    fn serve<S>(&self, stream: S, seat: OwnedSemaphorePermit) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let service = TowerToHyperService::new(self.router.clone());
         let mut stopped = self.stopped.clone();
         let rt = self.rt.clone();
-        let task = async move {
+        async move {
             let mut builder = http1::Builder::new();
             // One request a connection: a limit in time for each is then one for all.
             builder.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
@@ -162,7 +189,6 @@ impl Accepting {
                 Err(seam::Elapsed) => tracing::debug!("connection to the interface cut off: too slow"),
             }
             drop(seat);
-        };
-        self.rt.spawn("api connection", Box::pin(task));
+        }
     }
 }

@@ -182,7 +182,7 @@ impl Backend for Fake {
                 name: "disk0".to_owned(),
                 export: format!("{}/disk0", new.name),
                 bytes: new.disks[0].bytes,
-                used_bytes: 0,
+                used_bytes: Some(0),
                 clients: 0,
             };
             let vm = Vm {

@@ -189,8 +189,10 @@ pub struct Disk {
     pub export: String,
     /// Its size.
     pub bytes: u64,
-    /// What of it holds data as the guest sees it, duplicates counted each time.
-    pub used_bytes: u64,
+    /// What of it holds data as the guest sees it, duplicates counted each time; absent in the answer to a clone or revert,
+    /// which waits for no counting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
     /// Handles NBD clients have on it.
     pub clients: usize,
 }
@@ -260,6 +262,22 @@ pub struct AttachInfo {
     pub qemu: Vec<String>,
     /// The `<disk>` element of libvirt.
     pub libvirt: String,
+}
+
+impl AttachInfo {
+    /// The same for another host's socket: whoever answers may serve a site from elsewhere. As long as neither path has
+    /// characters that are escaped.
+    #[must_use]
+    pub fn at(self, socket: &str) -> Self {
+        let here = |text: String| text.replace(&self.socket, socket);
+        Self {
+            uri: here(self.uri),
+            qemu: self.qemu.into_iter().map(here).collect(),
+            libvirt: here(self.libvirt),
+            export: self.export,
+            socket: socket.to_owned(),
+        }
+    }
 }
 
 /// What a task does.
@@ -480,4 +498,97 @@ pub struct Serving {
     pub serving: String,
     /// Whether this start made the site.
     pub is_new: bool,
+}
+
+/// A node of a site of many nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its id, 32 hex digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it does: data, compute or manager.
+    pub role: String,
+    /// Where other nodes find it; absent when it does not listen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What becomes of it: active or draining.
+    pub state: String,
+    /// How many of the site's media are on it; absent when it is no data node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<u64>,
+    /// When it joined, ms since the Unix epoch.
+    pub joined_ms: u64,
+    /// When its newest certificate ends, ms since the Unix epoch.
+    pub certificate_ends_ms: u64,
+}
+
+/// The command line: a client that is no node has its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewClient {
+    /// Its name.
+    pub client: String,
+    /// Where its certificate and key are.
+    pub folder: String,
+    /// When the certificate ends, ms since the Unix epoch.
+    pub certificate_ends_ms: u64,
+}
+
+/// The command line: the metadata store of a site was made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MetadataRestored {
+    /// The site.
+    pub site: String,
+    /// How many nodes it has.
+    pub nodes: u64,
+    /// When the copy was taken that it was made from, ms since the Unix epoch.
+    pub taken_ms: u64,
+}
+
+/// The command line: a token lets one node join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// What the node is to type. Whoever has it can join.
+    pub token: String,
+    /// What the node will do: data, compute or manager.
+    pub role: String,
+    /// For how many seconds it is good.
+    pub life_s: u64,
+}
+
+/// The command line: a node has joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Joined {
+    /// The node's directory.
+    pub joined: String,
+    /// The node's id, 32 hex digits.
+    pub id: String,
+    /// What it does: data, compute or manager.
+    pub role: String,
+    /// The site's id, 32 hex digits.
+    pub site: String,
+}
+
+/// The command line: a site of many nodes was founded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Founded {
+    /// The directory of its first manager.
+    pub founded: String,
+    /// The site's id, 32 hex digits.
+    pub site: String,
+    /// A file of settings for each member of etcd, which lies beside its certificate and key.
+    pub etcd: Vec<String>,
+    /// The file with the recovery key.
+    pub recovery_key: String,
+}
+
+/// The command line: a node serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeServing {
+    /// The node's directory.
+    pub serving: String,
+    /// What it does: data, compute or manager.
+    pub role: String,
+    /// Where it listens.
+    pub address: String,
 }

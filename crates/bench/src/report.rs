@@ -49,6 +49,8 @@ pub(crate) struct SettingsTold {
     pub(crate) seed: u64,
     pub(crate) compressible: f64,
     pub(crate) duplicates: f64,
+    /// Share of Holdfast's media that the disk fills, where that was asked for.
+    pub(crate) full: Option<f64>,
     pub(crate) verified_in_cases: bool,
 }
 
@@ -58,6 +60,8 @@ pub(crate) struct TargetResult {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) note: String,
+    /// Share of its media that was used when its disk was written, and at the end.
+    pub(crate) used: Vec<f64>,
     /// Resident memory of its server: before the first write, and after all cases.
     pub(crate) idle_rss_mib: u64,
     pub(crate) end_rss_mib: u64,
@@ -76,6 +80,7 @@ impl TargetResult {
             name: target.name,
             about: target.about,
             note: String::new(),
+            used: Vec::new(),
             idle_rss_mib: 0,
             end_rss_mib: 0,
             fill_mib_s: 0.0,
@@ -223,7 +228,11 @@ fn targets(results: &Results, text: &mut String) {
         "| target | what it is | RSS idle / end, MiB | fill, MiB/s | verified |\n|---|---|---|---|---|\n",
     );
     for target in &results.targets {
-        let note = if target.note.is_empty() { String::new() } else { format!(", {}", target.note) };
+        let mut note = if target.note.is_empty() { String::new() } else { format!(", {}", target.note) };
+        if let [written, end] = target.used[..] {
+            let _ =
+                write!(note, ", {:.0} % used once written and {:.0} % at the end", written * 1e2, end * 1e2);
+        }
         let verified = match (&target.failure, target.verified_mib) {
             (Some(_), _) => "FAILED".to_owned(),
             (None, 0) => "keeps nothing".to_owned(),

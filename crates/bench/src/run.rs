@@ -20,6 +20,11 @@ const QUICK_SECONDS: u64 = 2;
 const QUICK_SETTLE: Duration = Duration::from_secs(3);
 const SIZE: u64 = 2 << 30;
 const QUICK_SIZE: u64 = 512 << 20;
+/// Headers and maps, as a share of the disk.
+const BESIDE: f64 = 0.04;
+/// Least and largest share that a disk can fill.
+const FULL_MIN: f64 = 0.01;
+const FULL_MAX: f64 = 0.9;
 /// Room that all targets and their logs may take, in sizes of the disk.
 const ROOM: u64 = 10;
 
@@ -56,6 +61,9 @@ pub(crate) struct Settings {
     /// Share of the blocks that repeat others
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     pub(crate) duplicates: f64,
+    /// Share of Holdfast's media that the disk fills, so that the cleaner works as it is overwritten [default: little]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) full: Option<f64>,
     /// Compare what reads give in the timed cases too
     #[arg(long)]
     pub(crate) verify: bool,
@@ -106,6 +114,13 @@ impl Settings {
         self.cases.is_empty() || self.cases.iter().any(|chosen| matches!(chosen, Chosen::Import))
     }
 
+    /// Bytes that are to fit on Holdfast's media: the disk with its headers and maps fills the share of them.
+    fn room(&self) -> Option<u64> {
+        let share = self.full?.clamp(FULL_MIN, FULL_MAX);
+        let unique = self.size() as f64 * (1.0 - self.compressible) * (1.0 - self.duplicates);
+        Some(((unique + self.size() as f64 * BESIDE) / share) as u64)
+    }
+
     fn told(&self) -> SettingsTold {
         SettingsTold {
             seconds: self.seconds(),
@@ -114,6 +129,7 @@ impl Settings {
             seed: self.seed,
             compressible: self.compressible,
             duplicates: self.duplicates,
+            full: self.full,
             verified_in_cases: self.verify,
         }
     }
@@ -275,7 +291,7 @@ fn start(settings: &Settings, home: &Path) -> Result<Vec<Entry>, Failure> {
         stop::check()?;
         eprintln!("starting {}", target.name);
         let mut entry = Entry { target, result: TargetResult::new(&target), live: None };
-        match target.start(&home.join(target.name), settings.size(), &holdfast) {
+        match target.start(&home.join(target.name), settings.size(), settings.room(), &holdfast) {
             Ok(running) => {
                 running.server.settle(settings.settle())?;
                 entry.result.idle_rss_mib = running.server.resident() >> 20;
@@ -324,6 +340,7 @@ fn fill(entry: &mut Entry, settings: &Settings, generator: &Generator) -> Result
     eprintln!("filling {}", entry.target.name);
     let outcome = disk.run(&FILL, Span::Once, generator, settings.seed, false)?;
     running.server.settle(settings.settle())?;
+    entry.result.used.extend(running.used()?);
     entry.result.fill_mib_s = outcome.bytes as f64 / outcome.took.as_secs_f64() / f64::from(1 << 20);
     Ok(())
 }
@@ -388,6 +405,7 @@ fn case_result(
 /// Reads the whole disk and compares it.
 fn sweep(entry: &mut Entry, settings: &Settings, generator: &Generator) -> Result<(), Failure> {
     let Some((running, disk)) = &mut entry.live else { return Ok(()) };
+    entry.result.used.extend(running.used()?);
     if entry.target.keeps_data {
         eprintln!("verifying {}", entry.target.name);
         let outcome = disk.run(&SWEEP, Span::Once, generator, settings.seed, true)?;

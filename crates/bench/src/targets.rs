@@ -13,6 +13,10 @@ use crate::{Failure, images};
 const START_LIMIT: Duration = Duration::from_secs(300);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+const MIB: u64 = 1 << 20;
+/// What a medium has for journal and tables.
+const FIXED_BYTES: u64 = 300 * MIB;
+
 /// A server that can be measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
@@ -28,8 +32,12 @@ pub(crate) struct Target {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// `holdfast standalone`, with its media.
-    Holdfast(&'static str),
+    /// `holdfast standalone`, with its media: how many, GiB of each, and the width of a stripe for one part of data.
+    Holdfast {
+        count: u64,
+        gib: u64,
+        widening: f64,
+    },
     /// qemu-storage-daemon, with the image's format, around the page cache or through it.
     Qemu {
         format: &'static str,
@@ -47,17 +55,17 @@ pub(crate) const CEILING: &str = "null";
 pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "holdfast-6",
-        about: "holdfast standalone --file-media 6x16G: 4+2, journal on 3 media",
+        about: "holdfast standalone with six file media: 4+2, journal on 3 media",
         usual: true,
         keeps_data: true,
-        kind: Kind::Holdfast("6x16G"),
+        kind: Kind::Holdfast { count: 6, gib: 16, widening: 1.5 },
     },
     Target {
         name: "holdfast-1",
-        about: "holdfast standalone --file-media 1x32G: one medium",
+        about: "holdfast standalone with one file medium",
         usual: true,
         keeps_data: true,
-        kind: Kind::Holdfast("1x32G"),
+        kind: Kind::Holdfast { count: 1, gib: 32, widening: 1.0 },
     },
     Target {
         name: BASE,
@@ -104,16 +112,47 @@ pub(crate) struct Running {
     pub(crate) export: String,
     /// What was found out at its start: how it reads and writes.
     pub(crate) note: String,
+    /// The holdfast program and the site it serves.
+    site: Option<(PathBuf, PathBuf)>,
     // After the server: files go when nobody uses them.
     _home: images::Folder,
 }
 
+impl Running {
+    /// Share of its media that is used, where it has some.
+    pub(crate) fn used(&self) -> Result<Option<f64>, Failure> {
+        let Some((holdfast, site)) = &self.site else { return Ok(None) };
+        let mut status = bound(holdfast);
+        status.arg("--site").arg(site).args(["-o", "json", "status"]);
+        let said = run(status, &site.with_file_name("status.log"), COMMAND_LIMIT)?.output;
+        Ok(used_in(&said))
+    }
+}
+
+fn used_in(status: &str) -> Option<f64> {
+    let status: serde_json::Value = serde_json::from_str(status).ok()?;
+    let bytes = |name: &str| status.get(name).and_then(serde_json::Value::as_u64);
+    Some(bytes("raw_bytes")? as f64 / bytes("raw_capacity_bytes").filter(|whole| *whole > 0)? as f64)
+}
+
 impl Target {
-    /// Starts it in the new folder `home` with a disk of `size` bytes.
-    pub(crate) fn start(&self, home: &Path, size: u64, holdfast: &Path) -> Result<Running, Failure> {
+    /// Starts it in the new folder `home` with a disk of `size` bytes. With `room`, data of so many bytes are all that
+    /// fits beside the journal, where a target has media.
+    pub(crate) fn start(
+        &self,
+        home: &Path,
+        size: u64,
+        room: Option<u64>,
+        holdfast: &Path,
+    ) -> Result<Running, Failure> {
         let folder = images::Folder::new(home)?;
         match self.kind {
-            Kind::Holdfast(media) => start_holdfast(folder, holdfast, media, size),
+            Kind::Holdfast { count, gib, widening } => {
+                let bytes = room.map_or(gib << 30, |room| {
+                    (room as f64 * widening / count as f64) as u64 / MIB * MIB + FIXED_BYTES
+                });
+                start_holdfast(folder, holdfast, &format!("{count}x{}M", bytes / MIB), size)
+            }
             Kind::Qemu { format, direct } => start_qemu(folder, format, direct, size),
             Kind::Own(behind) => start_own(folder, behind, size),
         }
@@ -151,7 +190,8 @@ fn start_holdfast(
         server,
         socket: folder.path().join("site/nbd.sock"),
         export: "bench/disk0".to_owned(),
-        note: String::new(),
+        note: media.to_owned(),
+        site: Some((holdfast.to_owned(), folder.path().join("site"))),
         _home: folder,
     })
 }
@@ -177,7 +217,14 @@ fn start_qemu(folder: images::Folder, format: &str, direct: bool, size: u64) -> 
         match server.wait_until(START_LIMIT, || UnixStream::connect(&socket).is_ok()) {
             Ok(()) => {
                 let export = serve::EXPORT.to_owned();
-                return Ok(Running { server, socket, export, note: format!("aio={aio}"), _home: folder });
+                return Ok(Running {
+                    server,
+                    socket,
+                    export,
+                    note: format!("aio={aio}"),
+                    site: None,
+                    _home: folder,
+                });
             }
             Err(Failure::Stopped) => return Err(Failure::Stopped),
             Err(why) => refused = Some(why),
@@ -209,5 +256,12 @@ fn start_own(folder: images::Folder, behind: Behind, size: u64) -> Result<Runnin
     command.args(["serve", kind, "--size", &size.to_string(), "--socket"]).arg(&socket);
     let mut server = Server::start(command, &folder.path().join("server.log"))?;
     server.wait_until(START_LIMIT, || UnixStream::connect(&socket).is_ok())?;
-    Ok(Running { server, socket, export: serve::EXPORT.to_owned(), note: String::new(), _home: folder })
+    Ok(Running {
+        server,
+        socket,
+        export: serve::EXPORT.to_owned(),
+        note: String::new(),
+        site: None,
+        _home: folder,
+    })
 }

@@ -5,7 +5,9 @@ use units::{PAGE, round_up_page};
 
 /// Offset of the second superblock.
 pub(crate) const SUPERBLOCK_COPY: u64 = 64 * 1024;
-const LOG_START: u64 = SUPERBLOCK_COPY + PAGE as u64;
+/// Where the copies of what seals the medium lie.
+pub(crate) const SEALS: [u64; 2] = [PAGE as u64, SUPERBLOCK_COPY + PAGE as u64];
+const LOG_START: u64 = SUPERBLOCK_COPY + 2 * PAGE as u64;
 
 /// Sizes chosen when a site is created; the same on all its media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

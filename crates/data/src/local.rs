@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use seam::{BoxFuture, Rt, SiteClock};
-use units::{Map, MediumId};
+use units::{Epoch, Map, MediumId};
 
 use crate::node::MediumNode;
 
@@ -21,6 +21,8 @@ pub struct LocalTransport {
     /// What media are told of the time.
     clock: SiteClock,
     media: RwLock<Map<MediumId, Arc<MediumNode>>>,
+    /// How long leases hold; zero where nobody else can take over.
+    lease: Duration,
 }
 
 impl std::fmt::Debug for LocalTransport {
@@ -32,11 +34,17 @@ impl std::fmt::Debug for LocalTransport {
 impl LocalTransport {
     /// A transport without media.
     pub fn new(rt: Rt) -> Self {
-        Self { clock: SiteClock::new(rt.clone()), rt, media: RwLock::default() }
+        Self::with_leases(rt, Duration::ZERO)
+    }
+
+    /// A transport without media, whose media grant leases that hold so long.
+    pub fn with_leases(rt: Rt, lease: Duration) -> Self {
+        Self { clock: SiteClock::new(rt.clone()), rt, media: RwLock::default(), lease }
     }
 
     /// Adds a medium, or puts a reopened one in the place of the old.
     pub fn attach(&self, node: Arc<MediumNode>) {
+        node.use_leases(self.lease, self.rt.now());
         self.media.write().unwrap_or_else(PoisonError::into_inner).insert(node.id(), node);
     }
 
@@ -91,29 +99,25 @@ impl Drop for ToTheEnd<'_> {
 }
 
 impl Transport for LocalTransport {
-    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
+    fn call_by(
+        &self,
+        by: Epoch,
+        medium: MediumId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(async move {
             let Some(node) = self.medium(medium) else {
                 let reason = "the medium is not attached".into();
                 return Err(CallError { kind: CallErrorKind::Failed, medium, reason });
             };
             node.tell_time(self.clock.now_ms());
-            let changes = matches!(
-                request,
-                Request::SegmentOpen { .. }
-                    | Request::SegmentAppend { .. }
-                    | Request::SegmentFree(_)
-                    | Request::FragmentWrite { .. }
-                    | Request::FragmentFree(_)
-                    | Request::FragmentLock { .. }
-                    | Request::FragmentFreeAt(_)
-            );
-            let answer = if changes {
-                let work = Box::pin(async move { node.handle(request).await });
+            let answer = if request.is_change() {
+                let rt = self.rt.clone();
+                let work = Box::pin(async move { node.serve(&*rt, by, request).await });
                 let work = ToTheEnd { rt: &self.rt, medium, work: Some(work) };
                 seam::timeout(&*self.rt, DEADLINE, work).await
             } else {
-                seam::timeout(&*self.rt, DEADLINE, node.handle(request)).await
+                seam::timeout(&*self.rt, DEADLINE, node.serve(&*self.rt, by, request)).await
             };
             answer.unwrap_or_else(|seam::Elapsed| {
                 let reason = format!("no answer within {} s", DEADLINE.as_secs());

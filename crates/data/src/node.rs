@@ -7,6 +7,7 @@ use media::{MediaError, MediaErrorKind, Medium};
 use proto::{CallError, CallErrorKind, MediumInfo, Request, Response};
 use units::{MediumId, PAGE, PageSlice, SiteId};
 
+use crate::gate::{self, Gate};
 use crate::layout::Layout;
 use crate::load::Loader;
 use crate::slots::Slots;
@@ -70,7 +71,7 @@ pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), 
         .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, medium, too_small))?;
     let failed = failed(medium);
     let page = PageSlice::from(units::PageBuf::zeroed(PAGE));
-    for place in PLACES {
+    for place in PLACES.into_iter().chain(gate::PLACES) {
         medium.write(place, page.clone()).await.map_err(&failed)?;
     }
     medium.sync().await.map_err(&failed)?;
@@ -117,6 +118,10 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
         .ok_or_else(|| OpenError::new(OpenErrorKind::TooSmall, &*medium, "its layout makes no sense"))?;
     // The medium may be failing; it has one good copy, and the next write will tell.
     let _ = mend_superblock(&*medium, &superblock).await;
+    let sealed = gate::read(&*medium).await.map_err(failed(&*medium))?.ok_or_else(|| {
+        let reason = "both copies of what seals it are damaged: it cannot be told who may write to it";
+        OpenError::new(OpenErrorKind::Medium, &*medium, reason)
+    })?;
     let loader = Loader { medium: &*medium, id: superblock.medium, layout };
     let loaded = loader.load().await.map_err(failed(&*medium))?;
     let slots = Slots::read(&*medium, &layout).await.map_err(failed(&*medium))?;
@@ -134,6 +139,7 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
         checkpointing: tokio::sync::Mutex::new(()),
         time_ms: AtomicU64::new(u64::from(loaded.seconds) * 1000),
         slots: Mutex::new(slots),
+        gate: Gate::new(sealed),
     };
     for which in loaded.damaged {
         tracing::warn!(medium = medium.name(), which, "an allocation table was damaged: writing it anew");
@@ -171,6 +177,7 @@ pub struct MediumNode {
     /// The highest time it was told, ms since the epoch: what locks end by.
     time_ms: AtomicU64,
     pub(crate) slots: Mutex<Slots>,
+    pub(crate) gate: Gate,
 }
 
 impl MediumNode {
@@ -199,11 +206,8 @@ impl MediumNode {
         self.time_ms.load(Ordering::Relaxed)
     }
 
-    /// Serves one request.
-    ///
-    /// # Errors
-    /// See [`CallErrorKind`].
-    pub async fn handle(&self, request: Request) -> Result<Response, CallError> {
+    /// Serves one request of whoever may ask for it.
+    pub(crate) async fn handle(&self, request: Request) -> Result<Response, CallError> {
         match request {
             Request::SegmentOpen { id, header } => self.segment_open(id, header).await,
             Request::SegmentAppend { id, offset, bytes } => self.segment_append(id, offset, bytes).await,
@@ -228,6 +232,14 @@ impl MediumNode {
                 Ok(Response::Fragments(self.lock().table.list(after, limit as usize)))
             }
             Request::Info { extent } => Ok(Response::Info(self.info(extent))),
+            Request::Lease => Ok(Response::Done),
+            Request::Seal
+            | Request::Release
+            | Request::MediumList
+            | Request::Format(_)
+            | Request::SuperblockWrite(_) => {
+                Err(self.error(CallErrorKind::Invalid, "that is not for a medium to do"))
+            }
         }
     }
 
@@ -241,6 +253,7 @@ impl MediumNode {
             room_below: self.medium.room(),
             slots: self.layout.slot_count,
             slots_free: slots.free_count(),
+            sealed: self.gate.epoch(),
         }
     }
 

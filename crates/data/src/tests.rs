@@ -6,6 +6,7 @@ mod damage;
 mod format;
 mod fragments;
 mod fuzz;
+mod gate;
 mod journal_on_media;
 mod local;
 mod locks;

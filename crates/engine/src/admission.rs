@@ -15,9 +15,19 @@ const GRANT_BLOCK_BYTES: u64 = BLOCK_U64 + 32 + 80;
 /// Container bytes a map change may need at a checkpoint: a whole leaf page and its share of those above.
 const GRANT_CHANGE_BYTES: u64 = 3584;
 /// Containers no write is granted: for checkpoints, trims and deletions, which need no grant, and for the cleaner.
-const RESERVE_CONTAINERS: u64 = 3;
+const RESERVE_CONTAINERS: u64 = 6;
+/// Containers of the reserve that the cleaner does not take either: deletions wait for checkpoints, which begin pages, body
+/// and list each in one of its own.
+const CHECKPOINT_CONTAINERS: u64 = 3;
 /// Room in containers for a checkpoint that nothing demands: pages and body, each begun in one of its own.
 const SPARE_CONTAINERS: u64 = 2;
+/// Grants for map changes that are more than one part in so many of what is left call for a checkpoint: it needs far less
+/// where changes are neighbours, and gives the rest back.
+const CHANGES_SHARE: u64 = 4;
+/// But no fewer changes than one part in so many of those that call for one in any case.
+const CHANGES_LEAST_SHARE: usize = 64;
+/// A write waits so many times longer while the cleaner makes room.
+const PATIENCE_TIMES: u32 = 3;
 /// One container in so many is reserved too.
 const RESERVE_SHARE: u64 = 64;
 
@@ -92,7 +102,7 @@ impl Engine {
     pub(crate) async fn admit(&self, blocks: u64) -> Result<UnderWay<'_>, EngineError> {
         let shared = &*self.shared;
         let mut refreshed = false;
-        let mut full_until = None;
+        let mut full_since = None;
         loop {
             let room = shared.room_wake.notified();
             tokio::pin!(room);
@@ -109,11 +119,19 @@ impl Engine {
                 }
                 Decision::Clean(error) => {
                     let now = shared.rt.now();
-                    let until = *full_until.get_or_insert(now + shared.config.write_patience);
+                    let since = *full_since.get_or_insert(now);
+                    let patience = shared.config.write_patience;
+                    let until = {
+                        let mut state = shared.lock();
+                        state.room_wanted = true;
+                        // While the cleaner makes room others may have taken it: the next may be ours.
+                        (since.max(state.room_made) + patience).min(since + PATIENCE_TIMES * patience)
+                    };
                     if now >= until {
                         return Err(error);
                     }
                     shared.clean_wake.notify_one();
+                    shared.flush_wake.notify_one();
                     // Whatever ends the wait, the next look tells.
                     let _ = seam::timeout(&*shared.rt, until - now, room).await;
                     refreshed = false;
@@ -204,6 +222,21 @@ impl Shared {
     /// Container bytes that are neither granted nor reserved.
     pub(crate) fn left(&self, state: &State) -> u64 {
         unreserved(&self.pool.space()).saturating_sub(state.granted())
+    }
+
+    /// Whether the cleaner may write a container and leave room for a checkpoint, beside what is granted.
+    pub(crate) fn has_room_to_move(&self, state: &State) -> bool {
+        let space = self.pool.space();
+        let free = (space.containers * space.container_bytes).saturating_sub(state.granted());
+        free > CHECKPOINT_CONTAINERS * space.container_bytes
+    }
+
+    /// Whether a checkpoint would give back much of the room that is granted, `times` over.
+    pub(crate) fn changes_take_room(&self, state: &State, times: usize) -> bool {
+        let changes = state.new_map_changes();
+        let taken = changes as u64 * GRANT_CHANGE_BYTES * CHANGES_SHARE;
+        changes >= times * self.config.overlay_entries_max / CHANGES_LEAST_SHARE
+            && taken > times as u64 * self.left(state)
     }
 
     /// Whether a checkpoint that could wait leaves room enough for all that is granted.

@@ -1,7 +1,9 @@
 //! The checkpoint object: roots and metadata, cut into pieces by their contents.
 //!
 //! Metadata that did not change since the last checkpoint is not encoded again, and a piece that it has too is not
-//! written again: a checkpoint costs what changed, however many snapshots the metadata tells of. Pieces whose container would be kept for little are written anew all the same.
+//! written again: a checkpoint costs what changed, however many snapshots the metadata tells of. Pieces whose container
+//! would be kept for little are written anew all the same. Where the pieces are many, the checkpoint's record names those
+//! of a list that names them: every segment of the journal begins with that record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +104,8 @@ pub(crate) struct Known {
 /// Pieces in order, and what is known of them from now on.
 pub(crate) struct Written {
     pub(crate) pieces: Vec<MetaPiece>,
+    /// The pieces that name those, where these are many.
+    pub(crate) list: Vec<MetaPiece>,
     pub(crate) chunks: BTreeMap<Box<[u8]>, KnownChunk>,
 }
 
@@ -144,7 +148,7 @@ impl Engine {
         let tail = postcard::to_stdvec(&totals).expect("plain values always encode");
         let tail = writer.add(&tail).await?;
         writer.commit().await?;
-        let mut written = Written { pieces: writer.named(&head), chunks: BTreeMap::new() };
+        let mut written = Written { pieces: writer.named(&head), list: Vec::new(), chunks: BTreeMap::new() };
         for (chunk, names) in chunks {
             let (bytes, pieces) = match names {
                 Names::New(bytes, names) => (bytes, writer.named(&names)),
@@ -155,6 +159,12 @@ impl Engine {
             written.chunks.insert(chunk.bound.clone(), kept);
         }
         written.pieces.extend(writer.named(&tail));
+        if written.pieces.len() > self.shared.config.checkpoint_pieces_max {
+            let list = postcard::to_stdvec(&written.pieces).expect("plain values always encode");
+            let list = writer.add(&list).await?;
+            writer.commit().await?;
+            written.list = writer.named(&list);
+        }
         Ok(written)
     }
 
@@ -178,7 +188,7 @@ impl Engine {
             })
             .collect();
         let state = self.shared.lock();
-        let last = state.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
+        let last = state.pieces.iter();
         let mut used: BTreeMap<ContainerId, u64> = BTreeMap::new();
         let mut count = |piece: &MetaPiece| {
             *used.entry(piece.address.container).or_default() += u64::from(piece.address.length);
@@ -186,7 +196,11 @@ impl Engine {
         match unchanged.is_empty() {
             // Nothing is known behind a start: most likely little has changed.
             true => last.clone().for_each(&mut count),
-            false => unchanged.iter().flat_map(|(_, chunk)| &chunk.pieces).for_each(&mut count),
+            false => {
+                unchanged.iter().flat_map(|(_, chunk)| &chunk.pieces).for_each(&mut count);
+                let listed = state.checkpoint.iter().filter(|pointer| pointer.listed);
+                listed.flat_map(|pointer| &pointer.pieces).for_each(&mut count);
+            }
         }
         let is_worth = |piece: &MetaPiece| {
             let container = piece.address.container;

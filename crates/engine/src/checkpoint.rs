@@ -34,6 +34,7 @@ impl Engine {
             || state.meta_bytes() >= times * config.meta_bytes_max
             || state.disks.values().any(|disk| disk.layers.len() >= times * LAYERS_MAX)
             || state.unsettled.len() >= times * UNSETTLED_MAX
+            || self.shared.changes_take_room(&state, times)
     }
 
     /// Merges what changed into the trees and writes roots and metadata to the log. Does nothing when nothing changed,
@@ -68,10 +69,19 @@ impl Engine {
         let meta_before = self.shared.lock().meta.last().map(|(seq, ..)| *seq);
         let meta_before = meta_before.unwrap_or(Seq(0));
         let listed: Vec<_> = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
-        let Written { pieces, chunks } = self.write_body(known, &listed, self.totals_at(&boundary)).await?;
-        let number = self.shared.lock().checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
-        let commits_before = boundary.commits_before;
-        let pointer = CheckpointPointer { number, pieces, commits_before, meta_before };
+        let Written { pieces, list, chunks } =
+            self.write_body(known, &listed, self.totals_at(&boundary)).await?;
+        let pointer = {
+            let mut state = self.shared.lock();
+            let number = state.checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
+            let all = pieces.iter().chain(&list).cloned().collect();
+            let (listed, pieces) = if list.is_empty() { (false, pieces) } else { (true, list) };
+            let commits_before = boundary.commits_before;
+            let pointer = CheckpointPointer { number, pieces, listed, commits_before, meta_before };
+            state.coming.push((pointer.clone(), all));
+            pointer
+        };
+        let number = pointer.number;
         let append = self.shared.journal()?.append_control(vec![Entry::Checkpoint(pointer)]);
         match append.await {
             Ok(result) => result?,

@@ -22,8 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use container::{Head, UnitKind};
-use meta::Txn;
-use units::ContainerId;
+use units::{BLOCK_U64, ContainerId};
 
 use crate::dedup::read_head;
 use crate::engine::Engine;
@@ -32,7 +31,6 @@ use crate::mark::{Marked, Slots};
 use crate::progress::Progress;
 use crate::state::Size;
 use crate::stubs;
-use crate::sweep::DELETES_AT_ONCE;
 
 /// Pause between looks at whether the start has found all containers.
 const INDEXING_PAUSE: Duration = Duration::from_millis(100);
@@ -108,24 +106,32 @@ impl Engine {
                 return;
             }
             let begun = self.shared.rt.now();
-            self.shared.lock().disks_deleted = false;
+            {
+                let mut state = self.shared.lock();
+                (state.disks_deleted, state.room_wanted) = (false, false);
+                state.changed_since_clean = 0;
+            }
             let Ok(freed) = self.clean_until_enough().await else { return };
             let took = self.shared.rt.now().saturating_sub(begun);
             let capacity = self.shared.pool.space().raw_capacity;
-            let rest =
-                if freed * WORTHWHILE_SHARE >= capacity { took } else { LONG_REST.max(took * IDLE_FACTOR) };
+            let rest = match freed {
+                Some(freed) if freed * WORTHWHILE_SHARE >= capacity => took,
+                Some(_) => LONG_REST.max(took * IDLE_FACTOR),
+                // Soon enough for a write that waits for room.
+                None => took.min(self.shared.config.write_patience / 4),
+            };
             self.rest(rest.max(REST)).await;
             self.clean_when_low();
         }
     }
 
-    /// Cycles until enough room is left or nothing is found any more; gives the bytes freed, or an error when the engine
-    /// is closed.
-    async fn clean_until_enough(&self) -> Result<u64, EngineError> {
+    /// Cycles until enough room is left or nothing is found any more; gives the bytes freed, `None` when a cycle failed, or
+    /// an error when the engine is closed.
+    async fn clean_until_enough(&self) -> Result<Option<u64>, EngineError> {
         let (mut freed, mut deleted) = (0, 0);
         for percent in STEPS {
             if self.has_room_left(ENOUGH_PERCENT) || !self.shared.lock().may_have_garbage {
-                return Ok(freed);
+                return Ok(Some(freed));
             }
             match self.clean(percent, &Progress::default()).await {
                 Ok(report) => {
@@ -136,7 +142,7 @@ impl Engine {
                 Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the cleaner will try again");
-                    return Ok(freed);
+                    return Ok(None);
                 }
             }
         }
@@ -144,17 +150,20 @@ impl Engine {
             self.shared.lock().may_have_garbage = false;
             self.shared.room_wake.notify_waiters();
         }
-        Ok(freed)
+        Ok(Some(freed))
     }
 
-    /// Waits until the rest is over, disks were deleted or the engine is closed.
+    /// Waits until the rest is over, disks were deleted, a write waits for room that overwriting may have made, or the
+    /// engine is closed.
     async fn rest(&self, span: Duration) {
         let until = self.shared.rt.now() + span;
         loop {
             let left = until.saturating_sub(self.shared.rt.now());
             let is_wanted = {
                 let state = self.shared.lock();
-                state.closed || state.disks_deleted
+                let overwritten = state.changed_since_clean * BLOCK_U64;
+                let is_worth_it = overwritten >= u64::from(self.shared.config.container_bytes);
+                state.closed || state.disks_deleted || (state.room_wanted && is_worth_it)
             };
             if left.is_zero() || is_wanted {
                 return;
@@ -184,8 +193,8 @@ impl Engine {
     }
 
     /// Runs a whole cycle: containers of which at least `garbage_percent` of the slots are garbage are emptied and
-    /// deleted, those with nothing live in any case, and small ones where there are many. One cycle runs at a time. `progress` counts the bytes of containers
-    /// that are chosen and those done with.
+    /// deleted, those with nothing live in any case, and small ones where there are many. One cycle runs at a time.
+    /// `progress` counts the bytes of containers that are chosen and those done with.
     ///
     /// # Errors
     /// `Cancelled`; when something cannot be read, moved or recorded. What was done until then stands, the next cycle goes
@@ -287,9 +296,9 @@ impl Engine {
     async fn remove_stubs(&self, known: &[ContainerId], marked: &Marked) -> Result<u64, EngineError> {
         let free: Vec<ContainerId> =
             known.iter().filter(|stub| !marked.met.contains(stub)).copied().collect();
-        for some in free.chunks(DELETES_AT_ONCE) {
-            let then = some.iter().map(|stub| stubs::delete(*stub)).collect::<Result<Vec<_>, _>>()?;
-            self.meta().txn(Txn { then, ..Txn::default() }).await?;
+        let limit = self.shared.config.meta_record_bytes();
+        for (some, txn) in stubs::in_txns(&free, limit, |stub| stubs::delete(*stub))? {
+            self.meta().txn(txn).await?;
             let mut state = self.shared.lock();
             some.iter().for_each(|stub| drop(state.stubs.remove(stub)));
             // A read may still be on its way with what it found before the mark.
@@ -373,8 +382,7 @@ impl crate::state::State {
 
     /// Containers that recovery reads: pieces of the last checkpoint, and map logs behind it.
     pub(crate) fn anchored(&self) -> BTreeSet<ContainerId> {
-        let pieces = self.checkpoint.iter().flat_map(|pointer| &pointer.pieces);
-        let pieces = pieces.map(|piece| piece.address.container);
+        let pieces = self.pieces.iter().map(|piece| piece.address.container);
         pieces.chain(self.commits.iter().map(|commit| commit.container)).collect()
     }
 }

@@ -1,12 +1,13 @@
 //! What an engine is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::Transport;
 use seal::Sealer;
 use seam::Rt;
-use units::MediumId;
+use units::{MediumId, NodeId};
 
 use crate::witness::Witness;
 
@@ -19,6 +20,8 @@ pub struct Deps {
     pub transport: Arc<dyn Transport>,
     /// All media of the site, in order.
     pub media: Vec<MediumId>,
+    /// The data nodes they are on; empty where this process has them all.
+    pub nodes: BTreeMap<MediumId, NodeId>,
     /// Those that are there.
     pub up: Vec<MediumId>,
     /// Those whose contents are to move to the others.
@@ -30,7 +33,7 @@ pub struct Deps {
 }
 
 /// Room may be made, media may come back; well below the 30 s after which guests give up on a disk.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_PATIENCE: Duration = Duration::from_secs(9);
 /// Long enough for a reboot of a shelf or a cable that is put back; short against the time until the next failure.
 const REBUILD_AFTER: Duration = Duration::from_secs(600);
 /// Fragments moved, bytes written each second: a part of what one disk does, so that guests keep the rest.
@@ -63,12 +66,16 @@ pub struct Config {
     pub commits_max: usize,
     /// Bytes of metadata records carried in start records before a checkpoint.
     pub meta_bytes_max: usize,
+    /// Pieces of a checkpoint named in its record, which every segment begins with; more stand in a list in the log.
+    pub checkpoint_pieces_max: usize,
     /// How long writes wait while nothing can be flushed, for want of room or media, before they are refused.
     pub write_patience: Duration,
     /// How long a medium is down before what it held is rebuilt on others.
     pub rebuild_after: Duration,
     /// Bytes of fragments moved to other media each second, at most.
     pub rebuild_bytes_per_second: u64,
+    /// How long leases hold that media grant; zero where no other process can take over.
+    pub lease: Duration,
 }
 
 impl Config {
@@ -88,9 +95,11 @@ impl Config {
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
+            checkpoint_pieces_max: (container_bytes as usize >> 17).clamp(2, 64),
             write_patience: WRITE_PATIENCE,
             rebuild_after: REBUILD_AFTER,
             rebuild_bytes_per_second: REBUILD_BYTES_PER_SECOND,
+            lease: Duration::ZERO,
         }
     }
 

@@ -61,6 +61,7 @@ impl Engine {
             length: (extent.end - extent.start) * BLOCK_U64,
             mapped: extent.mapped,
         };
+        self.shared.check_owner().await?;
         Ok(found.into_iter().map(changed).collect())
     }
 

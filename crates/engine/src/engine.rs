@@ -9,6 +9,7 @@ use container::{Builder, Built};
 use journal::{Commit, Entry, Journal};
 use map::Page;
 use pool::Pool;
+use proto::Transport;
 use seal::Sealer;
 use seam::{Rt, SiteClock};
 use tokio::sync::Notify;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) holds_pending: AtomicBool,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) witness: Arc<dyn Witness>,
+    /// The way to the media, for this incarnation.
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) epoch: Epoch,
     pub(crate) incarnation: Incarnation,
     pub(crate) pool: Pool,
@@ -101,6 +104,17 @@ impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Changed in steps that cannot panic half-way; a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is certain that no other incarnation had taken over before this was called [I3].
+    pub(crate) async fn check_owner(&self) -> Result<(), EngineError> {
+        if self.config.lease.is_zero() {
+            return Ok(());
+        }
+        let reason = "the journal is not taken over yet";
+        let journal = self.journal.get();
+        let journal = journal.ok_or_else(|| EngineError::new(EngineErrorKind::TooFewMedia, reason))?;
+        Ok(journal.readable().await?)
     }
 
     pub(crate) fn journal(&self) -> Result<&Journal, EngineError> {
@@ -192,22 +206,37 @@ impl Engine {
     }
 
     /// A medium that was down is there again and takes part in what is written from now on.
-    pub fn medium_returned(&self, medium: MediumId) {
+    ///
+    /// It hears first who writes now: before that an incarnation of before might still change it. One that does not hear it
+    /// stays down, and whoever looks after it tries again.
+    pub async fn medium_returned(&self, medium: MediumId) {
+        let sealed = match journal::seal_media(&*self.shared.transport, &[medium]).await {
+            Ok(sealed) if sealed.is_empty() => return,
+            Ok(sealed) => sealed,
+            Err(error) => return tracing::warn!(%error, "another incarnation has the medium"),
+        };
         self.shared.pool.restore(medium);
         self.shared.flush_wake.notify_one();
         self.shared.rebuild_wake.notify_one();
-        if !self.is_writable() {
-            // What is committed is certain only when the journal is taken over; that looks at all media then.
-            return;
+        // What is committed is certain only when the journal is taken over; that looks at all media then.
+        if self.is_writable() {
+            let engine = self.clone();
+            // What it missed while it was away.
+            let task = async move { engine.reconcile(&sealed).await };
+            self.shared.rt.spawn("reconcile a medium", Box::pin(task));
         }
-        let engine = self.clone();
-        let task = async move { engine.reconcile(&[medium]).await };
-        self.shared.rt.spawn("reconcile a medium", Box::pin(task));
     }
 
     /// Whether writes are taken: false while too few media are up to take the journal over.
     pub fn is_writable(&self) -> bool {
         self.shared.writable.load(Ordering::Acquire)
+    }
+
+    /// Whether another incarnation has taken the site over, as far as this one has heard: it serves nothing any more.
+    pub fn is_superseded(&self) -> bool {
+        let is_closed = |error: EngineError| error.kind == EngineErrorKind::Closed;
+        self.shared.journal.get().is_some_and(Journal::is_fenced)
+            || self.shared.stuck_error().is_some_and(is_closed)
     }
 
     /// Why a change cannot be taken now.

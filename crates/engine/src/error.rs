@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use journal::{JournalError, JournalErrorKind};
+use journal::{JournalError, JournalErrorKind, RecoverError, RecoverErrorKind};
 use pool::{PoolError, PoolErrorKind};
 
 /// What the caller can do about an error.
@@ -66,13 +66,25 @@ impl From<JournalError> for EngineError {
     }
 }
 
+impl From<RecoverError> for EngineError {
+    fn from(error: RecoverError) -> Self {
+        let kind = match error.kind {
+            RecoverErrorKind::Lost => EngineErrorKind::Lost,
+            RecoverErrorKind::TooFewMedia => EngineErrorKind::TooFewMedia,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl From<meta::Error> for EngineError {
     fn from(error: meta::Error) -> Self {
         let kind = match error.kind {
             meta::ErrorKind::Invalid => EngineErrorKind::Invalid,
             meta::ErrorKind::Full => EngineErrorKind::NoSpace,
             meta::ErrorKind::Corrupt => EngineErrorKind::Lost,
-            meta::ErrorKind::Compacted | meta::ErrorKind::LeaseNotFound => EngineErrorKind::Busy,
+            meta::ErrorKind::Compacted | meta::ErrorKind::LeaseNotFound | meta::ErrorKind::Unavailable => {
+                EngineErrorKind::Busy
+            }
             meta::ErrorKind::Unknown | meta::ErrorKind::Stopped => EngineErrorKind::Closed,
         };
         Self::new(kind, error.to_string())

@@ -75,7 +75,7 @@ pub use scrub::{ScrubCursor, ScrubTotals};
 pub use space::{GroupSpace, SpaceReport};
 pub use status::{EngineStatus, Extent};
 pub use verify::VerifyReport;
-pub use witness::{Witness, WitnessState};
+pub use witness::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {

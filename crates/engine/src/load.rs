@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use container::{Change, Head, MapLog, PRELUDE_BYTES};
-use journal::{CheckpointPointer, Commit, Deleted, Record, Recovered};
+use journal::{CheckpointPointer, Commit, Deleted, MetaPiece, Record, Recovered};
 use map::Root;
 use pool::Pool;
 use seal::{Kind, Sealer};
@@ -84,22 +84,39 @@ impl Story {
     }
 }
 
-/// Reads and checks the checkpoint object.
+/// Reads and checks the checkpoint object; gives also every piece that this took.
 pub(crate) async fn read_body(
     pool: &Pool,
     sealer: &Arc<Sealer>,
     pointer: &CheckpointPointer,
-) -> Result<Body, EngineError> {
+) -> Result<(Body, Vec<MetaPiece>), EngineError> {
+    let broken =
+        || EngineError::new(EngineErrorKind::Lost, format!("checkpoint {} does not decode", pointer.number));
+    let first = read_pieces(pool, sealer, &pointer.pieces).await?;
+    if !pointer.listed {
+        return Ok((Body::decode(&first).ok_or_else(broken)?, pointer.pieces.clone()));
+    }
+    let Ok((mut pieces, [])) = postcard::take_from_bytes::<Vec<MetaPiece>>(&first) else {
+        return Err(broken());
+    };
+    let body = Body::decode(&read_pieces(pool, sealer, &pieces).await?).ok_or_else(broken)?;
+    pieces.extend_from_slice(&pointer.pieces);
+    Ok((body, pieces))
+}
+
+async fn read_pieces(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    pieces: &[MetaPiece],
+) -> Result<Vec<u8>, EngineError> {
     let mut bytes = Vec::new();
-    for piece in &pointer.pieces {
+    for piece in pieces {
         let mut plain = Vec::new();
         let mut check = |unit: &[u8]| sealer.open(Kind::Meta, piece.fingerprint, unit, &mut plain).is_ok();
         pool.read_unit(&piece.address, &mut check).await?;
         bytes.extend_from_slice(&plain);
     }
-    Body::decode(&bytes).ok_or_else(|| {
-        EngineError::new(EngineErrorKind::Lost, format!("checkpoint {} does not decode", pointer.number))
-    })
+    Ok(bytes)
 }
 
 /// A disk that begins as another was at a cut, and is to be made when the story has come so far.

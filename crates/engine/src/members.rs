@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use units::{ContainerId, MediumId};
+use units::{ContainerId, MediumId, NodeId};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
@@ -30,37 +30,41 @@ pub struct Moving {
 }
 
 impl Engine {
-    /// A medium joins the site, in the order of media behind `behind` or last. It can be reached, and is empty.
-    pub fn add_medium(&self, medium: MediumId, behind: Option<MediumId>) {
-        self.shared.pool.join(medium, behind);
+    /// A medium joins the site, in the order of media behind `behind` or last. It can be reached, and is empty. Where the
+    /// site has data nodes it is on `node`.
+    pub fn add_medium(&self, medium: MediumId, behind: Option<MediumId>, node: Option<NodeId>) {
+        self.shared.pool.join(medium, behind, node);
         self.shared.flush_wake.notify_one();
         self.shared.rebuild_wake.notify_one();
     }
 
-    /// Whether a medium could leave: enough others are up, and have room for all that there is.
+    /// Whether media could leave, all of them: enough others are up, and have room for all that there is.
     ///
     /// # Errors
     /// [`EngineErrorKind::NotFound`], [`EngineErrorKind::TooFewMedia`], [`EngineErrorKind::NoSpace`].
-    pub async fn check_leave(&self, medium: MediumId) -> Result<(), EngineError> {
+    pub async fn check_leave(&self, media: &[MediumId]) -> Result<(), EngineError> {
         self.check_writable()?;
         let health = self.shared.pool.health();
-        if !health.iter().any(|health| health.medium == medium) {
+        let unknown = media.iter().find(|medium| !health.iter().any(|health| health.medium == **medium));
+        if let Some(medium) = unknown {
             let reason = format!("medium {medium} is none of the site's");
             return Err(EngineError::new(EngineErrorKind::NotFound, reason));
         }
-        let stay = health.iter().filter(|other| other.up && !other.leaving && other.medium != medium);
+        let stay = health.iter().filter(|other| other.up && !other.leaving && !media.contains(&other.medium));
         let stay: Vec<MediumId> = stay.map(|health| health.medium).collect();
-        let Some(class) = pool::class_for(stay.len()).filter(|_| stay.len() >= 2) else {
+        let domains = self.shared.pool.domains(&stay).len();
+        let Some(class) = pool::class_for(domains).filter(|_| domains >= 2) else {
             let reason = format!(
-                "{} other media are up and stay, and two at least must, to keep anything safe",
+                "{} other media are up and stay, in {domains} failure domains, and two at least must, to keep anything safe",
                 stay.len()
             );
             return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
         };
-        let mut capacity: u128 = 0;
+        let mut rooms = Vec::new();
         for other in &stay {
-            capacity += self.shared.pool.room_of(*other).await.map_or(0, |(_, all)| u128::from(all));
+            rooms.push((*other, self.shared.pool.room_of(*other).await.map_or(0, |(_, all)| all)));
         }
+        let capacity = u128::from(self.shared.pool.fillable(&rooms, class.width()));
         let stored = u128::from(self.shared.lock().totals.container_bytes);
         let needed = stored * class.width() as u128 / class.k as u128;
         if needed * 100 > capacity * FILLED_PERCENT_MAX {
@@ -102,18 +106,18 @@ impl Engine {
         Ok(())
     }
 
-    /// How many of the media that are up may fail now without loss: of what is stored, of what the journal holds, and of
-    /// what is written next.
+    /// How many of the media that are up, or whole failure domains of them, may fail now without loss: of what is stored,
+    /// of what the journal holds, and of what is written next.
     pub(crate) fn can_lose(&self) -> usize {
-        let up = self.up();
         let used: BTreeSet<RowKey> = self.shared.lock().sizes.keys().map(|id| (id.class, id.row)).collect();
         let spare = |row: &journal::Row| {
             let k = pool::CLASSES.get(usize::from(row.class)).map_or(0, |class| class.k);
-            row.members.iter().filter(|medium| up.contains(medium)).count().saturating_sub(k)
+            self.shared.pool.survives(&row.members, k)
         };
         let rows = self.shared.pool.rows();
         let stored = rows.iter().filter(|row| used.contains(&(row.class, row.row))).map(spare).min();
-        let journal = self.shared.journal.get().map_or(0, |journal| journal.copies_on(&up).saturating_sub(1));
+        let survives = |members: &[MediumId]| self.shared.pool.survives(members, 1);
+        let journal = self.shared.journal.get().map_or(0, |journal| journal.least_of(&survives));
         let next = self.shared.pool.current_class().map_or(0, |class| class.m);
         next.min(stored.unwrap_or(next)).min(journal)
     }

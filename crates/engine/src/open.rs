@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cache::Cache;
-use journal::{Journal, JournalConfig, LiveSegment, Recovered};
+use journal::{
+    Journal, JournalConfig, LiveSegment, Recovered, Registered, SEGMENTS_PER_OPENING, WitnessError,
+    WitnessErrorKind,
+};
 use pool::Pool;
-use proto::SegmentId;
+use proto::{By, CallError, SegmentId};
 use seam::SiteClock;
 use tokio::sync::Notify;
 use units::{ContainerId, Epoch, Incarnation, MediumId, Seq};
@@ -33,6 +36,8 @@ use crate::witness::WitnessState;
 const PAGE_RAM_BYTES: u64 = 3072;
 /// Average bytes of a directory in RAM.
 const CONTENTS_RAM_BYTES: u64 = 64 * 1024;
+/// Media may know of so many incarnations that the witness does not, as when it was made anew.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 40;
 /// Pause between attempts to take over.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -43,16 +48,24 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineErrorKind::Lost`] when acknowledged data is on none of the media that are there; the error names it.
-    pub async fn open(deps: Deps, config: Config) -> Result<Self, EngineError> {
-        let lost = |reason: String| EngineError::new(EngineErrorKind::Lost, reason);
-        let witness = deps.witness.load().await.map_err(lost)?;
+    pub async fn open(mut deps: Deps, config: Config) -> Result<Self, EngineError> {
+        let unknown = |error: WitnessError| without_witness(&error, &config);
+        let witness = deps.witness.load().await.map_err(unknown)?;
         let key = deps.sealer.journal_key();
-        let recovered = journal::recover(&*deps.transport, &deps.up, key, witness.last).await;
-        let mut recovered = recovered.map_err(|error| lost(error.to_string()))?;
-        let found = recovered.as_ref().map_or(Epoch(0), |recovered| recovered.epoch);
+        let found = journal::newest_epoch(&*deps.transport, &deps.up, key).await;
+        if found.0 > witness.epoch.0.saturating_add(EPOCHS_AHEAD_MAX) {
+            // Counting on from there would leave none for those that come.
+            let reason =
+                format!("a medium tells of incarnation {}, and the newest was {}", found.0, witness.epoch.0);
+            return Err(EngineError::new(EngineErrorKind::Lost, reason));
+        }
         let epoch = Epoch(witness.epoch.max(found).0 + 1);
-        let claim = WitnessState { epoch, last: witness.last };
-        deps.witness.store(claim).await.map_err(lost)?;
+        // From here on nothing more is registered for the incarnation before, and behind the seals it writes nothing.
+        let registered = witness.registered();
+        deps.witness.store(WitnessState { epoch, ..witness }).await.map_err(unknown)?;
+        deps.transport = Arc::new(By::new(epoch, deps.transport));
+        deps.up = journal::seal_media(&*deps.transport, &deps.up).await.map_err(superseded)?;
+        let mut recovered = journal::recover(&*deps.transport, &deps.up, key, &registered).await?;
 
         let shared = new_shared(&deps, &config, epoch);
         let engine = Self { shared: shared.clone() };
@@ -61,8 +74,8 @@ impl Engine {
         shared.pool.load_rows(&story.rows);
         engine.load(story, next_seq).await?;
         shared.pool.refresh_space().await;
-        let opening = Opening { deps, first_seq: next_seq, recovered };
-        match engine.begin(&opening).await {
+        let mut opening = Opening { deps, first_seq: next_seq, recovered, registered, attempts: 0 };
+        match engine.begin(&mut opening).await {
             Ok(()) => {}
             Err(error) if is_passing(&error) => engine.read_only(opening, error),
             Err(error) => return Err(error),
@@ -71,7 +84,7 @@ impl Engine {
     }
 
     /// Takes over the journal and settles its tail; from then on the engine takes writes.
-    async fn begin(&self, opening: &Opening) -> Result<(), EngineError> {
+    async fn begin(&self, opening: &mut Opening) -> Result<(), EngineError> {
         if self.shared.journal.get().is_none() {
             self.take_over(opening).await?;
         }
@@ -101,6 +114,10 @@ impl Engine {
                 }
                 match engine.begin_again(&mut opening).await {
                     Ok(()) => return,
+                    Err(error) if error.kind == EngineErrorKind::Closed => {
+                        tracing::error!(%error, "another incarnation has taken over");
+                        return engine.shared.set_stuck(Some(error));
+                    }
                     Err(error) => engine.shared.set_stuck(Some(error)),
                 }
             }
@@ -113,11 +130,17 @@ impl Engine {
     async fn begin_again(&self, opening: &mut Opening) -> Result<(), EngineError> {
         self.shared.pool.refresh_space().await;
         if self.shared.journal.get().is_none() {
-            let lost = |reason: String| EngineError::new(EngineErrorKind::Lost, reason);
-            let witness = opening.deps.witness.load().await.map_err(lost)?;
+            let witness = opening.deps.witness.load().await;
+            let witness = witness.map_err(|error| without_witness(&error, &self.shared.config))?;
+            if witness.epoch != self.shared.epoch {
+                let reason = format!("incarnation {} has taken over", witness.epoch.0);
+                return Err(EngineError::new(EngineErrorKind::Closed, reason));
+            }
             let key = self.shared.sealer.journal_key();
-            let again = journal::recover(&*opening.deps.transport, &self.up(), key, witness.last).await;
-            let mut again = again.map_err(|error| lost(error.to_string()))?;
+            let transport = &*opening.deps.transport;
+            let sealed = journal::seal_media(transport, &self.up()).await.map_err(superseded)?;
+            opening.registered = witness.registered();
+            let mut again = journal::recover(transport, &sealed, key, &opening.registered).await?;
             let next_seq = again.as_ref().map_or(Seq(1), |found| found.next_seq);
             if next_seq > opening.first_seq {
                 let story = again.as_mut().map(Story::of).unwrap_or_default();
@@ -137,9 +160,12 @@ impl Engine {
     /// Maps, metadata and write buffer, as the journal tells them.
     async fn load(&self, story: Story, next_seq: Seq) -> Result<(), EngineError> {
         let shared = &self.shared;
-        let body = match &story.checkpoint {
-            Some(pointer) => Some(read_body(&shared.pool, &shared.sealer, pointer).await?),
-            None => None,
+        let (body, pieces) = match &story.checkpoint {
+            Some(pointer) => {
+                let (body, pieces) = read_body(&shared.pool, &shared.sealer, pointer).await?;
+                (Some(body), pieces)
+            }
+            None => (None, Vec::new()),
         };
         let persist = Arc::new(JournalPersist { shared: Arc::downgrade(shared) });
         let records = open_meta(&shared.sealer, &story.meta)?;
@@ -160,6 +186,7 @@ impl Engine {
             covered: story.covered,
             meta: story.meta,
             checkpoint: story.checkpoint,
+            pieces,
             ..State::default()
         };
         for run in &story.ledger {
@@ -197,8 +224,9 @@ impl Engine {
     }
 
     /// Opens the stream of this incarnation. From its first start record on, the old stream is history.
-    async fn take_over(&self, opening: &Opening) -> Result<(), EngineError> {
+    async fn take_over(&self, opening: &mut Opening) -> Result<(), EngineError> {
         let shared = &self.shared;
+        opening.attempts += 1;
         let config = JournalConfig {
             epoch: shared.epoch,
             incarnation: shared.incarnation,
@@ -209,6 +237,9 @@ impl Engine {
             first_seq: opening.first_seq,
             inherited: opening.recovered.as_ref().map(inherited).unwrap_or_default(),
             tail: opening.recovered.as_ref().and_then(|recovered| recovered.tail.clone()),
+            lease: shared.config.lease,
+            registered: opening.registered.clone(),
+            first_number: (opening.attempts - 1) * SEGMENTS_PER_OPENING,
         };
         let sink = Arc::new(EngineSink { shared: Arc::downgrade(shared) });
         let pool = Arc::new(shared.pool.clone());
@@ -300,6 +331,26 @@ struct Opening {
     deps: Deps,
     first_seq: Seq,
     recovered: Option<Recovered>,
+    /// What the witness says of the journal.
+    registered: Registered,
+    /// How often it was tried to open a stream.
+    attempts: u32,
+}
+
+/// What an error of the witness means for whoever opens the site. A file that fails is lost; a store that others share will
+/// answer again.
+fn without_witness(error: &WitnessError, config: &Config) -> EngineError {
+    let kind = match error.kind {
+        WitnessErrorKind::Superseded => EngineErrorKind::Closed,
+        WitnessErrorKind::Unanswered if config.lease.is_zero() => EngineErrorKind::Lost,
+        WitnessErrorKind::Unanswered => EngineErrorKind::Busy,
+    };
+    EngineError::new(kind, error.to_string())
+}
+
+/// A later incarnation was there first.
+pub(crate) fn superseded(error: CallError) -> EngineError {
+    EngineError::new(EngineErrorKind::Closed, error.to_string())
 }
 
 /// Whether media coming back, or room, would mend it.
@@ -310,6 +361,7 @@ fn is_passing(error: &EngineError) -> bool {
 fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
     let pool =
         Pool::new(deps.rt.clone(), deps.transport.clone(), &deps.media, &deps.up, config.container_bytes);
+    deps.nodes.iter().for_each(|(medium, node)| pool.set_node(*medium, *node));
     deps.leaving.iter().for_each(|medium| pool.set_leaving(*medium, true));
     Arc::new(Shared {
         rt: deps.rt.clone(),
@@ -318,6 +370,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         holds_pending: AtomicBool::new(true),
         sealer: deps.sealer.clone(),
         witness: deps.witness.clone(),
+        transport: deps.transport.clone(),
         epoch,
         incarnation: Incarnation(seam::random_u64(&*deps.rt)),
         pool,

@@ -71,6 +71,7 @@ impl Engine {
         let _timed = self.shared.time_request();
         let mut out = vec![0; ((end - first) * BLOCK_U64) as usize];
         self.read_blocks(disk, Lba(first), &mut out).await?;
+        self.shared.check_owner().await?;
         let skip = (offset - first * BLOCK_U64) as usize;
         if skip > 0 {
             out.drain(..skip);

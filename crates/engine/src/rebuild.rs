@@ -219,7 +219,12 @@ impl Engine {
             self.shared.pool.is_to_leave(health.medium, patience) && journal.is_on(health.medium)
         };
         let changed = self.shared.pool.changed_at();
-        let is_thin = journal.copies_on(&self.up()) < self.shared.pool.ensemble(0).len();
+        let up = self.up();
+        let copies = |members: &[MediumId]| {
+            let there: Vec<MediumId> = members.iter().copied().filter(|medium| up.contains(medium)).collect();
+            self.shared.pool.domains(&there).len()
+        };
+        let is_thin = journal.least_of(&copies) < self.shared.pool.ensemble(0).len();
         let is_new = lock(&self.shared.rebuild).journal_at != Some(changed);
         let is_to_go = self.shared.pool.health().iter().any(is_on_leaving) || is_thin && is_new;
         if !is_to_go {
@@ -273,8 +278,16 @@ impl Engine {
             // One that is away for a moment is waited for.
             let is_full = |target: &MediumId| full.contains(target) && !takers.contains(target);
             let kept = before.filter(|target| !pool.is_to_leave(*target, patience) && !is_full(target));
+            // One more of a domain that has one would go with it.
+            let crowds = |medium: &MediumId| {
+                let stays = |at: &usize| *at < index || *at > index && !leaves(*at);
+                (0..aim.len()).filter(stays).any(|at| pool.fail_together(*medium, aim[at]))
+            };
             let taken = |medium: &MediumId| {
-                row.members.contains(medium) || row.target.contains(medium) || aim.contains(medium)
+                row.members.contains(medium)
+                    || row.target.contains(medium)
+                    || aim.contains(medium)
+                    || crowds(medium)
             };
             aim[index] = match kept {
                 Some(target) => target,
@@ -440,7 +453,8 @@ impl Engine {
         })
     }
 
-    /// Rows of a class smaller than the site could have, when it has been so for long and something is in them.
+    /// Rows of a class smaller than the site could have, or with several members in a failure domain, when it has been so
+    /// for long and something is in them.
     fn outgrown(&self) -> BTreeSet<RowKey> {
         let pool = &self.shared.pool;
         let quiet = pool.quiet_for().is_some_and(|quiet| quiet >= self.shared.config.rebuild_after);
@@ -450,7 +464,9 @@ impl Engine {
                 .get(usize::from(row.class))
                 .is_some_and(|other| other.k < class.k || other.m < class.m)
         };
-        pool.rows().iter().filter(|row| !row.is_retired() && is_small(row)).map(key_of).collect()
+        let is_crowded = |row: &Row| pool.domains(&row.members).len() < row.members.len();
+        let is_outgrown = |row: &&Row| !row.is_retired() && (is_small(row) || is_crowded(row));
+        pool.rows().iter().filter(is_outgrown).map(key_of).collect()
     }
 
     /// Has the cleaner move what is live in some rows to others, and retires those that are empty.

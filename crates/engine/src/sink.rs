@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use journal::{Entry, Sink, Start};
-use proto::SegmentId;
+use journal::{Entry, Registered, Sink, Start, WitnessError, WitnessErrorKind};
 use seam::BoxFuture;
 use units::{DiskId, Seq};
 
@@ -53,10 +52,14 @@ impl Sink for EngineSink {
         }
     }
 
-    fn opened(&self, segment: SegmentId) -> BoxFuture<'_, Result<(), String>> {
+    fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
         Box::pin(async move {
-            let Some(shared) = self.shared.upgrade() else { return Err("the engine is gone".to_owned()) };
-            shared.witness.store(WitnessState { epoch: shared.epoch, last: Some(segment) }).await
+            let Some(shared) = self.shared.upgrade() else {
+                let reason = "the engine is gone".to_owned();
+                return Err(WitnessError { kind: WitnessErrorKind::Superseded, reason });
+            };
+            let Registered { last, ensembles } = registered;
+            shared.witness.store(WitnessState { epoch: shared.epoch, last, ensembles }).await
         })
     }
 }
@@ -83,6 +86,7 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             state.commit(commit);
             for changes in pending.into_iter().flat_map(|pending| pending.generations) {
                 changes.iter().for_each(|change| state.apply(change));
+                state.changed_since_clean += changes.len() as u64;
                 state.may_have_garbage = true;
                 if let Some(generation) = state.frozen.pop_front() {
                     state.buffered_bytes -= generation.ram_bytes;

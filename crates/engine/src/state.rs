@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use index::Holder;
-use journal::{CheckpointPointer, Commit, Deleted, LedgerRun};
+use journal::{CheckpointPointer, Commit, Deleted, LedgerRun, MetaPiece};
 use map::{Overlay, Root};
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, DiskId, Fingerprint, Incarnation, Lba, Seq};
@@ -99,6 +100,10 @@ pub(crate) struct State {
     pub(crate) pending: BTreeMap<ContainerId, PendingCommit>,
     pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
     pub(crate) checkpoint: Option<CheckpointPointer>,
+    /// Every piece that reading the last checkpoint takes: the object's, and those of its list.
+    pub(crate) pieces: Vec<MetaPiece>,
+    /// The same for checkpoints whose record was sent to the journal.
+    pub(crate) coming: Vec<(CheckpointPointer, Vec<MetaPiece>)>,
     pub(crate) boundary: Option<Arc<Boundary>>,
     /// Containers deleted since the last checkpoint.
     pub(crate) deleted: Vec<Deleted>,
@@ -106,6 +111,12 @@ pub(crate) struct State {
     pub(crate) may_have_garbage: bool,
     /// Disks were deleted since the cleaner last began.
     pub(crate) disks_deleted: bool,
+    /// A write waits for room since the cleaner last began.
+    pub(crate) room_wanted: bool,
+    /// When the cleaner last made room.
+    pub(crate) room_made: Duration,
+    /// Map changes since then: each may have made a block garbage.
+    pub(crate) changed_since_clean: u64,
     /// Roots as the last checkpoint lists them: recovery begins there.
     pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Count of deletions, moves and removed stubs: what an address led to before may be gone.
@@ -338,6 +349,9 @@ impl State {
         self.meta.retain(|(seq, ..)| *seq >= pointer.meta_before);
         self.deleted.clear();
         self.may_have_garbage = true;
+        let coming = self.coming.iter().position(|(coming, _)| *coming == pointer);
+        let pieces = coming.and_then(|at| self.coming.drain(..=at).next_back());
+        self.pieces = pieces.map_or_else(|| pointer.pieces.clone(), |(_, pieces)| pieces);
         self.checkpoint = Some(pointer);
     }
 

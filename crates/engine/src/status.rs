@@ -113,6 +113,7 @@ impl Engine {
         loop {
             let usage = self.count_usage(disk).await;
             if !attempts.once_more(&self.shared, &usage) {
+                self.shared.check_owner().await?;
                 return usage;
             }
         }
@@ -206,6 +207,7 @@ impl Engine {
             }
             at = stop;
         }
+        self.shared.check_owner().await?;
         Ok(out)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use container::UnitKind;
 use index::Holder;
-use meta::{Key, Op, Store, Table};
+use meta::{Key, Op, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, Fingerprint, Incarnation};
 
@@ -20,6 +20,8 @@ use crate::state::State;
 const STUBS: Table = Table::new("stub");
 /// Most stubs: what a start reads.
 const STUBS_MAX: usize = 1 << 22;
+/// Stubs changed in one transaction.
+const STUBS_AT_ONCE: usize = 64;
 /// Stubs that lead on to stubs: moving a container again mends those that led to it.
 const HOPS_MAX: usize = 8;
 
@@ -53,6 +55,29 @@ pub(crate) fn put(from: ContainerId, to: &[Holder]) -> Result<Op, EngineError> {
         |holder: &Holder| Target { container: holder.container, fragment_pages: holder.fragment_pages };
     let targets: Vec<Target> = to.iter().map(target).collect();
     Ok(Op::put(key(from)?, postcard::to_stdvec(&targets).expect("plain values always encode")))
+}
+
+/// Transactions for changes of stubs that make no longer records than the metadata store takes.
+pub(crate) fn in_txns<T>(
+    changes: &[T],
+    record_bytes: usize,
+    op: impl Fn(&T) -> Result<Op, EngineError>,
+) -> Result<Vec<(&[T], Txn)>, EngineError> {
+    let mut out: Vec<(&[T], Txn)> = Vec::new();
+    let (mut begin, mut bytes, mut then) = (0, Txn::RECORD_BYTES, Vec::new());
+    for (at, change) in changes.iter().enumerate() {
+        let op = op(change)?;
+        if at > begin && (bytes + op.record_bytes() > record_bytes || at - begin >= STUBS_AT_ONCE) {
+            out.push((&changes[begin..at], Txn { then: std::mem::take(&mut then), ..Txn::default() }));
+            (begin, bytes) = (at, Txn::RECORD_BYTES);
+        }
+        bytes += op.record_bytes();
+        then.push(op);
+    }
+    if !then.is_empty() {
+        out.push((&changes[begin..], Txn { then, ..Txn::default() }));
+    }
+    Ok(out)
 }
 
 /// What removes a stub.

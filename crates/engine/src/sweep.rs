@@ -6,7 +6,6 @@ use container::{Builder, UnitKind};
 use index::Holder;
 use journal::{Deleted, Entry};
 use map::encode_page;
-use meta::Txn;
 use pool::PoolError;
 use seal::{Header, Kind};
 use units::{Address, Fingerprint, PAGE, Seq};
@@ -183,6 +182,11 @@ impl Engine {
         if moving.builder.is_empty() {
             return Ok(());
         }
+        self.shared.pool.refresh_space().await;
+        if !self.shared.has_room_to_move(&self.shared.lock()) {
+            let reason = "what is left is for checkpoints: the cleaner has no room to move anything to";
+            return Err(EngineError::new(EngineErrorKind::NoSpace, reason));
+        }
         let builder = std::mem::take(&mut moving.builder);
         let (blocks, block_bytes) =
             (std::mem::take(&mut moving.blocks), std::mem::take(&mut moving.block_bytes));
@@ -215,12 +219,11 @@ impl Engine {
             self.lock_as(whole.condemned, to).await?;
             let mut changed = self.shared.lock().led_on(from, to);
             changed.push((from, to.to_vec()));
-            for stub in changed.chunks(DELETES_AT_ONCE) {
-                let then = stub.iter().map(|(from, to)| stubs::put(*from, to));
-                let then = then.collect::<Result<Vec<_>, _>>()?;
-                self.meta().txn(Txn { then, ..Txn::default() }).await?;
+            let limit = self.shared.config.meta_record_bytes();
+            for (stubs, txn) in stubs::in_txns(&changed, limit, |(from, to)| stubs::put(*from, to))? {
+                self.meta().txn(txn).await?;
                 let mut state = self.shared.lock();
-                state.stubs.extend(stub.iter().cloned());
+                state.stubs.extend(stubs.iter().cloned());
                 // A read on its way may look for what nothing reaches any more.
                 state.deletions += 1;
             }
@@ -274,6 +277,7 @@ impl Engine {
             report.freed_bytes += u64::from(deleted.total);
         }
         self.shared.pool.refresh_space().await;
+        self.shared.lock().room_made = self.shared.rt.now();
         self.shared.room_wake.notify_waiters();
         Ok(())
     }

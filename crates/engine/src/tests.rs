@@ -1,5 +1,6 @@
+use journal::{ENSEMBLES_MAX, Ensemble};
 use proto::SegmentId;
-use units::{BLOCK_U64, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, Seq};
+use units::{BLOCK_U64, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq};
 
 use crate::admission::{blocks_in, unreserved};
 use crate::body::pieces;
@@ -67,22 +68,80 @@ fn pieces_are_cut_by_their_contents() {
     assert_eq!(pieces(&[0; 10_000], 4096).iter().map(|piece| piece.len()).max(), Some(4096));
 }
 
+/// States of every shape.
+fn witness_states() -> Vec<WitnessState> {
+    let ensemble = |members: &[u8]| {
+        let members: Vec<MediumId> = members.iter().map(|n| MediumId([*n; 16])).collect();
+        Ensemble::new(&members).expect("a sound ensemble")
+    };
+    let last = SegmentId { epoch: Epoch(3), stream: Incarnation(99), number: 7 };
+    let one = WitnessState { epoch: Epoch(4), last: Some(last), ensembles: vec![ensemble(&[2, 1])] };
+    let most = (0..ENSEMBLES_MAX as u8).map(|n| ensemble(&[n, n + 1, n + 2, n + 3])).collect();
+    vec![
+        WitnessState::default(),
+        WitnessState { ensembles: Vec::new(), ..one.clone() },
+        WitnessState { last: None, ensembles: vec![ensemble(&[1]), ensemble(&[3, 1, 2])], ..one.clone() },
+        WitnessState { ensembles: most, ..one.clone() },
+        one,
+    ]
+}
+
 #[test]
 fn the_witness_reads_back_and_every_flip_is_found() {
-    let last = SegmentId { epoch: Epoch(3), stream: Incarnation(99), number: 7 };
-    for state in [WitnessState::default(), WitnessState { epoch: Epoch(4), last: Some(last) }] {
+    for state in witness_states() {
         let bytes = state.encode();
         assert_eq!(WitnessState::decode(&bytes), Some(state));
         for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes;
+            let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(WitnessState::decode(&bad), None, "bit {bit}");
         }
+        for length in 0..bytes.len() {
+            assert_eq!(WitnessState::decode(&bytes[..length]), None, "{length} bytes");
+        }
+        assert_eq!(WitnessState::decode(&[bytes, vec![0]].concat()), None, "a byte too many");
     }
-    let golden = WitnessState { epoch: Epoch(4), last: Some(last) }.encode();
-    let hex: String = golden[..36].iter().map(|byte| format!("{byte:02x}")).collect();
-    let want = "484657540100000004000000000000000300000000000000630000000000000007000000";
-    assert_eq!(hex, want, "the format is a promise");
+    let golden = witness_states().pop().expect("there are some").encode();
+    let hex: String = golden.iter().map(|byte| format!("{byte:02x}")).collect();
+    let want = "48465754020001010400000000000000030000000000000063000000000000000700000002\
+                0101010101010101010101010101010102020202020202020202020202020202";
+    assert_eq!(hex[..hex.len() - 8], *want, "the format is a promise");
+    assert_eq!(golden[golden.len() - 4..], units::crc32c(&golden[..golden.len() - 4]).to_le_bytes());
+}
+
+/// Bytes that the check sum fits and that say what no state does.
+#[test]
+fn a_witness_that_makes_no_sense_is_refused() {
+    let sound = witness_states().pop().expect("there are some").encode();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut bad = sound.clone();
+        bad[at..at + bytes.len()].copy_from_slice(bytes);
+        mend_witness(&mut bad);
+        bad
+    };
+    assert!(WitnessState::decode(&with(0, b"H")).is_some());
+    for bad in [
+        with(4, &[1]),
+        with(6, &[0]),
+        with(6, &[2]),
+        with(7, &[0]),
+        with(7, &[2]),
+        with(7, &[ENSEMBLES_MAX as u8 + 1]),
+        with(36, &[0]),
+        with(36, &[1]),
+        with(36, &[255]),
+        with(37, &[3; 16]),
+        with(37, &[2; 16]),
+    ] {
+        assert_eq!(WitnessState::decode(&bad), None);
+    }
+}
+
+/// Puts the check sum right, or nothing gets behind it.
+fn mend_witness(bytes: &mut [u8]) {
+    if let Some((checked, sum)) = bytes.len().checked_sub(4).map(|end| bytes.split_at_mut(end)) {
+        sum.copy_from_slice(&units::crc32c(checked).to_le_bytes());
+    }
 }
 
 #[test]
@@ -110,12 +169,12 @@ fn a_partial_write_has_its_block_alone() {
 #[test]
 fn what_status_says_is_writable_is_what_is_granted() {
     let space = |containers| pool::Space { containers, container_bytes: 1 << 20, ..pool::Space::default() };
-    assert_eq!((0..=3).map(|n| unreserved(&space(n))).max(), Some(0), "the reserve is no room");
-    assert_eq!(unreserved(&space(4)), 1 << 20);
-    assert_eq!(unreserved(&space(640)), (640 - 3 - 10) << 20, "a share of a large pool is reserved");
+    assert_eq!((0..=6).map(|n| unreserved(&space(n))).max(), Some(0), "the reserve is no room");
+    assert_eq!(unreserved(&space(7)), 1 << 20);
+    assert_eq!(unreserved(&space(640)), (640 - 6 - 10) << 20, "a share of a large pool is reserved");
     // Granting block by block, each lowers what is writable by one, to nothing.
     let mut state = State::default();
-    let room = unreserved(&space(4));
+    let room = unreserved(&space(7));
     let writable = |state: &State| blocks_in(room.saturating_sub(state.granted()));
     let first = writable(&state);
     assert!(first > 100 && first * BLOCK_U64 < room, "{first}");
@@ -128,6 +187,19 @@ fn what_status_says_is_writable_is_what_is_granted() {
 }
 
 mod fuzz {
+    #[test]
+    fn witnesses_that_are_damaged_behind_a_sound_sum_never_panic() {
+        let corpus: Vec<Vec<u8>> = super::witness_states().iter().map(crate::WitnessState::encode).collect();
+        seam::testing::replay(&corpus, 20_000, |input| {
+            let mut input = input.to_vec();
+            super::mend_witness(&mut input);
+            crate::fuzz::fuzz_body(&input);
+            if let Some(state) = crate::WitnessState::decode(&input) {
+                assert_eq!(state.encode(), input, "one state, one form");
+            }
+        });
+    }
+
     #[test]
     fn hostile_bytes_never_panic() {
         let mut word = 0x9e37_79b9_7f4a_7c15u64;

@@ -3,6 +3,7 @@
 mod client;
 mod files;
 mod media;
+mod roles;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -20,6 +21,9 @@ use crate::output::Format as Output;
 pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
 pub(crate) use files::FileCommand;
 pub(crate) use media::{MediaCommand, NewMediumArguments};
+pub(crate) use roles::{
+    ComputeArguments, DataArguments, Found, JoinArguments, ManagerArguments, NodeCommand, Role,
+};
 pub(crate) use snapshots::SnapshotCommand;
 pub(crate) use trash::TrashCommand;
 pub(crate) use upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
@@ -70,7 +74,30 @@ pub(crate) enum Command {
                       holdfast standalone --dir /srv/holdfast --file-media 6x64G"
     )]
     Standalone(Standalone),
-    /// Sites whose directory is lost
+    /// Serve as a data node of a site of many nodes: it holds media, and nothing opens what is on them
+    #[command(
+        after_help = "Examples:\n  holdfast data --dir /srv/data --media /dev/sdb --media /dev/sdc\n  \
+                      holdfast data --dir /srv/data"
+    )]
+    Data(DataArguments),
+    /// Serve as a compute node of a site of many nodes: disks for this host, by itself or from the node that serves the site
+    #[command(
+        after_help = "Examples:\n  holdfast compute --dir /srv/holdfast\n  holdfast --site /srv/holdfast status"
+    )]
+    Compute(ComputeArguments),
+    /// Serve as a manager of a site of many nodes: nodes join there and get their certificates
+    #[command(after_help = "Example:\n  holdfast manager --dir /srv/manager")]
+    Manager(ManagerArguments),
+    /// Join a site of many nodes with a token of `node add`
+    #[command(
+        after_help = "Examples:\n  holdfast join hfjoin-... --dir /srv/data --name d1 --listen 10.0.0.7:7420\n  \
+                      holdfast join - --dir /srv/data --name d1 --listen 10.0.0.7:7420 < token"
+    )]
+    Join(JoinArguments),
+    /// Nodes of a site of many nodes, from the directory of a manager
+    #[command(subcommand, after_help = "Example:\n  holdfast node list --dir /srv/manager")]
+    Node(NodeCommand),
+    /// Sites as a whole: found one of many nodes, recover one whose directory is lost
     #[command(
         subcommand,
         after_help = "Example:\n  holdfast site recover --dir /srv/holdfast --from-media --recovery-key-file key"
@@ -107,6 +134,25 @@ pub(crate) enum SiteCommand {
                       --recovery-key-file /root/recovery-key"
     )]
     Recover(Recover),
+    /// Found a site of many nodes: its authority, its first manager, and certificates for its etcd
+    #[command(
+        after_help = "Example:\n  holdfast site found --dir /srv/manager --name m1 --listen 10.0.0.1:7400 \
+                      --etcd e1=10.0.0.1:2379 --etcd e2=10.0.0.2:2379 --etcd e3=10.0.0.3:2379"
+    )]
+    Found(Found),
+    /// Make the metadata store of a site of many nodes anew, when all of etcd was lost
+    ///
+    /// Start an etcd without data with the settings of `site found`, then the manager, then this; then the nodes. All media
+    /// must be there when the first compute node serves.
+    #[command(after_help = "Example:\n  holdfast site restore --dir /srv/manager")]
+    Restore {
+        /// The directory of a manager, with its copy of the metadata store
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// So many media are lost for good: 0 to 2
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        missing: usize,
+    },
 }
 
 /// Options of `site recover`.

@@ -165,7 +165,8 @@ impl Asking {
             }
             DiskCommand::AttachInfo { vm, disk } => {
                 let vm = VmName::parse(&vm)?;
-                printer.attach_info(&client.attach_info(vm.as_str(), &disk).await.map_err(failed)?)
+                let info = client.attach_info(vm.as_str(), &disk).await.map_err(failed)?;
+                printer.attach_info(&info.at(&self.socket.display().to_string()))
             }
         }
     }
@@ -182,7 +183,7 @@ impl Asking {
 }
 
 /// What is lost for good must be meant.
-fn really(yes: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
+pub(crate) fn really(yes: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
     if yes { Ok(()) } else { Err(Failure::usage(what(), "say so with --yes")) }
 }
 

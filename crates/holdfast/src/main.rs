@@ -22,6 +22,7 @@ mod failure;
 mod harden;
 mod offline;
 mod output;
+mod roles;
 mod serve;
 mod transfer;
 
@@ -60,6 +61,41 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             harden::no_core_dumps()?;
             let (runtime, rt) = threads()?;
             runtime.block_on(serve::recover(rt, options, printer))
+        }
+        Command::Site(SiteCommand::Restore { dir, missing }) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::restore(rt, &dir, missing, printer))
+        }
+        Command::Site(SiteCommand::Found(options)) => {
+            harden::no_core_dumps()?;
+            let (_runtime, rt) = threads()?;
+            roles::found(&rt, options, printer)
+        }
+        Command::Manager(options) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::manager(rt, options, printer))
+        }
+        Command::Data(options) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::data(rt, options, printer))
+        }
+        Command::Compute(options) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::compute(rt, options, printer))
+        }
+        Command::Join(options) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::join(rt, options, printer))
+        }
+        Command::Node(command) => {
+            harden::no_core_dumps()?;
+            let (runtime, rt) = threads()?;
+            runtime.block_on(roles::node(rt, command, printer))
         }
         Command::Client(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

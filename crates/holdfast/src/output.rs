@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, Keys, List, Medium, Reverted, Scrubbing, Snapshot, SnapshotDisk,
+    AttachInfo, Diff, Explanation, Keys, List, Medium, Node, Reverted, Scrubbing, Snapshot, SnapshotDisk,
     Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
@@ -44,6 +44,10 @@ impl Printer {
 
     pub(crate) fn media(self, media: &List<Medium>) -> Result<(), Failure> {
         self.print(media, || text::media(&media.items))
+    }
+
+    pub(crate) fn nodes(self, nodes: &List<Node>) -> Result<(), Failure> {
+        self.print(nodes, || text::nodes(&nodes.items))
     }
 
     pub(crate) fn vms(self, vms: &List<VmSummary>) -> Result<(), Failure> {

@@ -9,6 +9,9 @@ use seam::Rt;
 use site::{Options, RecoverOptions, Site, Sizes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Layout, Level, Recover, Standalone};
 use crate::failure::Failure;
@@ -82,6 +85,7 @@ fn site_options(options: Standalone) -> Result<Options, Failure> {
         passphrase_file: options.passphrase_file,
         recovery_key_file: options.recovery_key_file,
         backend: options.io.backend(),
+        lease: Duration::ZERO,
         rebuild_after: Some(options.rebuild_after),
         write_patience: options.write_patience,
         task_patience: options.task_patience,
@@ -92,7 +96,10 @@ fn site_options(options: Standalone) -> Result<Options, Failure> {
     })
 }
 
-fn log_to_stderr(level: Level) {
+/// Crates that log each of their steps.
+const OTHERS: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tower"];
+
+pub(crate) fn log_to_stderr(level: Level) {
     let level = match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
@@ -100,8 +107,12 @@ fn log_to_stderr(level: Level) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
+    // What other people's crates say of each frame and hand-shake hides what is looked for.
+    let theirs = OTHERS.map(|name| (name, level.min(LevelFilter::INFO)));
+    let shown = Targets::new().with_default(level).with_targets(theirs);
     let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_max_level(level).with_ansi(ansi).with_writer(std::io::stderr).init();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(shown)).init();
 }
 
 /// Shows the recovery key to a person, and to nobody else.
@@ -114,18 +125,18 @@ fn show_recovery_key(key: &str) {
 }
 
 /// The signals that end the server.
-struct Stop {
+pub(crate) struct Stop {
     term: Signal,
     int: Signal,
 }
 
 impl Stop {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::failed("signals", error.to_string()));
         Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}

@@ -97,7 +97,9 @@ fn a_snapshot_is_read_cloned_reverted_to_and_exported_as_it_was() {
     drop(client);
 
     // A clone goes its own way.
-    bench.json(&["vm", "clone", "web01@s1", "web02"]).json();
+    let cloned = bench.json(&["vm", "clone", "web01@s1", "web02"]).json();
+    assert!(cloned["disks"][0]["used_bytes"].is_null(), "nothing is counted while one waits for a clone");
+    assert_eq!(bench.json(&["vm", "show", "web02"]).json()["disks"][0]["used_bytes"], 3 * MIB + 8192);
     assert!(qemu_io(&bench, &[], "web02/disk0", &[&was[..], &["write -P 5 0 16M", "flush"]].concat()));
     assert_eq!(bench.cli(&["vm", "definition", "web02"]).stdout, "first");
     assert!(qemu_io(&bench, &["-r"], "web01@s1/disk0", &was));

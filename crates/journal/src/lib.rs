@@ -3,7 +3,8 @@
 //! Vocabulary: a **stream** is the journal of one incarnation, cut into **segments**. A segment lies whole on every
 //! medium of its **ensemble**: m+1 media in different failure domains. A **batch** is what is made durable together:
 //! whole pages, chained by a keyed hash. A **record** is one entry; its position is its **seq**. The first batch of
-//! every segment is a **start** record: all that recovery must know that older segments may have said.
+//! every segment is a **start** record: all that recovery must know that older segments may have said. The **witness** is
+//! what stands outside the media; ensembles that it names are **registered**.
 //!
 //! ```text
 //!  segment   | header page | batch 0: start, tail | batch 1 | batch 2 | ...
@@ -14,12 +15,15 @@
 //! [`Sink`] [I2]. One batch is on its way at a time, so a bad batch with a valid one behind it is corruption and
 //! never the tail. A member that fails is replaced by going on in a new segment; what was not acknowledged is
 //! written again there under the same seqs. A segment goes when a durable commit covers all its records [I5]:
-//! recovery does not ask for it, be the commit behind the newest start or in it.
+//! recovery does not ask for it, be the commit behind the newest start or in it. Where another process may take over, the
+//! segment in use lies on an ensemble that is registered for certain; its next ones are registered ahead. Elsewhere each
+//! segment is known outside before it is used.
 //!
 //! Crash rules: recovery takes the union of valid batches over all reachable members; the batch that was on its way
 //! may be found or not. When it is found it may be on one medium only, so the first start of the new stream carries
 //! the last batch along: everything in a live segment is durable on a whole ensemble, whoever reads it next. A batch
-//! damaged on every member with nothing valid behind it cannot be told from one that was on its way.
+//! damaged on every member with nothing valid behind it cannot be told from one that was on its way. Recovery wants an
+//! answer of a member of each registered ensemble, sealed before: so it has the newest segment, and nobody adds to it.
 //!
 //! A full journal: when all but two of the segments it may hold are live, writes wait, and fill at most the segment
 //! that is open. Metadata goes on into a few more, so that a full site takes deletions; control records always go
@@ -29,20 +33,26 @@
 
 mod ensemble;
 mod format;
+mod lease;
 mod queue;
 mod reader;
 mod records;
 mod recover;
+mod register;
+mod registry;
 mod roll;
+mod takeover;
 mod writer;
 
-pub use ensemble::Ensembles;
+pub use ensemble::{ENSEMBLES_MAX, Ensemble, Ensembles, Fitness, Registered, WitnessError, WitnessErrorKind};
 pub use format::{BATCH_HEADER_BYTES, BatchHeader, JournalFormatError, SegmentHeader, SegmentPlace};
 pub use records::{
     CheckpointPointer, Commit, Deleted, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start,
     Tail, decode_records,
 };
 pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover};
+pub use roll::SEGMENTS_PER_OPENING;
+pub use takeover::{newest_epoch, seal_media};
 pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind, Sink};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.

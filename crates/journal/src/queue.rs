@@ -162,9 +162,17 @@ impl State {
         }
     }
 
+    /// Why nothing more is taken in, when another incarnation has taken over.
+    pub(crate) fn fenced(&self) -> Option<JournalError> {
+        self.refused.clone().filter(|error| error.kind == JournalErrorKind::Fenced)
+    }
+
     /// Takes nothing more in; what is queued is still written.
     pub(crate) fn refuse(&mut self, error: JournalError) {
-        self.refused.get_or_insert(error);
+        // That somebody has taken over outranks that it was closed.
+        if self.refused.is_none() || error.kind == JournalErrorKind::Fenced {
+            self.refused = Some(error);
+        }
     }
 
     /// Fails all that is queued.
@@ -175,10 +183,9 @@ impl State {
         }
     }
 
-    /// On how many of `media`, at least, each live segment is.
-    pub(crate) fn copies_on(&self, media: &[MediumId]) -> usize {
-        let copies = |members: &Vec<MediumId>| members.iter().filter(|medium| media.contains(medium)).count();
-        self.segments.iter().map(|(_, members)| copies(members)).min().unwrap_or(0)
+    /// The least that `measure` gives for the members of a live segment; 0 without segments.
+    pub(crate) fn least_of(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> usize {
+        self.segments.iter().map(|(_, members)| measure(members)).min().unwrap_or(0)
     }
 
     /// Whether a live segment is on `medium`.

@@ -76,8 +76,10 @@ pub struct MetaPiece {
 pub struct CheckpointPointer {
     /// Count of checkpoints of the site.
     pub number: u64,
-    /// The checkpoint object, in order.
+    /// The checkpoint object, in order; or the list of its pieces, where `listed`.
     pub pieces: Vec<MetaPiece>,
+    /// The checkpoint object has too many pieces to name them here.
+    pub listed: bool,
     /// Commits with a lower ordinal are in it.
     pub commits_before: u64,
     /// Metadata records with a seq below this are in it.

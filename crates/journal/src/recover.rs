@@ -1,18 +1,20 @@
 //! Reading a journal back: the union of what the reachable members hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{Request, Response, SegmentId, Transport};
 use units::{Epoch, MediumId, Seq};
 
 use crate::reader::{Batch, Cursor, Reader, ask};
-use crate::{LiveSegment, Record, SegmentHeader, Start, Tail};
+use crate::{Ensemble, LiveSegment, Record, Registered, SegmentHeader, Start, Tail};
 
 /// Why a journal cannot be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoverErrorKind {
     /// More is lost or damaged than the ensemble tolerates: acknowledged writes would be missing.
     Lost,
+    /// The media that are there cannot tell whether acknowledged writes would be missing.
+    TooFewMedia,
 }
 
 /// A journal cannot be recovered from the media that are there.
@@ -46,18 +48,22 @@ pub struct Recovered {
     pub segments: Vec<(MediumId, SegmentId)>,
 }
 
-/// Reads the newest stream from `media`. `witness` is the last segment known to have been used, from outside the
-/// journal. `None` when there is no journal: a new site.
+/// Reads the newest stream from `media`, which take nothing from its writer any more. `registered` is what is known of it
+/// outside the journal. `None` when there is no journal: a new site.
 ///
 /// # Errors
-/// [`RecoverErrorKind::Lost`] when records that may have been acknowledged are on no medium that is there.
+/// [`RecoverErrorKind::Lost`] when records that may have been acknowledged are on no medium that is there;
+/// [`RecoverErrorKind::TooFewMedia`] when no member of a registered ensemble is: the newest records may be there alone, and
+/// the writer may go on there.
 pub async fn recover(
     transport: &dyn Transport,
     media: &[MediumId],
     key: &[u8; 32],
-    witness: Option<SegmentId>,
+    registered: &Registered,
 ) -> Result<Option<Recovered>, RecoverError> {
-    let found = list(transport, media, key).await;
+    let (found, told) = list(transport, media, key).await;
+    let witness = registered.last;
+    require_each(&registered.ensembles, &told)?;
     let reader = Reader { transport, key };
     for (id, place) in found.iter().rev() {
         if let Some(last) = witness
@@ -197,6 +203,21 @@ async fn rest(
     Ok((records, next, last))
 }
 
+/// A member of each of `ensembles` must be among those that told what they hold: every acknowledged batch is on all members
+/// of its segment, so then the newest segment is found.
+fn require_each(ensembles: &[Ensemble], told: &BTreeSet<MediumId>) -> Result<(), RecoverError> {
+    let is_unknown = |ensemble: &&Ensemble| !ensemble.members().iter().any(|medium| told.contains(medium));
+    let unknown: Vec<String> = ensembles.iter().filter(is_unknown).map(ToString::to_string).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "the newest records may be on these media alone, and of each group one must be there: {}",
+        unknown.join("; ")
+    );
+    Err(RecoverError { kind: RecoverErrorKind::TooFewMedia, reason })
+}
+
 type Found = BTreeMap<SegmentId, Place>;
 
 #[derive(Debug, Clone, Default)]
@@ -205,12 +226,14 @@ struct Place {
     holders: Vec<MediumId>,
 }
 
-async fn list(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> Found {
+/// The segments on `media`, and which of these told.
+async fn list(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> (Found, BTreeSet<MediumId>) {
     let answers =
         seam::join_all(media.iter().map(|medium| ask(transport, *medium, Request::SegmentList))).await;
-    let mut found = Found::new();
+    let (mut found, mut told) = (Found::new(), BTreeSet::new());
     for (medium, answer) in media.iter().zip(answers) {
         let Ok(Response::Segments(pages)) = answer else { continue };
+        told.insert(*medium);
         for header in pages.iter().filter_map(|page| SegmentHeader::decode(page.as_ref(), key).ok()) {
             let place = found.entry(header.id).or_default();
             place.slot_bytes = header.slot_bytes;
@@ -219,7 +242,7 @@ async fn list(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> 
             }
         }
     }
-    found
+    (found, told)
 }
 
 fn jump(number: u32, from: Seq, to: Seq) -> RecoverError {

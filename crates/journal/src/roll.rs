@@ -9,6 +9,8 @@ use crate::{BATCH_HEADER_BYTES, BatchHeader, Entry, LiveSegment, SegmentHeader};
 
 /// Ensembles tried for one batch before its writers get an error.
 const ROLL_ATTEMPTS: usize = 16;
+/// Numbers of segments that one opening of a journal may take before it fails.
+pub const SEGMENTS_PER_OPENING: u32 = ROLL_ATTEMPTS as u32;
 
 /// The segment that takes records.
 pub(crate) struct Segment {
@@ -92,14 +94,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the next segment on the next ensemble: header, then start record, then the record outside.
+    /// Opens the next segment on the next ensemble: header, then start record. Outside, the ensemble is known before, or where
+    /// ensembles are not registered the segment behind.
     pub(crate) async fn roll(&mut self) -> Result<(), JournalError> {
         self.segment = None;
         let mut full = false;
         for attempt in 0..ROLL_ATTEMPTS {
             self.free_trimmed();
             let number = self.next_number;
-            let members = self.shared.ensembles.ensemble(number);
+            let members = self.next_members(number).await?;
             if members.is_empty() {
                 break;
             }
@@ -117,6 +120,7 @@ impl Writer {
             tracing::warn!(number, ?failures, "a segment was not taken");
             full |= failures.iter().any(|failure| failure.error.kind == CallErrorKind::NoSpace);
             self.shared.lock().give_up(self.shared.id(number), &members);
+            self.shared.lock_registry().give_up();
             // A data node may start anew between the header and the start record, but not each time.
             self.report(&failures, attempt == 0)?;
         }
@@ -151,10 +155,8 @@ impl Writer {
         if !failures.is_empty() {
             return Ok(Err(failures));
         }
-        self.shared.sink.opened(id).await.map_err(|reason| JournalError {
-            kind: JournalErrorKind::Fenced,
-            reason: format!("the position could not be recorded: {reason}"),
-        })?;
+        self.shared.leases.opened(members);
+        self.shared.now_in(id).await?;
         segment.offset += batch.batch_bytes() as u32;
         segment.index = 1;
         segment.previous = batch.mac;

@@ -8,9 +8,12 @@ use seam::{BoxFuture, Rt};
 use tokio::sync::{Notify, oneshot};
 use units::{Epoch, Incarnation, MediumId, Seq};
 
+use crate::lease::Leases;
 use crate::queue::{Lane, Next, Queued, State};
+use crate::register::Registering;
+use crate::registry::Registry;
 use crate::roll::Segment;
-use crate::{Ensembles, Entry, LiveSegment, Start, Tail};
+use crate::{Ensemble, Ensembles, Entry, LiveSegment, Registered, Start, Tail, WitnessError};
 
 /// How often a member that gave no answer is asked again before it counts as failed.
 const CALL_ATTEMPTS: usize = 3;
@@ -43,6 +46,14 @@ pub struct JournalConfig {
     pub inherited: Vec<(LiveSegment, Vec<MediumId>)>,
     /// The last batch of the stream before.
     pub tail: Option<Tail>,
+    /// How long leases hold that media grant; zero where nobody else can take over. Then ensembles are not registered
+    /// ahead: each segment is, before it is used.
+    pub lease: Duration,
+    /// What is known outside the journal as the stream begins.
+    pub registered: Registered,
+    /// Number of the first segment: above those of earlier, failed openings of this incarnation, each of which takes up to
+    /// [`SEGMENTS_PER_OPENING`].
+    pub first_number: u32,
 }
 
 /// Why an append failed.
@@ -76,8 +87,8 @@ pub trait Sink: Send + Sync {
     fn durable(&self, first: Seq, entries: Vec<Entry>);
     /// All that recovery must know as of the last [`Sink::durable`]; the journal fills in `live`.
     fn start(&self) -> Start;
-    /// `segment` is about to be used: recorded outside the journal, so that its loss cannot pass unseen.
-    fn opened(&self, segment: SegmentId) -> BoxFuture<'_, Result<(), String>>;
+    /// Has this known outside the journal, in place of what was.
+    fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>>;
 }
 
 /// The end of an append: the seq behind its last record.
@@ -90,7 +101,10 @@ pub(crate) struct Shared {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) config: JournalConfig,
     state: Mutex<State>,
-    wake: Notify,
+    pub(crate) leases: Leases,
+    registry: Mutex<Registry>,
+    pub(crate) registering: Registering,
+    pub(crate) wake: Notify,
     done: Notify,
 }
 
@@ -121,15 +135,28 @@ impl Journal {
         config: JournalConfig,
     ) -> Result<Self, JournalError> {
         assert!(config.batch_bytes * 4 <= config.segment_bytes as usize, "a segment holds several batches");
-        let tail = config.tail.clone();
+        let (tail, next_number) = (config.tail.clone(), config.first_number);
         let state = Mutex::new(State::new(&config));
         let (wake, done) = (Notify::new(), Notify::new());
-        let shared =
-            Arc::new(Shared { rt: rt.clone(), transport, ensembles, sink, config, state, wake, done });
+        let leases = Leases::new(config.lease);
+        let registry = Mutex::new(Registry::new(config.registered.clone()));
+        let shared = Arc::new(Shared {
+            rt: rt.clone(),
+            transport,
+            ensembles,
+            sink,
+            config,
+            state,
+            leases,
+            registry,
+            registering: Registering::default(),
+            wake,
+            done,
+        });
         let mut writer = Writer {
             shared: shared.clone(),
             segment: None,
-            next_number: 0,
+            next_number,
             last_mac: [0; 16],
             tail,
             last: Last::default(),
@@ -139,7 +166,12 @@ impl Journal {
             writer.free_trimmed();
         }
         opened?;
+        shared.registering.begin();
         rt.spawn("journal writer", Box::pin(async move { writer.run().await }));
+        if shared.leases.are_used() {
+            rt.spawn("journal leases", Box::pin(shared.clone().keep_leases()));
+            rt.spawn("journal ensembles", Box::pin(shared.clone().keep_registered()));
+        }
         Ok(Self { shared })
     }
 
@@ -185,14 +217,19 @@ impl Journal {
         self.shared.lock().segments_for_meta(&self.shared.config)
     }
 
-    /// On how many of `media`, at least, each segment is that holds uncovered records.
-    pub fn copies_on(&self, media: &[MediumId]) -> usize {
-        self.shared.lock().copies_on(media)
+    /// The least that `measure` gives for the members of a segment that holds uncovered records, or of an ensemble that may
+    /// be registered.
+    pub fn least_of(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> usize {
+        let live = self.shared.lock().least_of(measure);
+        let registry = self.shared.lock_registry();
+        registry.possible().iter().map(|ensemble| measure(ensemble.members())).fold(live, usize::min)
     }
 
-    /// Whether a segment that holds uncovered records, or takes new ones, is on `medium`.
+    /// Whether a segment that holds uncovered records or takes new ones, or an ensemble that may be registered, is on
+    /// `medium`.
     pub fn is_on(&self, medium: MediumId) -> bool {
-        self.shared.lock().is_on(medium)
+        let is_member = |ensemble: &Ensemble| ensemble.members().contains(&medium);
+        self.shared.lock().is_on(medium) || self.shared.lock_registry().possible().iter().any(is_member)
     }
 
     /// Seq of the next record.
@@ -218,17 +255,35 @@ impl Journal {
         rotation
     }
 
+    /// Waits until it is certain that no other incarnation has taken over before this was called: what was read by then may
+    /// be answered.
+    ///
+    /// # Errors
+    /// `Fenced` when one has; `TooFewMedia` when that cannot be found out.
+    pub async fn readable(&self) -> Result<(), JournalError> {
+        self.shared.readable().await
+    }
+
+    /// Whether another incarnation has taken over, as far as this one has heard.
+    pub fn is_fenced(&self) -> bool {
+        self.shared.lock().fenced().is_some()
+    }
+
     /// Refuses new appends, waits until the queued ones are done, and ends the writer. Queued writes that wait for
-    /// room in a full journal fail: nothing makes room any more.
+    /// room in a full journal fail: nothing makes room any more. Leases are given back at the end: no read is answered from
+    /// then on.
     pub async fn close(&self) {
         self.shared.lock().refuse(closed());
         self.shared.wake.notify_one();
         loop {
             let done = self.shared.done.notified();
             if self.shared.lock().finished {
-                return;
+                break;
             }
             done.await;
+        }
+        if self.shared.leases.are_used() {
+            self.shared.release().await;
         }
     }
 }
@@ -247,6 +302,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn lock_registry(&self) -> MutexGuard<'_, Registry> {
+        // As above.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn id(&self, number: u32) -> SegmentId {
         SegmentId { epoch: self.config.epoch, stream: self.config.incarnation, number }
     }
@@ -259,15 +319,55 @@ impl Shared {
 
     async fn ask(&self, medium: MediumId, request: Request) -> Option<Failure> {
         let restores = self.ensembles.restores(medium);
+        let grants = matches!(request, Request::SegmentOpen { .. } | Request::SegmentAppend { .. });
         let mut last = None;
         for _ in 0..CALL_ATTEMPTS {
-            match self.transport.call(medium, request.clone()).await {
-                Ok(_) => return None,
+            let sent = self.rt.now();
+            match self.call(medium, restores, request.clone()).await {
+                Ok(_) => {
+                    if grants {
+                        self.leases.grant(medium, sent);
+                    }
+                    return None;
+                }
                 Err(error) if error.kind == CallErrorKind::Unreachable => last = Some(error),
                 Err(error) => return Some(Failure { error, restores }),
             }
         }
         last.map(|error| Failure { error, restores })
+    }
+
+    /// A request that is given up when the medium turns out to be silent.
+    async fn call(
+        &self,
+        medium: MediumId,
+        restores: u64,
+        request: Request,
+    ) -> Result<proto::Response, CallError> {
+        if !self.leases.are_used() {
+            return self.transport.call(medium, request).await;
+        }
+        tokio::select! {
+            biased;
+            answer = self.transport.call(medium, request) => answer,
+            () = self.leases.silent(medium, restores) => {
+                let reason = "it gave no answer to a request for a lease".to_owned();
+                Err(CallError { kind: CallErrorKind::Unreachable, medium, reason })
+            }
+        }
+    }
+
+    /// A fenced writer must not go on with members that have not heard of it yet [I3].
+    pub(crate) fn end_if_fenced(&self, error: &JournalError) {
+        if error.kind == JournalErrorKind::Fenced {
+            let mut state = self.lock();
+            state.refuse(error.clone());
+            state.fail_queued(error);
+            drop(state);
+            self.leases.end();
+            self.registering.tell();
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -341,7 +441,7 @@ impl Writer {
         }
         let done = self.roll().await;
         if let Err(error) = &done {
-            self.end_if_fenced(error);
+            self.shared.end_if_fenced(error);
         }
         let answer = done.map(|()| self.shared.lock().next_seq);
         waiting.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
@@ -383,20 +483,11 @@ impl Writer {
                     }
                 }
                 drop(state);
-                self.end_if_fenced(&error);
+                self.shared.end_if_fenced(&error);
             }
         }
         let queued = self.shared.lock().queued();
         self.last = Last { records, queued, took: ended.saturating_sub(begun), ended };
-    }
-
-    /// A fenced writer must not go on with members that have not heard of it yet [I3].
-    fn end_if_fenced(&self, error: &JournalError) {
-        if error.kind == JournalErrorKind::Fenced {
-            let mut state = self.shared.lock();
-            state.refuse(error.clone());
-            state.fail_queued(error);
-        }
     }
 
     pub(crate) fn free_trimmed(&self) {

@@ -11,8 +11,11 @@ pub enum ErrorKind {
     LeaseNotFound,
     /// No room for more keys or leases. Nothing was done; deleting is still possible.
     Full,
-    /// The transaction may have happened or not, and a later rebuild decides. Read before trying again.
+    /// The transaction may have happened or not. In the embedded store a later rebuild decides; in etcd it may still
+    /// happen. Read before trying again, and compare with what was read.
     Unknown,
+    /// No server of the store answers, or they have no majority. Nothing was done; try again.
+    Unavailable,
     /// The store is gone, or refuses writes until it is rebuilt. Nothing was done.
     Stopped,
     /// A record or checkpoint is damaged, out of order, or of an unknown version.
@@ -33,11 +36,13 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+    /// An error without a source.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), source: None }
     }
 
-    pub(crate) fn invalid(context: impl Into<String>) -> Self {
+    /// The caller's mistake.
+    pub fn invalid(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, context)
     }
 

@@ -128,7 +128,10 @@ impl KeyRange {
     }
 
     /// Refuses ends longer than any key and its successor.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Invalid`, and how long.
+    pub fn check(&self) -> Result<()> {
         let longest = self.start.len().max(self.end.as_ref().map_or(0, Vec::len));
         if longest > KEY_BYTES_MAX + 1 {
             return Err(Error::invalid(format!("an end of a range has {longest} bytes, more than any key")));

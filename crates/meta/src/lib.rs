@@ -1,10 +1,11 @@
 //! The metadata store: ordered keys, range, compare-and-swap transactions, watch, lease (DESIGN 7).
 //!
 //! It holds membership, layout, ownership, roots, snapshots, policies, tasks and users: transactions per checkpoint
-//! and snapshot, never per I/O. [`Store`] is the one trait; what it asks stays within what etcd 3.4 offers, so that a
-//! cluster can put etcd behind it. [`Embedded`] is the store of a site without etcd: an ordered map in RAM, rebuilt at
-//! start from records and a checkpoint that its owner keeps in the journal and the log. [`Embedded::in_memory`] keeps
-//! nothing and serves tests and the simulator. [`conformance`] is the one suite that every store must pass.
+//! and snapshot, never per I/O. [`Store`] is the one trait; what it asks stays within what etcd 3.4 offers, and the
+//! crate `etcd` puts etcd behind it for a site of many nodes. [`Embedded`] is the store of a site without etcd: an
+//! ordered map in RAM, rebuilt at start from records and a checkpoint that its owner keeps in the journal and the log.
+//! [`Embedded::in_memory`] keeps nothing and serves tests and the simulator. [`conformance`] is the one suite that
+//! every store must pass.
 //!
 //! **Vocabulary.** *Revision*: counts transactions that changed something; an empty store has revision 1, and 0 means
 //! absent. *Record*: one such transaction, encoded. *Checkpoint*: the whole state at one revision, encoded. *History*:

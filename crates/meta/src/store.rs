@@ -135,16 +135,18 @@ pub trait Watch: Send {
     ///
     /// # Errors
     /// `Compacted`: the watcher fell too far behind, or began too far back; it must list again and start a new watch.
-    /// `Stopped`: the store is gone.
+    /// `Stopped`: the store is gone. `Unavailable`: nothing is seen for now; waiting again goes on where the watch stood.
     fn next(&mut self) -> BoxFuture<'_, Result<Batch>>;
 }
 
 /// A metadata store. All operations may run at once; reads see every transaction acknowledged before they began.
+///
+/// A store of several servers answers any of them with `Unavailable` while too few are up.
 pub trait Store: Send + Sync {
     /// Reads one key.
     ///
     /// # Errors
-    /// None in the embedded store.
+    /// None of its own.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Get>>;
 
     /// Reads at most `limit` keys of `range`, in order, at revision `at`; without it, at the newest. An answer ends

@@ -79,6 +79,15 @@ impl Op {
         Self::Put { key, value: value.into(), lease: Some(lease) }
     }
 
+    /// Bytes it takes in the record of its transaction, at most.
+    pub fn record_bytes(&self) -> usize {
+        OP_BYTES
+            + match self {
+                Self::Put { key, value, .. } => key.as_bytes().len() + value.len(),
+                Self::Delete(range) => range.bytes(),
+            }
+    }
+
     /// Deletes one key.
     pub fn delete(key: &Key) -> Self {
         Self::Delete(KeyRange::one(key))
@@ -99,6 +108,9 @@ pub struct Txn {
 }
 
 impl Txn {
+    /// Bytes of the record of a transaction beside those of its operations, at most.
+    pub const RECORD_BYTES: usize = OP_BYTES;
+
     /// A transaction that does nothing yet.
     pub fn new() -> Self {
         Self::default()
@@ -125,9 +137,12 @@ impl Txn {
         self
     }
 
-    /// Refuses what is beyond a limit or malformed, before anything is locked. Gives the bytes that the longer branch's
-    /// record may take.
-    pub(crate) fn check(&self) -> Result<usize> {
+    /// Refuses what is beyond a limit or malformed, before anything is asked or locked. Gives the bytes that the longer
+    /// branch's record may take.
+    ///
+    /// # Errors
+    /// `Invalid`, and what is.
+    pub fn check(&self) -> Result<usize> {
         if self.compares.len() > TXN_OPS_MAX {
             return Err(Error::invalid(format!("{} compares, more than {TXN_OPS_MAX}", self.compares.len())));
         }

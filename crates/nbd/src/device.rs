@@ -72,8 +72,11 @@ pub enum DeviceErrorKind {
     Invalid,
     /// The device may not be written (`EPERM`).
     NotPermitted,
-    /// The device is closing or has moved elsewhere (`ESHUTDOWN`).
+    /// The device is closing (`ESHUTDOWN`).
     ShuttingDown,
+    /// The device is served elsewhere by now. The client gets no answer but an end of its connection: it connects again, to
+    /// whoever serves, and asks again.
+    Moved,
     /// No memory for the request now (`ENOMEM`).
     NoMemory,
 }

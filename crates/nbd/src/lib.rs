@@ -24,7 +24,7 @@
 //! Crash rules: none of its own. A reply says what the device said; a device write that completed is durable, so a
 //! disk served over several connections is coherent (`CAN_MULTI_CONN`). FUA and FLUSH call [`Device::flush`].
 //!
-//! What it does not do: TLS, TCP, extended headers (64-bit lengths), resize, no knowledge of blocks, snapshots
+//! What it does not do: TLS and TCP, beyond what is said before them ([`begin_tls`]); extended headers (64-bit lengths), resize, no knowledge of blocks, snapshots
 //! or the engine.
 
 #![forbid(unsafe_code)]
@@ -38,6 +38,7 @@ mod proto;
 pub mod ram;
 mod reply;
 mod request;
+mod secure;
 mod server;
 mod socket;
 mod source;
@@ -48,6 +49,7 @@ pub use client::hand_shake;
 pub use device::{
     Context, Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
 };
+pub use secure::{ClientFlags, begin_tls, pass_greeting};
 pub use server::{Limits, Server, ServerError, ServerErrorKind};
 
 /// Why a connection ended before its time. For diagnosis only: nothing is decided by it.

@@ -153,17 +153,17 @@ fn failed(error: u32, terms: Terms, text: impl FnOnce() -> String) -> Answer {
     if terms.structured { Answer::Explained(error, text()) } else { Answer::Failed(error) }
 }
 
-/// Runs a checked request on the device. `payload` is the data of a WRITE.
+/// Runs a checked request on the device. `payload` is the data of a WRITE. `None` when the device is served elsewhere.
 pub(crate) async fn run(
     device: Arc<dyn Device>,
     contexts: Contexts,
     plan: Plan,
     payload: Bytes,
     terms: Terms,
-) -> Answer {
+) -> Option<Answer> {
     match attempt(&*device, &contexts, plan, payload, terms).await {
-        Ok(answer) => answer,
-        Err(error) => failed(error_number(error.kind), terms, || error.reason),
+        Ok(answer) => Some(answer),
+        Err(error) => Some(failed(error_number(error.kind)?, terms, || error.reason)),
     }
 }
 
@@ -229,14 +229,15 @@ fn broken(what: &str) -> DeviceError {
     DeviceError { kind: DeviceErrorKind::Io, reason: format!("the device gave {what}") }
 }
 
-fn error_number(kind: DeviceErrorKind) -> u32 {
+fn error_number(kind: DeviceErrorKind) -> Option<u32> {
     match kind {
-        DeviceErrorKind::Io => errno::EIO,
-        DeviceErrorKind::NoSpace => errno::ENOSPC,
-        DeviceErrorKind::Invalid => errno::EINVAL,
-        DeviceErrorKind::NotPermitted => errno::EPERM,
-        DeviceErrorKind::ShuttingDown => errno::ESHUTDOWN,
-        DeviceErrorKind::NoMemory => errno::ENOMEM,
+        DeviceErrorKind::Io => Some(errno::EIO),
+        DeviceErrorKind::NoSpace => Some(errno::ENOSPC),
+        DeviceErrorKind::Invalid => Some(errno::EINVAL),
+        DeviceErrorKind::NotPermitted => Some(errno::EPERM),
+        DeviceErrorKind::ShuttingDown => Some(errno::ESHUTDOWN),
+        DeviceErrorKind::NoMemory => Some(errno::ENOMEM),
+        DeviceErrorKind::Moved => None,
     }
 }
 

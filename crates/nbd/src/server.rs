@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use seam::Rt;
-use tokio::net::{UnixListener, UnixStream};
+use seam::{BoxFuture, Rt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::device::Exports;
@@ -71,8 +72,10 @@ pub struct ServerError {
 /// A listening NBD server. Dropping it stops it at once; [`Server::stop`] does so in good order.
 pub struct Server {
     rt: Rt,
+    exports: Arc<dyn Exports>,
     shared: Arc<Shared>,
-    file: SocketFile,
+    /// Where it listens; a server without one serves what is brought to it.
+    file: Option<SocketFile>,
 }
 
 /// What the server shares with its connections.
@@ -105,7 +108,8 @@ impl Drop for Seat {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({}, {} connections)", self.file.path().display(), self.connections())
+        let path = self.file.as_ref().map(SocketFile::path);
+        write!(f, "Server({path:?}, {} connections)", self.connections())
     }
 }
 
@@ -158,15 +162,40 @@ impl Server {
         limits: Limits,
     ) -> Result<Self, ServerError> {
         let (listener, file) = socket::claim(&*rt, path).await?;
+        let mut server = Self::without_socket(rt.clone(), exports.clone(), limits);
+        server.file = Some(file);
+        let accepting = accept(rt.clone(), exports, listener, server.shared.clone());
+        rt.spawn("nbd accept", Box::pin(accepting));
+        Ok(server)
+    }
+
+    /// Serves `exports` to those whom [`Server::serve`] is given.
+    pub fn without_socket(rt: Rt, exports: Arc<dyn Exports>, limits: Limits) -> Self {
         let shared = Arc::new(Shared {
             limits,
             connections: Mutex::default(),
             open: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Open),
         });
-        let accepting = accept(rt.clone(), exports, listener, shared.clone());
-        rt.spawn("nbd accept", Box::pin(accepting));
-        Ok(Self { rt, shared, file })
+        Self { rt, exports, shared, file: None }
+    }
+
+    /// Serves a client that has not been greeted yet, whom another port let in, until it leaves or is hung up on, as when the
+    /// server is full or stops. Dropping the future hangs up.
+    pub fn serve<S>(&self, stream: S) -> BoxFuture<'static, ()>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Some(link) = self.shared.admit() else { return Box::pin(async {}) };
+        let (reader, writer) = tokio::io::split(stream);
+        let limits = self.shared.limits;
+        Box::pin(connection(self.rt.clone(), self.exports.clone(), link, limits, reader, writer))
+    }
+
+    fn remove_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.remove();
+        }
     }
 
     /// Connections now open.
@@ -177,7 +206,7 @@ impl Server {
     /// Stops: takes no more connections and requests, answers the requests taken, closes, removes the socket file.
     /// What is not done after `within` is cut off. Gives the number of connections cut off: 0 when all ended well.
     pub async fn stop(mut self, within: Duration) -> usize {
-        self.file.remove();
+        self.remove_file();
         self.shared.advance(Phase::Draining);
         let mut open = self.shared.open.subscribe();
         let closed = async {
@@ -193,7 +222,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.file.remove();
+        self.remove_file();
         self.shared.advance(Phase::Cut);
     }
 }
@@ -209,7 +238,9 @@ async fn accept(rt: Rt, exports: Arc<dyn Exports>, listener: UnixListener, share
         match accepted {
             Ok((stream, _)) => match shared.admit() {
                 Some(link) => {
-                    let task = connection(rt.clone(), exports.clone(), link, shared.limits, stream);
+                    let (reader, writer) = stream.into_split();
+                    let (limits, exports) = (shared.limits, exports.clone());
+                    let task = connection(rt.clone(), exports, link, limits, reader, writer);
                     rt.spawn("nbd connection", Box::pin(task));
                 }
                 None => drop(stream),
@@ -222,8 +253,17 @@ async fn accept(rt: Rt, exports: Arc<dyn Exports>, listener: UnixListener, share
     }
 }
 
-async fn connection(rt: Rt, exports: Arc<dyn Exports>, link: Arc<Link>, limits: Limits, stream: UnixStream) {
-    let (reader, writer) = stream.into_split();
+async fn connection<R, W>(
+    rt: Rt,
+    exports: Arc<dyn Exports>,
+    link: Arc<Link>,
+    limits: Limits,
+    reader: R,
+    writer: W,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     if let Err(error) = transmission::serve(rt, &*exports, link, limits, reader, writer).await {
         tracing::debug!(%error, "NBD connection ended");
     }

@@ -149,14 +149,20 @@ impl Requests {
         };
         let mut work = Box::pin(request::run(self.device.clone(), contexts, plan, payload, self.terms));
         let first = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-        if let Poll::Ready(answer) = first {
-            return Some(answer);
+        match first {
+            Poll::Ready(Some(answer)) => return Some(answer),
+            Poll::Ready(None) => {
+                self.link.advance(Phase::Cut);
+                return None;
+            }
+            Poll::Pending => {}
         }
         let link = self.link.clone();
         let task = async move {
             let owed = MustAnswer::new(&link);
-            let answer = work.await;
-            owed.answer(Reply { cookie, cost: plan.cost(), answer });
+            if let Some(answer) = work.await {
+                owed.answer(Reply { cookie, cost: plan.cost(), answer });
+            }
         };
         self.rt.spawn("nbd request", Box::pin(task));
         None

@@ -50,20 +50,36 @@ pub fn class_for(up: usize) -> Option<Class> {
     Some(CLASSES[number])
 }
 
-/// Media of the stripe of turn `turn`, by fragment index: `width` of the n in `media`.
+/// Longest circle of the media of one domain: more would be rows nobody can count.
+const CIRCLE_MAX: u64 = 1 << 16;
+
+/// Media of the stripe of turn `turn`, by fragment index: one of each of `width` of the n failure domains.
 ///
-/// Stripes lie end to end around the circle of media, so that in any run of turns no medium gets more than two
-/// fragments beyond its share; after each whole tiling the start moves on by one, so that every medium holds each
-/// fragment index, parity too, in turn. There are n rows in all.
-pub(crate) fn turn_over(media: &[MediumId], width: usize, turn: u64) -> Vec<MediumId> {
-    let count = media.len() as u64;
-    if width == 0 || (media.len()) < width {
+/// Stripes lie end to end around the circle of domains, so that in any run of turns no domain gets more than two
+/// fragments beyond its share; after each whole tiling the start moves on by one, so that every domain holds each
+/// fragment index, parity too, in turn. A domain gives its media in turn. Where each has one medium there are n rows in
+/// all; where each has several, that often as many.
+pub(crate) fn turn_over(domains: &[Vec<MediumId>], width: usize, turn: u64) -> Vec<MediumId> {
+    let count = domains.len() as u64;
+    if width == 0 || domains.len() < width || domains.iter().any(Vec::is_empty) {
         return Vec::new();
     }
     let tiling = count / common_divisor(count, width as u64);
-    let turn = turn % (tiling * count);
-    let start = turn * width as u64 + turn / tiling;
-    (start..start + width as u64).map(|at| media[(at % count) as usize]).collect()
+    let circle = domains
+        .iter()
+        .map(|media| media.len() as u64)
+        .fold(1, |all, media| if all > CIRCLE_MAX { all } else { all / common_divisor(all, media) * media });
+    let turn = turn % (tiling * count * circle);
+    let tilings = turn / tiling;
+    let start = turn * width as u64 + tilings;
+    let member = |at: u64| {
+        let domain = at % count;
+        // Where a tiling began, one domain was passed over.
+        let passed_over = (tilings + count - 1 - domain) / count;
+        let media = &domains[domain as usize];
+        media[((at / count - passed_over) % media.len() as u64) as usize]
+    };
+    (start..start + width as u64).map(member).collect()
 }
 
 fn common_divisor(a: u64, b: u64) -> u64 {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use units::MediumId;
+use journal::Fitness;
+use units::{MediumId, NodeId};
 
 /// What is known of a medium.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Health {
     /// When a medium last came, went, failed or returned.
     changed: Duration,
     full: BTreeSet<MediumId>,
+    /// The data nodes that hold the media, where there are such.
+    nodes: BTreeMap<MediumId, NodeId>,
     /// How often each medium was restored: tells an answer from before a restore from one after it.
     restores: BTreeMap<MediumId, u64>,
 }
@@ -54,6 +57,37 @@ impl Health {
         Self { media: media.to_vec(), down: missing.map(down).collect(), changed: now, ..Self::default() }
     }
 
+    /// `medium` is on `node`: it fails with the other media there.
+    pub(crate) fn set_node(&mut self, medium: MediumId, node: NodeId) {
+        self.nodes.insert(medium, node);
+    }
+
+    /// `media` by failure domain: the node; where all media of the site are on one, each medium by itself. In order of
+    /// the first medium of each.
+    pub(crate) fn domains(&self, media: &[MediumId]) -> Vec<Vec<MediumId>> {
+        let first = self.media.first().and_then(|medium| self.nodes.get(medium));
+        let is_one = first.is_none() || self.media.iter().all(|medium| self.nodes.get(medium) == first);
+        let mut domains: Vec<(Option<NodeId>, Vec<MediumId>)> = Vec::new();
+        for medium in media {
+            let node = self.nodes.get(medium).copied().filter(|_| !is_one);
+            match domains.iter_mut().find(|(known, _)| node.is_some() && *known == node) {
+                Some((_, media)) => media.push(*medium),
+                None => domains.push((node, vec![*medium])),
+            }
+        }
+        domains.into_iter().map(|(_, media)| media).collect()
+    }
+
+    /// Whether `a` and `b` fail together.
+    pub(crate) fn fail_together(&self, a: MediumId, b: MediumId) -> bool {
+        self.domains(&[a, b]).len() < 2
+    }
+
+    /// Failure domains of the site, but no more than two count: below that nothing new is safe.
+    pub(crate) fn least_domains(&self) -> usize {
+        self.domains(&self.media).len().min(2)
+    }
+
     /// All media of the site.
     pub fn media(&self) -> &[MediumId] {
         &self.media
@@ -70,7 +104,7 @@ impl Health {
         let up = self.up();
         let staying: Vec<MediumId> =
             up.iter().filter(|medium| !self.leaving.contains(medium)).copied().collect();
-        if staying.len() < self.media.len().min(2) { up } else { staying }
+        if self.domains(&staying).len() < self.least_domains() { up } else { staying }
     }
 
     /// Those that take what is new and were not found full.
@@ -125,6 +159,7 @@ impl Health {
         self.down.remove(&medium);
         self.leaving.remove(&medium);
         self.full.remove(&medium);
+        self.nodes.remove(&medium);
     }
 
     /// Whether `medium` is one of the site's and up.
@@ -174,15 +209,70 @@ impl Health {
         self.media.iter().map(health).collect()
     }
 
-    /// Media of the next segment: m+1 of those that take what is new, never fewer than 2 where the site has 2 (DESIGN 4.1).
+    /// Media of the next segment: one of each of m+1 failure domains that take what is new, never of fewer than 2 where
+    /// the site has 2 (DESIGN 4.1).
     pub(crate) fn ensemble(&self, turn: u32) -> Vec<MediumId> {
-        let fit = self.fit();
-        let wanted = self.media.len().min(3);
-        let least = self.media.len().min(2);
-        if fit.len() < least || fit.is_empty() {
+        self.ensemble_among(&self.fit(), turn)
+    }
+
+    fn ensemble_among(&self, media: &[MediumId], turn: u32) -> Vec<MediumId> {
+        let fit = self.domains(media);
+        let wanted = self.ensemble_domains();
+        if fit.len() < self.least_domains() || fit.is_empty() {
             return Vec::new();
         }
         let start = turn as usize * wanted;
-        (0..wanted.min(fit.len())).map(|i| fit[(start + i) % fit.len()]).collect()
+        let member = |at: usize| {
+            let media = &fit[at % fit.len()];
+            media[at / fit.len() % media.len()]
+        };
+        (start..start + wanted.min(fit.len())).map(member).collect()
+    }
+
+    /// Failure domains of an ensemble when all are up.
+    fn ensemble_domains(&self) -> usize {
+        self.domains(&self.media).len().min(3)
+    }
+
+    /// [`Health::ensemble`] without the failure domain of `lost`; where that gives fewer media, without `lost` alone; none
+    /// where that gives fewer too.
+    pub(crate) fn spare(&self, turn: u32, lost: MediumId) -> Vec<MediumId> {
+        let width = self.ensemble(turn).len();
+        let without = |whole: bool| {
+            let mut left = self.fit();
+            left.retain(|medium| *medium != lost && !(whole && self.fail_together(*medium, lost)));
+            self.ensemble_among(&left, turn)
+        };
+        [true, false].into_iter().map(without).find(|spare| spare.len() == width).unwrap_or_default()
+    }
+
+    /// What a segment on `members` is worth.
+    pub(crate) fn fitness(&self, members: &[MediumId]) -> Fitness {
+        let is_apart = self.domains(members).len() == members.len();
+        if !is_apart
+            || members.len() < self.least_domains()
+            || !members.iter().all(|medium| self.is_up(*medium))
+        {
+            return Fitness::Unfit;
+        }
+        let fit = self.fit();
+        let width = self.domains(&fit).len().min(self.ensemble_domains());
+        let is_fit = members.len() >= width && members.iter().all(|medium| fit.contains(medium));
+        if is_fit { Fitness::Fit } else { Fitness::Stopgap }
+    }
+
+    /// How many losses, each of a medium or of a whole failure domain, leave at least `k` of `members`, those that are
+    /// down gone already.
+    pub(crate) fn survives(&self, members: &[MediumId], k: usize) -> usize {
+        let there: Vec<MediumId> = members.iter().copied().filter(|medium| self.is_up(*medium)).collect();
+        let mut sizes: Vec<usize> = self.domains(&there).iter().map(Vec::len).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let mut spare = there.len().saturating_sub(k);
+        let lost = sizes.into_iter().take_while(|size| {
+            let fits = *size <= spare;
+            spare = spare.saturating_sub(*size);
+            fits
+        });
+        lost.count()
     }
 }

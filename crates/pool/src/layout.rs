@@ -81,12 +81,14 @@ impl Layout {
     }
 
     /// The row of `class` with these members, and whether its record still has to be journalled. When the class has
-    /// all the rows it may have, another one whose members are all in `media`; `None` when there is none.
+    /// all the rows it may have, another one of those with one medium in each of as many of `domains`, in turn; `None` when
+    /// there is none.
     pub(crate) fn choose(
         &mut self,
         class: Class,
         members: Vec<MediumId>,
-        media: &[MediumId],
+        domains: &[Vec<MediumId>],
+        turn: u64,
     ) -> Option<(Row, bool)> {
         let known = self.by_members.get(&(class.number, members.clone()));
         let key = match known.map(|row| (class.number, *row)).filter(|key| !self.closed.contains(key)) {
@@ -97,7 +99,7 @@ impl Layout {
                     self.fresh.insert((class.number, row));
                     (class.number, row)
                 }
-                None => self.usable(class, media)?,
+                None => self.usable(class, domains, turn)?,
             },
         };
         let row = self.rows.get(&key)?.clone();
@@ -122,14 +124,19 @@ impl Layout {
         self.of_class(class.number).last().map_or(Some(0), |((_, row), _)| row.checked_add(1))
     }
 
-    fn usable(&self, class: Class, media: &[MediumId]) -> Option<RowKey> {
+    fn usable(&self, class: Class, domains: &[Vec<MediumId>], turn: u64) -> Option<RowKey> {
+        let domain_of = |medium: &MediumId| domains.iter().position(|media| media.contains(medium));
         let fits = |row: &Row| {
+            let in_domains: Option<BTreeSet<usize>> = row.members.iter().map(domain_of).collect();
             !row.is_moving()
                 && !self.closed.contains(&key_of(row))
                 && row.members.len() == class.width()
-                && row.members.iter().all(|medium| media.contains(medium))
+                && in_domains.is_some_and(|domains| domains.len() == class.width())
         };
-        self.of_class(class.number).find(|(_, row)| fits(row)).map(|(key, _)| *key)
+        let fit: Vec<RowKey> =
+            self.of_class(class.number).filter(|(_, row)| fits(row)).map(|(key, _)| *key).collect();
+        let count = fit.len() as u64;
+        (count > 0).then(|| fit[(turn % count) as usize])
     }
 
     /// A container is about to be written to the row.

@@ -3,7 +3,10 @@
 //! Vocabulary: a **geometry class** is a pair k+m; a **row** of a class lists the media of a stripe by fragment
 //! index. A medium is **up** until a request to it fails; new rows use media that are up.
 //!
-//! | media up | >= 10 | 6..9 | 5 | 4 | 3 | 2 | 1 |
+//! A **failure domain** is what fails together: a data node; where all media are on one node, each medium by itself.
+//! Stripes and ensembles have one medium in each of as many domains.
+//!
+//! | domains up | >= 10 | 6..9 | 5 | 4 | 3 | 2 | 1 |
 //! |---|---|---|---|---|---|---|---|
 //! | class | 8+2 | 4+2 | 3+2 | 2+2 | 1+2 | 1+1 | 1+0 |
 //!
@@ -25,7 +28,7 @@
 //! freed. Until then they cost room and nothing else, since no id is used twice.
 //!
 //! What it does not do: it holds no keys and cannot tell whether bytes are right; the caller's check does. It moves
-//! fragments to other media when it is told to, and decides nothing of it. It knows no failure domains above the medium.
+//! fragments to other media when it is told to, and decides nothing of it.
 
 mod decode;
 mod describe;

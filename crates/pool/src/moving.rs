@@ -14,7 +14,7 @@ use std::time::Duration;
 use container::FragmentHeader;
 use journal::Row;
 use proto::{CallErrorKind, Request, Response};
-use units::{ContainerId, MediumId, PageBuf};
+use units::{ContainerId, MediumId, NodeId, PageBuf};
 
 use crate::layout::key_of;
 use crate::mend::{Found, PIECE_BYTES, header, lost, payload};
@@ -55,9 +55,12 @@ impl Pool {
         lock(&self.shared.layout).reopen(key_of(row));
     }
 
-    /// Takes a medium into the site, behind `behind` or last. It is up.
-    pub fn join(&self, medium: MediumId, behind: Option<MediumId>) {
-        self.lock_health().join(medium, behind, self.shared.rt.now());
+    /// Takes a medium into the site, behind `behind` or last. It is up, and on `node` where the site has such.
+    pub fn join(&self, medium: MediumId, behind: Option<MediumId>, node: Option<NodeId>) {
+        let mut health = self.lock_health();
+        health.join(medium, behind, self.shared.rt.now());
+        node.into_iter().for_each(|node| health.set_node(medium, node));
+        drop(health);
         lock(&self.shared.repairs).forget_failures();
     }
 

@@ -1,5 +1,7 @@
 //! Room: how much a new container may still take.
 
+use std::collections::BTreeMap;
+
 use container::{fragment_bytes, header_bytes};
 use proto::{MediumInfo, Request, Response};
 use units::MediumId;
@@ -63,7 +65,7 @@ impl Pool {
         // too little when they do not share it, and never too much.
         let sharers = infos.iter().filter(|(_, info)| info.room_below != u64::MAX).count().max(1) as u64;
         let fit_media = self.lock_health().fit();
-        let mut fits = Vec::new();
+        let mut fits = BTreeMap::new();
         for (medium, info) in infos.iter().filter(|(medium, _)| fit_media.contains(medium)) {
             let fit = match info.room_below {
                 u64::MAX => info.free_extents,
@@ -72,14 +74,29 @@ impl Pool {
             if fit > 0 {
                 self.lock_health().set_full(*medium, false);
             }
-            fits.push(fit);
+            fits.insert(*medium, fit);
         }
+        let domains = self.lock_health().domains(&fits.keys().copied().collect::<Vec<_>>());
+        let fits: Vec<u64> = domains
+            .iter()
+            .map(|media| of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>()))
+            .collect();
         Some(Space {
             raw_capacity: infos.iter().map(|(_, info)| info.capacity).sum(),
             raw_used: infos.iter().map(|(_, info)| info.capacity.saturating_sub(info.free)).sum(),
             containers: stripes(&fits, class.width()),
             container_bytes: u64::from(self.shared.container_bytes),
         })
+    }
+
+    /// Bytes of fragments that stripes of `width` fill where media have so many bytes each.
+    pub fn fillable(&self, rooms: &[(MediumId, u64)], width: usize) -> u64 {
+        let media: Vec<MediumId> = rooms.iter().map(|(medium, _)| *medium).collect();
+        let room_of =
+            |medium: &MediumId| rooms.iter().find(|(other, _)| other == medium).map_or(0, |(_, room)| *room);
+        let domains = self.lock_health().domains(&media);
+        let rooms: Vec<u64> = domains.iter().map(|media| media.iter().map(room_of).sum()).collect();
+        stripes(&rooms, width) * width as u64
     }
 
     /// The room as last asked.
@@ -95,10 +112,17 @@ impl Pool {
     }
 }
 
-/// Stripes of `width` fragments on distinct media that are sure to fit when medium i takes `fits[i]` fragments.
+/// Fragments that are sure to fit in a failure domain whose medium i takes `fits[i]`.
+pub(crate) fn of_domain(fits: &[u64]) -> u64 {
+    // One that is ahead of its share within its domain is full before the others.
+    let ahead = if fits.len() > 1 { AHEAD_MAX } else { 0 };
+    fits.iter().map(|fit| fit.saturating_sub(ahead)).sum()
+}
+
+/// Stripes of `width` fragments in distinct failure domains that are sure to fit when domain i takes `fits[i]` fragments.
 ///
-/// Stripes turn over all media that have room, so all fill alike until the smallest is full; the others go on without
-/// it while they are enough. What is then left on single media is not counted.
+/// Stripes turn over all domains that have room, so all fill alike until the smallest is full; the others go on without
+/// it while they are enough. What is then left in single ones is not counted.
 pub(crate) fn stripes(fits: &[u64], width: usize) -> u64 {
     let mut left = fits.to_vec();
     left.sort_unstable();

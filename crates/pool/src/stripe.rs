@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use container::{FragmentHeader, fragment_bytes};
 use erasure::Code;
-use journal::{Ensembles, Row};
+use journal::{Ensembles, Fitness, Row};
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use seam::Rt;
-use units::{ContainerId, MediumId, PageSlice};
+use units::{ContainerId, MediumId, NodeId, PageSlice};
 
 use crate::geometry::{CLASSES, Class};
 use crate::health::{Health, MediumHealth};
@@ -128,6 +128,27 @@ impl Pool {
         lock(&self.shared.repairs).forget_failures();
     }
 
+    /// `medium` is on `node`: media of one node fail together.
+    pub fn set_node(&self, medium: MediumId, node: NodeId) {
+        self.lock_health().set_node(medium, node);
+    }
+
+    /// `media` by failure domain: the node; where all media of the site are on one, each medium by itself.
+    pub fn domains(&self, media: &[MediumId]) -> Vec<Vec<MediumId>> {
+        self.lock_health().domains(media)
+    }
+
+    /// Whether two media fail together.
+    pub fn fail_together(&self, a: MediumId, b: MediumId) -> bool {
+        self.lock_health().fail_together(a, b)
+    }
+
+    /// How many losses, each of a medium or of a whole failure domain, leave at least `k` of `members`. Those that are
+    /// down are gone already.
+    pub fn survives(&self, members: &[MediumId], k: usize) -> usize {
+        self.lock_health().survives(members, k)
+    }
+
     /// The class new containers get now; `None` when too few media are up.
     pub fn current_class(&self) -> Option<Class> {
         class_of(&self.lock_health())
@@ -241,14 +262,26 @@ impl Pool {
 
 /// The class of new containers.
 pub(crate) fn class_of(health: &Health) -> Option<Class> {
-    let fit = health.fit().len();
-    // One medium of several is no redundancy at all: nothing new is acknowledged or written there.
-    (fit >= health.media().len().min(2)).then(|| crate::class_for(fit)).flatten()
+    let fit = health.domains(&health.fit()).len();
+    // One of several is no redundancy at all: nothing new is acknowledged or written there.
+    (fit >= health.least_domains()).then(|| crate::class_for(fit)).flatten()
 }
 
 impl Ensembles for Pool {
     fn ensemble(&self, turn: u32) -> Vec<MediumId> {
         self.lock_health().ensemble(turn)
+    }
+
+    fn spare(&self, turn: u32, lost: MediumId) -> Vec<MediumId> {
+        self.lock_health().spare(turn, lost)
+    }
+
+    fn fitness(&self, members: &[MediumId]) -> Fitness {
+        self.lock_health().fitness(members)
+    }
+
+    fn fail_together(&self, a: MediumId, b: MediumId) -> bool {
+        self.lock_health().fail_together(a, b)
     }
 
     fn restores(&self, medium: MediumId) -> u64 {

@@ -101,19 +101,20 @@ impl Pool {
 
     /// Class and row of the next stripe, and whether the row is new.
     fn place(&self, incarnation: Incarnation, number: u32) -> Result<(Class, Row, bool, RowUse), PoolError> {
-        let (class, media) = {
+        let (class, domains) = {
             let health = self.lock_health();
             let class = class_of(&health).ok_or_else(too_few)?;
-            let with_room = health.with_room();
+            let with_room = health.domains(&health.with_room());
             // What is known of room may be out of date: with too few of them all are tried.
-            (class, if with_room.len() < class.width() { health.fit() } else { with_room })
+            let is_enough = with_room.len() >= class.width();
+            (class, if is_enough { with_room } else { health.domains(&health.fit()) })
         };
         // Each incarnation counts from 0: its id spreads the first rows.
         let turn = incarnation.0.wrapping_add(u64::from(number));
-        let members = turn_over(&media, class.width(), turn);
+        let members = turn_over(&domains, class.width(), turn);
         let chosen = {
             let mut layout = lock(&self.shared.layout);
-            let chosen = layout.choose(class, members, &media);
+            let chosen = layout.choose(class, members, &domains, turn);
             chosen.iter().for_each(|(row, _)| layout.enter(key_of(row)));
             chosen
         };
@@ -128,7 +129,7 @@ impl Pool {
     /// Whether enough media for a stripe are not known to be full.
     fn has_room(&self) -> bool {
         let health = self.lock_health();
-        class_of(&health).is_some_and(|class| health.with_room().len() >= class.width())
+        class_of(&health).is_some_and(|class| health.domains(&health.with_room()).len() >= class.width())
     }
 
     async fn write_stripe(&self, built: &Built, class: Class, members: &[MediumId]) -> Result<(), PoolError> {

@@ -6,7 +6,12 @@
 //!
 //! Vocabulary: a request goes to one **medium**; the data node that holds it is the transport's business.
 //!
-//! What it does not do: no wire format, no retry, no choice of a target.
+//! What it does not do: no connection, no retry, no choice of a target.
+
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use container::FragmentHeader;
 use seam::BoxFuture;
@@ -113,12 +118,62 @@ pub enum Request {
         /// Most entries of the answer.
         limit: u32,
     },
+    /// The medium takes nothing more from incarnations before the one that asks, durably. Answered when all that they had
+    /// under way there has ended, and no lease of theirs holds any more.
+    Seal,
+    /// A lease for the incarnation that asks: the medium answers no [`Request::Seal`] before a time from now that both
+    /// know. An answer to [`Request::SegmentOpen`] and [`Request::SegmentAppend`] grants one too.
+    Lease,
+    /// The incarnation that asks has ended: none of its leases holds any more. Only what was granted to it ends.
+    Release,
     /// Asks for the medium's room.
     Info {
         /// Bytes of the extents that `free_extents` of the answer counts in.
         extent: u64,
     },
+    /// Lists the media of the node. Asked of [`NODE`], not of a medium.
+    MediumList,
+    /// Makes a blank medium one of the site with this superblock, of one page. One that has it already is left as it is.
+    Format(PageSlice),
+    /// Replaces the superblock of a medium by one that is no older.
+    SuperblockWrite(PageSlice),
 }
+
+impl Request {
+    /// Whether it changes something, which goes on to its end once it was begun, and which only the newest incarnation may
+    /// ask for.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::SegmentOpen { .. }
+            | Self::SegmentAppend { .. }
+            | Self::SegmentFree(_)
+            | Self::FragmentWrite { .. }
+            | Self::FragmentFree(_)
+            | Self::FragmentLock { .. }
+            | Self::FragmentFreeAt(_)
+            | Self::Seal
+            | Self::Lease
+            | Self::Release
+            | Self::Format(_)
+            | Self::SuperblockWrite(_) => true,
+            Self::SegmentList
+            | Self::SegmentRead { .. }
+            | Self::FragmentRead { .. }
+            | Self::FragmentHeader { .. }
+            | Self::LockList { .. }
+            | Self::FragmentList { .. }
+            | Self::Info { .. }
+            | Self::MediumList => false,
+        }
+    }
+}
+
+/// How long a lease holds that a medium of a site of many nodes grants: as long as a takeover from an owner that is silent
+/// waits at most, and long enough for several attempts to renew it.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// What stands in the place of a medium in requests to the node itself.
+pub const NODE: MediumId = MediumId([0; 16]);
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -137,6 +192,23 @@ pub enum Response {
     Locks(Vec<(ContainerId, u64)>),
     /// Room and health.
     Info(MediumInfo),
+    /// The media of the node.
+    Media(Vec<NodeMedium>),
+}
+
+/// What a node says of one of its media.
+#[derive(Debug, Clone)]
+pub struct NodeMedium {
+    /// The medium; of a blank one the id that it is to have.
+    pub medium: MediumId,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its place on the node, for people.
+    pub name: String,
+    /// Its superblock, one page; none where it is blank or cannot be read.
+    pub superblock: Option<PageSlice>,
+    /// Why it is not served; none where it is, or is blank.
+    pub trouble: Option<String>,
 }
 
 /// Bytes read from a medium: the wanted stretch of whole pages.
@@ -177,6 +249,8 @@ pub struct MediumInfo {
     pub slots: u32,
     /// Journal slots without a segment.
     pub slots_free: u32,
+    /// The incarnation for which it was sealed last: it takes nothing from any before.
+    pub sealed: Epoch,
 }
 
 /// Why a request failed: decides what the caller does.
@@ -214,6 +288,48 @@ pub struct CallError {
 
 /// Carries requests to media.
 pub trait Transport: Send + Sync {
-    /// Asks `medium` and waits for the answer, no longer than the transport's deadline.
-    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>>;
+    /// Asks `medium` on behalf of the incarnation `by` and waits for the answer, no longer than the transport's deadline. A
+    /// medium that was sealed for a later incarnation refuses changes as `Fenced`.
+    fn call_by(
+        &self,
+        by: Epoch,
+        medium: MediumId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, CallError>>;
+
+    /// As [`Transport::call_by`], for whoever has no incarnation: before the first one, and to read.
+    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
+        self.call_by(Epoch(0), medium, request)
+    }
+}
+
+/// The requests of one incarnation.
+#[derive(Clone)]
+pub struct By {
+    epoch: Epoch,
+    inner: Arc<dyn Transport>,
+}
+
+impl std::fmt::Debug for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "By({})", self.epoch.0)
+    }
+}
+
+impl By {
+    /// Sends everything on behalf of the incarnation of `epoch`.
+    pub fn new(epoch: Epoch, inner: Arc<dyn Transport>) -> Self {
+        Self { epoch, inner }
+    }
+}
+
+impl Transport for By {
+    fn call_by(
+        &self,
+        by: Epoch,
+        medium: MediumId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, CallError>> {
+        self.inner.call_by(by.max(self.epoch), medium, request)
+    }
 }

@@ -27,6 +27,7 @@
 //! What it does not do: it does not replace the real file system or network tests; CPU time costs no virtual time;
 //! it cannot see randomness taken behind the seams (`tokio::select!` without `biased` is one such place).
 
+pub mod cluster;
 mod digest;
 mod executor;
 mod medium;

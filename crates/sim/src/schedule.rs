@@ -14,6 +14,7 @@ mod judge;
 mod media;
 mod nemesis;
 mod plan;
+mod takeover;
 mod world;
 
 use std::sync::Arc;
@@ -61,6 +62,9 @@ pub struct Outcome {
 /// Runs the schedule of `seed`. With `tracing` it tells on standard error what happens.
 pub fn run(seed: u64, family: Option<Family>, tracing: bool) -> Outcome {
     let family = family.unwrap_or(Family::of(seed));
+    if family == Family::Takeover {
+        return takeover::run(seed, tracing);
+    }
     let sim = Simulation::new(seed, Limits { steps: 4_000_000, ..Limits::default() });
     let mut rng = sim.rng("schedule");
     let plan = Plan::new(&mut rng, family);
@@ -136,6 +140,7 @@ async fn start(world: &Arc<World>, rng: &mut Rng) -> Option<(Life, Engine)> {
     if let Some((life, engine)) = &opened {
         world.note(format_args!("open, epoch {}", engine.epoch().0));
         world.check_time(engine);
+        world.settle_doubts(engine).await;
         world.serve(engine.clone(), life);
     }
     opened

@@ -12,7 +12,7 @@ use engine::{Config, Deps, Engine, EngineError, WitnessState};
 use seal::{EpochKeys, Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
 use seam::{Rt, Runtime};
 use tokio::sync::oneshot;
-use units::{MediumId, SiteId};
+use units::{MediumId, NodeId, SiteId};
 
 use crate::executor::{Control, SimRuntime};
 use crate::medium::{Image, SimStore};
@@ -33,6 +33,8 @@ fn ring() -> KeyRing {
 pub struct SiteSpec {
     /// Number of media at first.
     pub media: usize,
+    /// Data nodes that the media are on, in turn; with fewer than two each medium fails by itself.
+    pub nodes: usize,
     /// Media that are none of the site's at first.
     pub spares: usize,
     /// Bytes of each medium.
@@ -53,6 +55,25 @@ pub struct SiteSpec {
     pub rebuild_after: Duration,
     /// Bytes of fragments moved each second.
     pub rebuild_bytes_per_second: u64,
+}
+
+impl SiteSpec {
+    /// The data node of a medium, by number.
+    pub fn node_of(&self, medium: usize) -> usize {
+        if self.nodes < 2 { medium } else { medium % self.nodes }
+    }
+
+    /// Numbers of the media that fail together with one of the first media, by failure domain.
+    pub fn domains(&self) -> Vec<Vec<usize>> {
+        let count = if self.nodes < 2 { self.media } else { self.nodes.min(self.media) };
+        (0..count)
+            .map(|node| (0..self.media).filter(|medium| self.node_of(*medium) == node).collect())
+            .collect()
+    }
+
+    fn node_id(&self, medium: usize) -> Option<NodeId> {
+        (self.nodes >= 2).then(|| NodeId([self.node_of(medium) as u8; 16]))
+    }
 }
 
 /// A medium of the site, as what stands outside of the engine says.
@@ -254,6 +275,7 @@ impl Site {
             transport: transport.clone(),
             stores,
             ids: self.ids.clone(),
+            spec: self.spec.clone(),
             members: self.members.clone(),
             engine: engine.clone(),
         };
@@ -261,6 +283,12 @@ impl Site {
             rt: rt.clone(),
             transport: Arc::new(transport),
             media: self.members().iter().map(|member| self.ids[member.number]).collect(),
+            nodes: self
+                .ids
+                .iter()
+                .enumerate()
+                .filter_map(|(at, id)| Some((*id, self.spec.node_id(at)?)))
+                .collect(),
             up: Vec::new(),
             leaving: self
                 .members()
@@ -370,6 +398,7 @@ struct Node {
     transport: SimTransport,
     stores: Vec<Option<SimStore>>,
     ids: Vec<MediumId>,
+    spec: SiteSpec,
     members: Members,
     engine: Arc<Mutex<Option<Engine>>>,
 }
@@ -421,7 +450,7 @@ impl Node {
                 let Some(number) = number.filter(|_| !medium.up) else { continue };
                 self.transport.detach(medium.medium);
                 if self.attach(number).await {
-                    engine.medium_returned(medium.medium);
+                    engine.medium_returned(medium.medium).await;
                 }
             }
         }
@@ -432,7 +461,7 @@ impl Node {
         for Member { number, leaving } in members {
             let id = self.ids[number];
             match engine.pool().health().into_iter().find(|health| health.medium == id) {
-                None if self.attach(number).await => engine.add_medium(id, None),
+                None if self.attach(number).await => engine.add_medium(id, None, self.spec.node_id(number)),
                 Some(health) if health.leaving != leaving => engine.set_leaving(id, leaving),
                 Some(_) if leaving && engine.release_medium(id).is_ok() => {
                     self.transport.detach(id);

@@ -3,6 +3,7 @@
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
 mod flip;
+mod room;
 mod snapshots;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,9 @@
 //! | `snapshots` | how many at most | time of a snapshot under writes; writes beside 0, then 10, ... NUMBER of them; RAM and bytes each |
 //! | `clone` | - | time of a snapshot and a clone of a disk of 1 TiB |
 //! | `metadata` | span in GiB | bytes stored beyond the data for a write of 4 KiB, with a snapshot after each 60,000 writes |
+//! | `pair` | snapshots | writes in turns on two sites, one with so many snapshots, in short turns: 7 times 5 s each |
+//! | `count` | writes | nothing: opens the site that `pair` left in DIR/a or DIR/b, writes, ends at once; for callgrind |
+//! | `mark` | - | time and map pages of cycles of the cleaner beside snapshots that share all, and some, of their pages |
 //! | `background` | MiB of data | writes beside nothing, a scrub, a clean, a drain; bytes a second of each |
 
 #![allow(clippy::disallowed_methods)] // it measures real time
@@ -264,9 +267,139 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     Ok(bench.site.stop().await?)
 }
 
+/// Writers that snapshot VMs of their own, so that many share a journal batch.
+const SNAPSHOT_TASKS: u64 = 16;
+/// Comparisons of two sites, each of so many short turns: what else the machine does falls on both.
+const TURNS: usize = 7;
+const SLICES: usize = 40;
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Makes snapshots, of several VMs at once, a write before each.
+async fn make_snapshots(bench: &Bench, count: u64) -> Result<(), Failed> {
+    let mut vms = vec![(name("vm")?, bench.disk)];
+    for task in 1..SNAPSHOT_TASKS {
+        let vm = name(&format!("vm{task}"))?;
+        bench.site.create_vm(&vm, &[64 << 20]).await?;
+        vms.push((vm, DiskId(1 + task)));
+    }
+    let mut tasks = Vec::new();
+    for (task, (vm, disk)) in (0..).zip(vms) {
+        let site = bench.site.clone();
+        tasks.push(tokio::spawn(async move {
+            let (mut random, mut block) = (Random(task), vec![0; BLOCK as usize]);
+            for _ in (task..count).step_by(SNAPSHOT_TASKS as usize) {
+                random.block(&mut block);
+                let at = random.next() % ((64 << 20) / BLOCK) * BLOCK;
+                site.engine().write(disk, at, &block).await.map_err(|error| error.to_string())?;
+                site.snapshot(&vm, None).await.map_err(|error| error.to_string())?;
+            }
+            Ok::<(), String>(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
+}
+
+async fn pair(rt: seam::Rt, dir: &str, count: u64) -> Result<(), Failed> {
+    std::fs::create_dir(dir)?;
+    let mut a = Bench::new(rt.clone(), &format!("{dir}/a"), 16, GIB).await?;
+    let mut b = Bench::new(rt, &format!("{dir}/b"), 16, GIB).await?;
+    for bench in [&mut a, &mut b] {
+        bench.writes(|count| count == 50_000).await?;
+        bench.rest().await?;
+    }
+    let (ram, stored) = (resident_kib(), b.engine().status().await.stored_bytes);
+    let begun = Instant::now();
+    make_snapshots(&b, count).await?;
+    let took = begun.elapsed().as_secs_f64();
+    b.rest().await?;
+    let each = |bytes: u64| bytes as f64 / count.max(1) as f64;
+    println!(
+        "{count} snapshots of {SNAPSHOT_TASKS} VMs in {took:.0} s, {:.0}/s; each {:.0} B of RAM and {:.0} B stored",
+        count as f64 / took,
+        each((resident_kib() - ram) << 10),
+        each(b.engine().status().await.stored_bytes - stored)
+    );
+    b.engine().clean(100, &Progress::default()).await?;
+    for bench in [&mut a, &mut b] {
+        bench.writes_for(Duration::from_secs(5)).await?;
+    }
+    let (mut rates, mut tails) = (Vec::new(), Vec::new());
+    for turn in 0..TURNS {
+        let mut latencies = [Vec::new(), Vec::new()];
+        for slice in 0..SLICES {
+            let which = (turn + slice) % 2;
+            let bench = if which == 0 { &mut a } else { &mut b };
+            latencies[which].extend(bench.writes_for(SLICE).await?);
+        }
+        let [(rate_a, tail_a), (rate_b, tail_b)] = latencies.map(|mut latencies| {
+            let all: Duration = latencies.iter().sum();
+            latencies.sort_unstable();
+            (latencies.len() as f64 / all.as_secs_f64(), ms(&latencies[latencies.len() * 99 / 100]))
+        });
+        println!("  without: {rate_a:.0}/s, p99 {tail_a:.3} ms; with: {rate_b:.0}/s, p99 {tail_b:.3} ms");
+        rates.push(rate_b / rate_a);
+        tails.push(tail_b / tail_a);
+    }
+    rates.sort_by(f64::total_cmp);
+    tails.sort_by(f64::total_cmp);
+    println!("with over without, median: rate {:.3}, p99 {:.3}", rates[TURNS / 2], tails[TURNS / 2]);
+    a.site.stop().await?;
+    Ok(b.site.stop().await?)
+}
+
+/// Counts instructions from here on, or no more, where this runs under `valgrind --tool=callgrind --instr-atstart=no`.
+fn callgrind(state: &str) {
+    let pid = std::process::id().to_string();
+    let _ = std::process::Command::new("callgrind_control")
+        .args(["-i", state, &pid])
+        .stdout(std::process::Stdio::null())
+        .status();
+}
+
+async fn count(rt: seam::Rt, dir: &str, count: u64) -> Result<(), Failed> {
+    let site = Site::start(rt, Options { backend: media::Backend::Sync, ..Options::new(dir) }).await?.site;
+    let mut bench = Bench { site, disk: DiskId(1), span: GIB, random: Random(11) };
+    bench.writes(|done| done == 500).await?;
+    // What a start leaves for later, as filling the index, is to be over.
+    bench.site.runtime().sleep(Duration::from_secs(60)).await;
+    callgrind("on");
+    bench.writes(|done| done as u64 == count).await?;
+    callgrind("off");
+    std::process::exit(0);
+}
+
+async fn mark(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt, dir, 8, 64 * GIB).await?;
+    bench.writes(|count| count == 100_000).await?;
+    let vm = name("vm")?;
+    let mut snapshots = 0;
+    for (more, between) in [(0, 0), (1, 0), (1000, 0), (9000, 0), (100, 10), (900, 10)] {
+        for _ in 0..more {
+            if between > 0 {
+                bench.writes(|count| count == between).await?;
+            }
+            bench.site.snapshot(&vm, None).await?;
+        }
+        snapshots += more;
+        bench.rest().await?;
+        let begun = Instant::now();
+        let report = bench.engine().clean(100, &Progress::default()).await?;
+        let took = ms(&begun.elapsed());
+        println!(
+            "{snapshots} snapshots, {between} writes before each of the last: {} pages marked, {took:.0} ms, {:.1} us each",
+            report.pages,
+            took * 1e3 / report.pages.max(1) as f64
+        );
+    }
+    Ok(bench.site.stop().await?)
+}
+
 fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: upkeep DIR snapshots COUNT | clone | metadata GIB | background MIB";
+    let usage = "usage: upkeep DIR snapshots COUNT | clone | metadata GIB | pair COUNT | count WRITES | mark | background MIB";
     let (dir, what) = arguments.first().zip(arguments.get(1)).ok_or(usage)?;
     let number = || arguments.get(2).and_then(|number| number.parse::<u64>().ok()).ok_or(usage);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -275,6 +408,9 @@ fn main() -> Result<(), Failed> {
         "snapshots" => runtime.block_on(snapshots(rt, dir, number()?)),
         "clone" => runtime.block_on(clone(rt, dir)),
         "metadata" => runtime.block_on(metadata(rt, dir, number()?)),
+        "pair" => runtime.block_on(pair(rt, dir, number()?)),
+        "count" => runtime.block_on(count(rt, dir, number()?)),
+        "mark" => runtime.block_on(mark(rt, dir)),
         "background" => runtime.block_on(background(rt, dir, number()?)),
         _ => Err(usage.into()),
     }

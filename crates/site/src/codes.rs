@@ -46,6 +46,9 @@ macro_rules! codes {
 // Status 0: on the command line only. Exit codes: 1 failed, 2 usage, 4 not found, 5 denied, 6 conflict or busy,
 // 7 time-out, 130 interrupted.
 codes! {
+    already_joined 409 6 "Directory in use"
+        "The directory is a node's already."
+        "Choose another directory; to begin anew, empty this one.";
     api_socket 0 1 "Interface not served"
         "The server cannot make the socket of its interface in the site's directory."
         "See that the directory can be written and its path is short; the message has the system's reason.";
@@ -67,6 +70,9 @@ codes! {
     closing 503 1 "Stopping"
         "The server is stopping, or a newer one has taken over."
         "Wait for the stop, then start it again.";
+    config_invalid 0 2 "Settings malformed"
+        "config.toml in the node's directory cannot be read, or has a setting that nobody knows."
+        "Mend the line that the message names; see docs/operations.md for the settings.";
     copy_failed 0 1 "Copy failed"
         "qemu-img, or the connection to the disk, failed while an image was copied."
         "The message has the reason; mend it and try again: nothing was left behind.";
@@ -121,6 +127,9 @@ codes! {
     hold_shorter 422 2 "Hold would end earlier"
         "The snapshot is held longer already; a hold is never shortened."
         "Name a later time, or leave it as it is.";
+    identity_damaged 500 1 "Identity damaged"
+        "The node's key and certificates do not belong together, or are of another role."
+        "Put sound copies of the files in the node's directory, or have the node join anew.";
     image_encrypted 0 2 "Encrypted image"
         "The image is encrypted, and the command has no key for it."
         "Decrypt it first, with qemu-img convert.";
@@ -139,6 +148,9 @@ codes! {
     interrupted 0 130 "Interrupted"
         "A signal ended the command."
         "Nothing was left behind: begin anew.";
+    invalid_address 422 2 "No usable address"
+        "An address is malformed, names nobody that others can reach, or is given twice; or there are too many."
+        "Write addresses as 10.0.0.1:7400, and those of etcd as NAME=10.0.0.1:2379.";
     invalid_name 422 2 "Not a name"
         "The name of a VM or snapshot has 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit."
         "Choose such a name.";
@@ -163,6 +175,9 @@ codes! {
     key_wrong 403 5 "Wrong key"
         "The key or passphrase does not open the site's keys."
         "Use the site's own key, as the user it belongs to.";
+    manager_unreachable 503 1 "Manager not reached"
+        "The manager did not answer in time, is no manager of the site that the token or certificate names, or refused the connection."
+        "See that `holdfast manager` runs, that its port can be reached from here, and that clocks agree to the minute.";
     manifest_damaged 500 1 "site.json is damaged"
         "The list of the site's media cannot be read."
         "Put a good copy of site.json back.";
@@ -208,12 +223,24 @@ codes! {
     medium_too_small 422 2 "Medium too small"
         "The journal and a container do not fit on a medium."
         "Give media of 1 GiB or more.";
+    metadata_full 507 1 "Metadata store full"
+        "etcd has reached its quota and takes no changes."
+        "Compact and defragment etcd or raise its quota, then disarm its alarm.";
+    metadata_lost 500 1 "Metadata store lost"
+        "The media of the data nodes hold a site of which the metadata store knows nothing."
+        "Make it anew from a manager's copy: `site restore`.";
+    metadata_unavailable 503 1 "Metadata store not reached"
+        "No member of etcd answers, or too few of them for a majority."
+        "See that etcd runs and its ports can be reached from here; the message has what it said.";
     method_not_allowed 405 2 "Method not allowed"
         "The path does not take this method."
         "The Allow header lists what it takes.";
     nbd_socket 500 1 "Disks not served"
         "The server cannot make the NBD socket in the site's directory."
         "Remove what is in its place; see that the directory can be written.";
+    no_catalogue 404 4 "No copy of the metadata store"
+        "The directory holds no copy of the metadata store: no manager has run there."
+        "Name the directory of a manager, or a backup of it.";
     no_definition 404 4 "No definition"
         "No text is stored with the VM."
         "`vm set-definition` stores one.";
@@ -226,15 +253,36 @@ codes! {
     no_such_group 422 2 "No such group"
         "A group that was named does not exist."
         "Make it with groupadd, or give its number.";
+    node_has_media 409 6 "Node has media"
+        "The data node holds media of the site."
+        "Have it emptied: `node drain`, and remove it when `node list` shows no media on it; or, when it is lost for good, `--lost`: its media are rebuilt on others.";
+    node_name_taken 409 6 "Node's name taken"
+        "Another node of the site has that name."
+        "Choose another name, or remove the other node: `holdfast node remove`.";
+    node_needed 409 6 "Node is needed"
+        "No other compute node would serve the site's disks."
+        "Have another join, or stay with this one.";
+    node_not_found 404 4 "No such node"
+        "The site has no node of that name or id."
+        "`holdfast node list` lists the nodes.";
+    node_removed 403 5 "Node was removed"
+        "The node is none of the site's any more, or its certificate was revoked."
+        "To take it back, empty its directory and join with a new token.";
     not_a_medium 409 6 "Not a medium of a site"
         "A file or device carries no superblock."
         "Leave it out.";
     not_found 404 4 "Nothing there"
         "The interface has nothing at this path."
         "See the list of paths: /api/v1/openapi.json.";
+    not_joined 404 4 "Not joined"
+        "The directory holds no certificate of a site: the node has not joined one."
+        "Have it join: `holdfast node add` on the manager prints a token.";
     not_running 0 1 "Site is not running"
         "Nobody listens on the socket in the site's directory."
         "Start the site: holdfast standalone --dir DIR.";
+    not_served 503 1 "Site is not served"
+        "No compute node serves the site now, or the one that does cannot be reached from here."
+        "Wait a few seconds for a takeover; `holdfast node list` shows the nodes, their logs what is in the way.";
     output 0 1 "Output failed"
         "The result could not be written to standard output or to its file."
         "See where the output goes.";
@@ -250,6 +298,9 @@ codes! {
     permission_denied 403 5 "Not allowed"
         "The system does not let this user read or write a file."
         "Run it as the user the site belongs to.";
+    port_in_use 500 1 "Port not served"
+        "The server cannot listen on its address."
+        "See that nobody else listens there and that the address is one of this machine's; choose another with --listen.";
     program_failed 0 1 "Program failed"
         "A program that the command runs could not be run, or gave no sense."
         "The message has its name and reason.";
@@ -310,18 +361,36 @@ codes! {
     timeout 504 7 "No answer in time"
         "What was asked was not done in time; it may still be done."
         "Look what became of it, or wait longer with --timeout.";
+    token_invalid 422 2 "Token malformed"
+        "What was given is no token, or it was copied with an error."
+        "Copy the whole line that `holdfast node add` printed.";
+    token_life 422 2 "Token's life out of range"
+        "A token is good for one second to seven days."
+        "Give a life within these.";
+    token_refused 403 5 "Token refused"
+        "The token is unknown, was used, or its time is over."
+        "Ask for another: `holdfast node add`.";
     too_few_media 503 1 "Too few media"
         "Too few media are there to do it safely."
         "`status` lists the media; bring missing ones back.";
+    too_many_certificates 409 6 "Too many certificates"
+        "More certificates have not ended than records can hold."
+        "Wait until some have ended; a node that asks again and again does not keep its answers.";
     too_many_files 409 6 "Too many files"
         "The VM has as many files as there can be."
         "Delete one first: `file delete`.";
     too_many_key_epochs 409 6 "Too many keys in use"
         "Six earlier data keys are still in use, or too many came since the server started."
         "Let the running rotation end (`task list`), and start the server anew.";
+    too_many_nodes 409 6 "Too many nodes"
+        "The site has as many nodes as there can be."
+        "Remove nodes that are no more: `holdfast node remove`.";
     too_many_tasks 409 6 "Too many tasks"
         "32 tasks are running."
         "Wait for one to end, or cancel one: `task list`.";
+    too_many_tokens 409 6 "Too many tokens"
+        "As many tokens are out as there can be."
+        "Wait until some have ended.";
     too_many_vms 409 6 "Too many VMs"
         "A site has at most 10,000 VMs."
         "Delete one first.";

@@ -89,7 +89,10 @@ impl Directory {
 }
 
 /// Makes a directory for its owner only, durably, when it is not there; parents too.
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn make_directory(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -108,9 +111,15 @@ fn sync_parent(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Puts a file in place whole and durably; what was there goes.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let part = path.with_extension("part");
+/// Puts a file in place whole and durably, readable by its owner only; what was there goes.
+///
+/// # Errors
+/// When the system refuses.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    // The whole name: files whose names differ in their ends alone are not written through one.
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
     let write = || {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
@@ -147,7 +156,10 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Reads a small file; `None` when it is not there.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// `file_too_large`, and when the system refuses.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     match read {

@@ -61,7 +61,7 @@ pub type Result<T> = std::result::Result<T, SiteError>;
 
 impl SiteError {
     /// An error with what to do next as the table of codes has it.
-    pub(crate) fn new(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> Self {
         let known = Code::find(code);
         debug_assert!(known.is_some_and(|known| known.status == kind.status()), "{code} is not {kind:?}");
         let hint = known.map_or("see the server's log and the system's", |known| known.next);
@@ -70,7 +70,7 @@ impl SiteError {
 
     /// Says better what to do next.
     #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
@@ -79,8 +79,8 @@ impl SiteError {
         Self::new(ErrorKind::Invalid, code, reason)
     }
 
-    /// A file of the site could not be read or written.
-    pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
+    /// A file could not be read or written.
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
         let (kind, code) = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 (ErrorKind::NoSpace, "no_space")

@@ -254,7 +254,7 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
     let kind = match error.kind {
         EngineErrorKind::NoSpace => DeviceErrorKind::NoSpace,
         EngineErrorKind::Invalid => DeviceErrorKind::Invalid,
-        EngineErrorKind::Closed => DeviceErrorKind::ShuttingDown,
+        EngineErrorKind::Closed => DeviceErrorKind::Moved,
         EngineErrorKind::NotFound
         | EngineErrorKind::Exists
         | EngineErrorKind::TooFewMedia

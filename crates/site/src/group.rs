@@ -35,7 +35,10 @@ fn find(groups: &str, name: &str) -> Option<u32> {
 }
 
 /// Opens the socket of the disks, and the way to it, to a group. All else in the directory stays the owner's.
-pub(crate) fn admit(directory: &Directory, group: u32) -> Result<()> {
+///
+/// # Errors
+/// `permission_denied` when the system refuses.
+pub fn admit(directory: &Directory, group: u32) -> Result<()> {
     let socket = directory.nbd_socket();
     for (path, mode) in [(directory.root(), DIRECTORY_MODE), (socket.as_path(), SOCKET_MODE)] {
         chown(path, None, Some(group))

@@ -157,8 +157,11 @@ pub(crate) fn random_key(rt: &dyn Runtime) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Refuses a path where something is already.
-pub(crate) fn check_no_recovery_file(path: &Path) -> Result<()> {
+/// Refuses a path where something is already: a recovery key never replaces a file.
+///
+/// # Errors
+/// `recovery_key_file_exists`.
+pub fn check_no_recovery_file(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
@@ -171,8 +174,11 @@ fn recovery_file_exists(path: &Path) -> SiteError {
         .hint("give a path where nothing is yet")
 }
 
-/// Writes the recovery key into a new file.
-pub(crate) fn write_recovery_file(path: &Path, recovery: &RecoveryKey) -> Result<()> {
+/// Writes the recovery key into a new file, readable by its owner only.
+///
+/// # Errors
+/// `recovery_key_file_exists`, and when the system refuses.
+pub fn write_recovery_file(path: &Path, recovery: &RecoveryKey) -> Result<()> {
     let text = format!("{}\n", recovery.to_text());
     if directory::make_new(path, text.as_bytes())? { Ok(()) } else { Err(recovery_file_exists(path)) }
 }

@@ -2,20 +2,22 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
-use crate::directory::Directory;
 use crate::error::{ErrorKind, Result, SiteError};
 
 /// The site's lock; given back when dropped or when the process dies.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock of a directory.
-    pub(crate) fn take(directory: &Directory) -> Result<Self> {
-        let path = directory.lock();
+    /// Takes the lock that is the file at `path`, made when it is not there.
+    ///
+    /// # Errors
+    /// `site_busy` when another process has it.
+    pub fn take(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         let file = options
             .read(true)
@@ -23,16 +25,16 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(|error| SiteError::file(&path, &error))?;
+            .open(path)
+            .map_err(|error| SiteError::file(path, &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {
-                let reason = format!("{}: another server has this site open", directory.root().display());
+                let reason = format!("{}: another server holds it", path.display());
                 Err(SiteError::new(ErrorKind::Busy, "site_busy", reason)
                     .hint("stop that one first, or choose another directory"))
             }
-            Err(TryLockError::Error(error)) => Err(SiteError::file(&path, &error)),
+            Err(TryLockError::Error(error)) => Err(SiteError::file(path, &error)),
         }
     }
 }

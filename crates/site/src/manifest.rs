@@ -3,32 +3,34 @@
 //! ```text
 //!  {"version": 1, "site": "<32 hex digits>",
 //!   "media": [{"id": "<32 hex digits>", "path": "media/00.img", "bytes": 68719476736, "made": true,
-//!              "leaving": true or absent}, ...],
+//!              "leaving": true or absent, "with_node": true or absent}, ...],
 //!   "recovery_key_file": "/path" or absent}
 //! ```
 //! JSON, so that an administrator can read it and mend a path. `made` says that the site made the file itself.
-//! `leaving`: what it holds is to move to the others, and then it is to go. `recovery_key_file` stands in `first-start.json` only.
+//! `leaving`: what it holds is to move to the others, and then it is to go; `with_node`: because its node is. `recovery_key_file` stands in `first-start.json` only.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use units::{MediumId, SiteId};
+use units::{MediumId, NodeId, SiteId};
 
 use crate::error::{ErrorKind, Result, SiteError};
 
 const VERSION: u32 = 1;
 /// Most media of a site on one machine: more than a chassis holds, and each has threads of its own.
 pub const MEDIA_MAX: usize = 64;
+/// Most media of a site of many nodes: its list stays well below what a metadata store takes in one value.
+const LISTED_MAX: usize = 1024;
 
 /// A site as its directory knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Manifest {
+pub struct Manifest {
     version: u32,
     #[serde(with = "hex")]
     site: [u8; 16],
     /// In the site's order.
-    pub(crate) media: Vec<Entry>,
+    pub media: Vec<Entry>,
     /// Where an unfinished first start puts the recovery key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) recovery_key_file: Option<PathBuf>,
@@ -37,49 +39,76 @@ pub(crate) struct Manifest {
 /// A medium of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub struct Entry {
     #[serde(with = "hex")]
     id: [u8; 16],
     /// Where it was: absolute, or from the site's directory on.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Bytes when it was formatted.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// A file the site made itself.
-    pub(crate) made: bool,
+    pub made: bool,
     /// What it holds is to move to the others, and then it is to go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) leaving: bool,
+    pub leaving: bool,
+    /// It leaves because its node does, and stays when that is to stay after all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) with_node: bool,
+    /// The data node that holds it, where the site has such.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_or_none")]
+    node: Option<[u8; 16]>,
 }
 
 impl Entry {
-    pub(crate) fn new(id: MediumId, path: &Path, bytes: u64, made: bool) -> Self {
-        Self { id: id.0, path: path.to_owned(), bytes, made, leaving: false }
+    /// A medium at `path`; `made` says that the site made the file itself.
+    pub fn new(id: MediumId, path: &Path, bytes: u64, made: bool) -> Self {
+        Self { id: id.0, path: path.to_owned(), bytes, made, leaving: false, with_node: false, node: None }
     }
 
-    pub(crate) fn id(&self) -> MediumId {
+    /// The same on a data node.
+    #[must_use]
+    pub fn on_node(mut self, node: Option<NodeId>) -> Self {
+        self.node = node.map(|node| node.0);
+        self
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> MediumId {
         MediumId(self.id)
+    }
+
+    /// The data node that holds it.
+    pub fn node(&self) -> Option<NodeId> {
+        self.node.map(NodeId)
     }
 }
 
 impl Manifest {
-    pub(crate) fn new(site: SiteId, media: Vec<Entry>) -> Self {
+    /// Of these media, in order.
+    pub fn new(site: SiteId, media: Vec<Entry>) -> Self {
         Self { version: VERSION, site: site.0, media, recovery_key_file: None }
     }
 
-    pub(crate) fn site(&self) -> SiteId {
+    /// The site.
+    pub fn site(&self) -> SiteId {
         SiteId(self.site)
     }
 
-    pub(crate) fn ids(&self) -> Vec<MediumId> {
+    /// The media, in order.
+    pub fn ids(&self) -> Vec<MediumId> {
         self.media.iter().map(Entry::id).collect()
     }
 
     /// Those whose contents are to move to the others.
-    pub(crate) fn leaving(&self) -> Vec<MediumId> {
+    pub fn leaving(&self) -> Vec<MediumId> {
         self.media.iter().filter(|entry| entry.leaving).map(Entry::id).collect()
     }
 
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+    /// The stored form: JSON.
+    ///
+    /// # Errors
+    /// When a path is no text.
+    pub fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| SiteError::invalid("invalid_path", format!("site.json: {error}")))?;
         bytes.push(b'\n');
@@ -87,13 +116,16 @@ impl Manifest {
     }
 
     /// Reads what [`Manifest::encode`] wrote; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+    ///
+    /// # Errors
+    /// When it makes no sense.
+    pub fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if manifest.version != VERSION {
             return Err(format!("version {}, and this program knows {VERSION}", manifest.version));
         }
-        if manifest.media.is_empty() || manifest.media.len() > MEDIA_MAX {
-            return Err(format!("{} media, not 1 to {MEDIA_MAX}", manifest.media.len()));
+        if manifest.media.is_empty() || manifest.media.len() > LISTED_MAX {
+            return Err(format!("{} media, not 1 to {LISTED_MAX}", manifest.media.len()));
         }
         let mut ids = manifest.ids();
         ids.sort_unstable();
@@ -131,5 +163,24 @@ mod hex {
             Ok(number) if plain => Ok(number.to_be_bytes()),
             _ => Err(D::Error::custom("an id has 32 lower-case hex digits")),
         }
+    }
+}
+
+/// The same where there may be none.
+mod hex_or_none {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Id(#[serde(with = "super::hex")] [u8; 16]);
+
+    pub(super) fn serialize<S: Serializer>(id: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
+        id.map(Id).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 16]>, D::Error> {
+        Ok(Option::<Id>::deserialize(deserializer)?.map(|id| id.0))
     }
 }

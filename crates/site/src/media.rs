@@ -13,18 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use data::{Layout, OpenErrorKind, Params, Superblock};
+use data::{Layout, Params, Superblock};
 use engine::{EngineError, EngineErrorKind, Progress};
-use media::Medium;
-use units::{MediumId, PAGE};
+use units::MediumId;
 
-use crate::directory;
 use crate::error::{ErrorKind, Result, SiteError};
-use crate::manifest::{Entry, MEDIA_MAX, Manifest};
-use crate::media_set::{self, Found, check_free, medium_error};
-use crate::probe::open_path;
+use crate::home::NewMedium;
+use crate::manifest::Entry;
+use crate::media_set;
 use crate::running::{Shared, Site};
-use crate::start::shared_devices;
 use crate::tasks::{Outcome, Task, TaskKind};
 
 /// Pause between looks at how far a drain or rebuild is.
@@ -36,7 +33,7 @@ impl Site {
     /// # Errors
     /// `medium_not_found`.
     pub fn medium_id(&self, id: &str) -> Result<MediumId> {
-        let ids = self.shared.parts.manifest().ids();
+        let ids = self.shared.parts.home.manifest().ids();
         ids.into_iter().find(|known| known.to_string() == id).ok_or_else(|| not_found(id))
     }
 
@@ -58,7 +55,7 @@ impl Site {
     pub async fn drain_medium(&self, medium: MediumId) -> Result<Task> {
         let _turn = self.shared.media_turn.lock().await;
         self.shared.check_member(medium)?;
-        self.shared.check_leave(medium).await?;
+        self.shared.check_leave(&[medium]).await?;
         self.shared.begin_drain(medium, true).await
     }
 
@@ -71,21 +68,21 @@ impl Site {
         self.shared.check_member(old)?;
         self.shared.tasks.check_idle(TaskKind::Drain)?;
         self.shared.take_in(path, file_bytes, Some(old)).await?;
-        self.shared.check_leave(old).await?;
+        self.shared.check_leave(&[old]).await?;
         self.shared.begin_drain(old, true).await
     }
 }
 
 impl Shared {
     fn check_member(&self, medium: MediumId) -> Result<()> {
-        if self.parts.manifest().ids().contains(&medium) {
+        if self.parts.home.manifest().ids().contains(&medium) {
             return Ok(());
         }
         Err(not_found(&medium.to_string()))
     }
 
-    async fn check_leave(&self, medium: MediumId) -> Result<()> {
-        self.parts.engine.check_leave(medium).await.map_err(|error| match error.kind {
+    async fn check_leave(&self, media: &[MediumId]) -> Result<()> {
+        self.parts.engine.check_leave(media).await.map_err(|error| match error.kind {
             EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
                 SiteError::new(ErrorKind::Conflict, "medium_needed", error.reason)
                     .hint("`media add` a medium first, or put another in its place: `media replace`")
@@ -100,113 +97,101 @@ impl Shared {
         file_bytes: Option<u64>,
         behind: Option<MediumId>,
     ) -> Result<MediumId> {
-        let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
-        let manifest = self.parts.manifest();
-        if manifest.media.len() >= MEDIA_MAX {
-            let reason = format!("the site has {MEDIA_MAX} media, the most there can be");
-            return Err(SiteError::invalid("media_count", reason));
-        }
-        if manifest.media.iter().any(|entry| self.parts.directory.resolve(&entry.path) == path) {
-            return Err(in_use(&path.display().to_string()));
-        }
         self.parts.engine.check_writable()?;
-        check_file_size(file_bytes)?;
-        let opened = open_path(self, path.clone(), file_bytes).await;
-        let medium = opened.map_err(|error| medium_error(&error))?;
-        let taken = self.take_in_opened(&path, medium, &manifest, file_bytes.is_some(), behind).await;
-        if taken.is_err() && file_bytes.is_some() {
-            // Nothing of it is in site.json.
-            let _ = directory::remove(&path);
+        let home = &self.parts.home;
+        let rows = self.parts.engine.pool().rows();
+        let is_named = |medium| rows.iter().any(|row| row.members.contains(&medium));
+        let new = home.find_new(path, file_bytes, &is_named).await?;
+        let taken = self.take_in_found(&new, behind).await;
+        if taken.is_err() {
+            home.discard(&new).await;
         }
         taken
     }
 
-    async fn take_in_opened(
-        &self,
-        path: &Path,
-        medium: Arc<dyn Medium>,
-        manifest: &Manifest,
-        made: bool,
-        behind: Option<MediumId>,
-    ) -> Result<MediumId> {
-        self.check_unused(&*medium).await?;
+    async fn take_in_found(&self, new: &NewMedium, behind: Option<MediumId>) -> Result<MediumId> {
+        let (home, manifest) = (&self.parts.home, self.parts.home.manifest());
         // Held until it is attached: a key that comes meanwhile goes to it too.
         let mut keys = self.keys.lock().await;
         let keys_from = keys.clone();
-        let mut id = [0; 16];
-        self.parts.rt.fill_random(&mut id);
-        let id = MediumId(id);
-        let bytes = medium.len();
         let superblock = Superblock {
             generation: keys_from.generation + 1,
-            medium: id,
-            medium_bytes: bytes,
-            params: params_for(&keys_from, bytes),
-            // At most MEDIA_MAX.
+            medium: new.id,
+            medium_bytes: new.bytes,
+            params: params_for(&keys_from, new.bytes),
+            // At most a site's media.
             media: manifest.media.len() as u16 + 1,
             released: false,
             ..keys_from
         };
-        data::format(&*medium, &superblock).await.map_err(|error| match error.kind {
-            OpenErrorKind::NoSpace => SiteError::new(ErrorKind::NoSpace, "no_space", error.to_string()),
-            OpenErrorKind::TooSmall => SiteError::invalid("medium_too_small", error.to_string()),
-            _ => SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()),
-        })?;
-        let found = Found { id, medium, superblock: superblock.clone() };
-        let broken = |reason: String| SiteError::new(ErrorKind::Failed, "medium_error", reason);
-        let node = media_set::node(&found, &superblock).await.map_err(broken)?;
+        home.format(new, superblock.clone()).await?;
         let mut next = manifest.clone();
-        let place = path.strip_prefix(self.parts.directory.root()).unwrap_or(path);
         let at = behind.and_then(|behind| next.media.iter().position(|entry| entry.id() == behind));
-        next.media.insert(at.map_or(next.media.len(), |at| at + 1), Entry::new(id, place, bytes, made));
-        self.set_manifest(next)?;
-        self.parts.transport.attach(Arc::new(node));
-        self.parts.engine.add_medium(id, behind);
-        tracing::info!(medium = %id, path = %path.display(), bytes, "a medium has joined");
-        self.spread_count(&mut keys, superblock).await;
-        Ok(id)
-    }
-
-    /// Refuses a medium that holds something. What an attempt before left on it, or what has left the site, does not
-    /// count.
-    async fn check_unused(&self, medium: &dyn Medium) -> Result<()> {
-        let known = media_set::peek(medium).await.map_err(|error| medium_error(&error))?;
-        let Some(superblock) = known.filter(|found| found.site == self.parts.manifest().site()) else {
-            return check_free(medium, None).await;
-        };
-        let rows = self.parts.engine.pool().rows();
-        let is_named = rows.iter().any(|row| row.members.contains(&superblock.medium));
-        if is_named || self.parts.manifest().ids().contains(&superblock.medium) {
-            return Err(in_use(medium.name()));
+        let entry = Entry::new(new.id, &new.path, new.bytes, new.made).on_node(new.node);
+        next.media.insert(at.map_or(next.media.len(), |at| at + 1), entry);
+        home.set_manifest(next).await?;
+        let broken = |reason: String| SiteError::new(ErrorKind::Failed, "medium_error", reason);
+        let attached = home.attach(new.id, &superblock).await;
+        if let Err(reason) = attached {
+            home.set_manifest(manifest).await?;
+            return Err(broken(reason));
         }
+        self.parts.engine.add_medium(new.id, behind, new.node);
+        tracing::info!(medium = %new.id, path = %new.path.display(), bytes = new.bytes, "a medium has joined");
+        self.spread_count(&mut keys, superblock).await;
+        Ok(new.id)
+    }
+
+    async fn set_leaving(&self, medium: MediumId, leaving: bool) -> Result<()> {
+        self.set_all_leaving(&[medium], leaving, false).await
+    }
+
+    async fn set_all_leaving(&self, media: &[MediumId], leaving: bool, with_node: bool) -> Result<()> {
+        let mut next = self.parts.home.manifest();
+        for entry in next.media.iter_mut().filter(|entry| media.contains(&entry.id())) {
+            (entry.leaving, entry.with_node) = (leaving, with_node);
+        }
+        self.parts.home.set_manifest(next).await?;
+        media.iter().for_each(|medium| self.parts.engine.set_leaving(*medium, leaving));
         Ok(())
     }
 
-    fn set_manifest(&self, next: Manifest) -> Result<()> {
-        directory::replace(&self.parts.directory.manifest(), &next.encode()?)?;
-        let shared = shared_devices(&self.parts.directory, &next);
-        *self.parts.shared_devices.lock().unwrap_or_else(PoisonError::into_inner) = shared;
-        *self.parts.manifest.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
-    }
-
-    fn set_leaving(&self, medium: MediumId, leaving: bool) -> Result<()> {
-        let mut next = self.parts.manifest();
-        next.media.iter_mut().filter(|entry| entry.id() == medium).for_each(|entry| entry.leaving = leaving);
-        self.set_manifest(next)?;
-        self.parts.engine.set_leaving(medium, leaving);
+    /// Media of nodes that are to be emptied leave, all of a node at once; they stay when it is to stay after all.
+    async fn follow_nodes(&self) -> Result<()> {
+        let nodes = self.parts.home.draining();
+        let _turn = self.media_turn.lock().await;
+        let (mut more, mut fewer) = (Vec::new(), Vec::new());
+        for entry in &self.parts.home.manifest().media {
+            let drains = entry.node().is_some_and(|node| nodes.contains(&node));
+            if drains && !entry.leaving {
+                more.push(entry.id());
+            } else if !drains && entry.leaving && entry.with_node {
+                fewer.push(entry.id());
+            }
+        }
+        if !fewer.is_empty() {
+            self.set_all_leaving(&fewer, false, false).await?;
+        }
+        let refused = match self.check_leave(&more).await {
+            _ if more.is_empty() => None,
+            Ok(()) => {
+                self.set_all_leaving(&more, true, true).await?;
+                None
+            }
+            Err(error) => Some(error.reason),
+        };
+        *self.drain_refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
         Ok(())
     }
 
     /// Tells the media that are there how many there are. What one does not hear it hears at the next start.
     async fn spread_count(&self, keys: &mut Superblock, like: Superblock) {
         *keys = like.clone();
-        for id in self.parts.manifest().ids() {
-            let Some(node) = self.parts.transport.medium(id) else { continue };
-            let medium = node.medium();
-            let Ok(Some(superblock)) = media_set::peek(&**medium).await else { continue };
-            let mut found = Found { id, medium: medium.clone(), superblock };
-            if let Err(error) = media_set::with_keys_of(&mut found, &like).await {
+        let home = &self.parts.home;
+        for id in home.manifest().ids() {
+            let Ok(Some(has)) = home.superblock(id).await else { continue };
+            let Some(next) = media_set::brought_up_to(&has, &like) else { continue };
+            if let Err(error) = home.write_superblock(id, next).await {
                 tracing::warn!(%error, "a superblock does not tell how many media there are now");
             }
         }
@@ -218,7 +203,7 @@ impl Shared {
         let message = if new { "all that it holds moves to the others" } else { "goes on behind a restart" };
         let target = path.display().to_string();
         let (task, progress) = self.tasks.begin_work(TaskKind::Drain, &target, message).await?;
-        let marked = if new { self.set_leaving(medium, true) } else { Ok(()) };
+        let marked = if new { self.set_leaving(medium, true).await } else { Ok(()) };
         let shared = self.clone();
         self.clone().spawn_work(task.id, async move {
             if let Err(error) = marked {
@@ -233,9 +218,9 @@ impl Shared {
     }
 
     fn path_of(&self, medium: MediumId) -> PathBuf {
-        let manifest = self.parts.manifest();
+        let manifest = self.parts.home.manifest();
         let entry = manifest.media.iter().find(|entry| entry.id() == medium);
-        entry.map_or_else(PathBuf::new, |entry| self.parts.directory.resolve(&entry.path))
+        entry.map_or_else(PathBuf::new, |entry| self.parts.home.shown(entry))
     }
 
     /// Waits until a medium is empty, and lets go of it.
@@ -249,12 +234,16 @@ impl Shared {
         loop {
             if let Err(cancelled) = progress.check() {
                 let _turn = self.media_turn.lock().await;
-                self.set_leaving(medium, false).map_err(invalid)?;
+                self.set_leaving(medium, false).await.map_err(invalid)?;
                 return Err(cancelled);
             }
             if let Some(moving) = self.parts.engine.moving().into_iter().find(|it| it.medium == medium) {
                 moved = moving.done_bytes;
                 progress.set(moving.done_bytes, moving.done_bytes + moving.left_bytes);
+            }
+            if !self.parts.home.manifest().leaving().contains(&medium) {
+                let reason = "the medium is to stay".to_owned();
+                return Err(EngineError { kind: EngineErrorKind::Cancelled, reason });
             }
             if self.parts.engine.is_empty_of(medium) {
                 let _turn = self.media_turn.lock().await;
@@ -273,30 +262,28 @@ impl Shared {
 
     /// An empty medium is none of the site's from here on.
     async fn release(&self, medium: MediumId) -> Result<()> {
-        let mut next = self.parts.manifest();
-        next.media.retain(|entry| entry.id() != medium);
+        let home = &self.parts.home;
+        let mut next = home.manifest();
+        let entry = next.media.iter().position(|entry| entry.id() == medium);
+        let Some(entry) = entry.map(|at| next.media.remove(at)) else { return Ok(()) };
         let mut keys = self.keys.lock().await;
         let keys_from = keys.clone();
         let (generation, media) = (keys_from.generation + 1, next.media.len() as u16);
-        let node = self.parts.transport.medium(medium);
         let is_known = self.parts.engine.pool().health().iter().any(|health| health.medium == medium);
         if is_known {
             self.parts.engine.release_medium(medium)?;
         }
-        if let Some(node) = &node
-            && let Ok(Some(found)) = media_set::peek(&**node.medium()).await
-        {
+        let was_there = home.is_attached(medium);
+        if let Ok(Some(found)) = home.superblock(medium).await {
             let gone = Superblock { released: true, generation, media, ..found };
             // One that fails is no member all the same: site.json says so.
-            let _ = data::write_superblock(&**node.medium(), &gone).await;
+            let _ = home.write_superblock(medium, gone).await;
         }
-        let path = self.path_of(medium);
-        let made = self.parts.manifest().media.iter().any(|entry| entry.id() == medium && entry.made);
-        self.set_manifest(next)?;
-        self.parts.transport.detach(medium);
-        if made && node.is_some() {
-            // It holds nothing, and the site made it.
-            let _ = directory::remove(&path);
+        let path = home.shown(&entry);
+        home.set_manifest(next).await?;
+        home.detach(medium);
+        if was_there {
+            home.gone(&entry).await;
         }
         self.away().remove(&medium);
         tracing::info!(%medium, path = %path.display(), "a medium has left");
@@ -309,17 +296,18 @@ impl Shared {
         if !self.parts.engine.is_writable() || *self.stopping.borrow() {
             return Ok(());
         }
-        if !self.parts.manifest().leaving().is_empty() {
+        self.follow_nodes().await?;
+        if !self.parts.home.manifest().leaving().is_empty() {
             let _turn = self.media_turn.lock().await;
             let busy = *self.draining.lock().unwrap_or_else(PoisonError::into_inner);
             if !busy
                 && self.tasks.check_idle(TaskKind::Drain).is_ok()
-                && let Some(medium) = self.parts.manifest().leaving().first().copied()
+                && let Some(medium) = self.parts.home.manifest().leaving().first().copied()
             {
                 self.begin_drain(medium, false).await?;
             }
         }
-        let leaving = self.parts.manifest().leaving();
+        let leaving = self.parts.home.manifest().leaving();
         let lost = self.parts.engine.moving().into_iter().find(|moving| !leaving.contains(&moving.medium));
         if let Some(lost) = lost
             && self.tasks.check_idle(TaskKind::Rebuild).is_ok()
@@ -357,24 +345,6 @@ impl Shared {
 
 fn not_found(id: &str) -> SiteError {
     SiteError::new(ErrorKind::NotFound, "medium_not_found", format!("the site has no medium {id}"))
-}
-
-fn in_use(name: &str) -> SiteError {
-    SiteError::new(
-        ErrorKind::Conflict,
-        "medium_in_use",
-        format!("{name}: it is a medium of this site already"),
-    )
-}
-
-fn check_file_size(bytes: Option<u64>) -> Result<()> {
-    match bytes {
-        Some(bytes) if !bytes.is_multiple_of(PAGE as u64) || bytes == 0 => {
-            let reason = format!("a medium's size must be a multiple of {PAGE} bytes, not {bytes}");
-            Err(SiteError::invalid("invalid_size", reason))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Sizes of a medium of `bytes`: those of the site, with room for as many fragments as it can have.

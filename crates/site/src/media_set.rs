@@ -20,27 +20,44 @@ const SUPERBLOCKS: [usize; 2] = [0, 64 * 1024];
 
 /// Opens media of this process, all in the same way.
 #[derive(Clone)]
-pub(crate) struct Opener {
+pub struct Opener {
     backend: Backend,
     #[cfg(feature = "fault-injection")]
     faults: (media::FaultPlan, Rt),
 }
 
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opener({:?})", self.backend)
+    }
+}
+
 impl Opener {
+    /// Opens with `backend`.
+    ///
+    /// # Errors
+    /// None.
     #[cfg(not(feature = "fault-injection"))]
-    pub(crate) fn new(_rt: &Rt, backend: Backend) -> Result<Self> {
+    pub fn new(_rt: &Rt, backend: Backend) -> Result<Self> {
         Ok(Self { backend })
     }
 
+    /// Opens with `backend`, with the faults that `HOLDFAST_FAULT` plans.
+    ///
+    /// # Errors
+    /// `fault_plan`.
     #[cfg(feature = "fault-injection")]
-    pub(crate) fn new(rt: &Rt, backend: Backend) -> Result<Self> {
+    pub fn new(rt: &Rt, backend: Backend) -> Result<Self> {
         let plan = media::FaultPlan::from_env("HOLDFAST_FAULT")
             .map_err(|error| SiteError::invalid("fault_plan", error.to_string()))?;
         Ok(Self { backend, faults: (plan, rt.clone()) })
     }
 
     /// Opens a medium; with `create_size` makes the file. Blocks for milliseconds.
-    pub(crate) fn open(&self, path: &Path, create_size: Option<u64>) -> media::Result<Arc<dyn Medium>> {
+    ///
+    /// # Errors
+    /// As [`media::open`].
+    pub fn open(&self, path: &Path, create_size: Option<u64>) -> media::Result<Arc<dyn Medium>> {
         let medium = media::open(path, OpenOptions { create_size, backend: self.backend })?;
         #[cfg(feature = "fault-injection")]
         let medium: Arc<dyn Medium> =
@@ -69,7 +86,10 @@ pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
 }
 
 /// The newest superblock on a medium, without changing anything on it.
-pub(crate) async fn peek(medium: &dyn Medium) -> media::Result<Option<Superblock>> {
+///
+/// # Errors
+/// When neither copy can be read.
+pub async fn peek(medium: &dyn Medium) -> media::Result<Option<Superblock>> {
     let mut newest: Option<Superblock> = None;
     let mut failed = None;
     for offset in SUPERBLOCKS.map(|offset| offset as u64) {
@@ -125,6 +145,14 @@ pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<Unfinishe
         }
     }
     Ok(())
+}
+
+/// Refuses a medium that may hold something.
+///
+/// # Errors
+/// `foreign_medium`, `medium_not_empty`, and when it cannot be read.
+pub async fn check_free_whole(medium: &dyn Medium) -> Result<()> {
+    check_free(medium, None).await
 }
 
 /// Zeroes what of the allocation tables lies in `bytes`, read at `offset`.
@@ -186,37 +214,21 @@ impl MediaSet {
         let absent = absent.collect();
         Self { found, absent }
     }
+}
 
-    /// The superblock whose keys hold: of the highest generation.
-    pub(crate) fn newest(&self) -> Option<&Superblock> {
-        self.found.iter().map(|found| &found.superblock).max_by_key(|superblock| superblock.generation)
-    }
-
-    /// Gives every medium that has other keys the keys of `newest`. One that cannot be written becomes absent.
-    pub(crate) async fn spread_keys(&mut self, newest: &Superblock) {
-        let mut kept = Vec::new();
-        for mut found in std::mem::take(&mut self.found) {
-            match with_keys_of(&mut found, newest).await {
-                Ok(()) => kept.push(found),
-                Err(error) => self.absent.push((found.id, error.to_string())),
-            }
-        }
-        self.found = kept;
-    }
+/// What a superblock becomes that has other keys, or another count of media, than `newest`; `None` where it is as it is to
+/// be.
+pub fn brought_up_to(has: &Superblock, newest: &Superblock) -> Option<Superblock> {
+    let same = has.keys == newest.keys && has.epochs == newest.epochs && has.media == newest.media;
+    (!same).then(|| Superblock { media: newest.media, ..crate::rekey::with_keys(has, newest) })
 }
 
 /// Rewrites the superblock of a medium that has other keys, or another count of media, than `newest`.
 pub(crate) async fn with_keys_of(found: &mut Found, newest: &Superblock) -> media::Result<()> {
-    let same = |newest: &Superblock| {
-        let has = &found.superblock;
-        has.keys == newest.keys && has.epochs == newest.epochs && has.media == newest.media
-    };
-    if same(newest) {
-        return Ok(());
+    if let Some(superblock) = brought_up_to(&found.superblock, newest) {
+        data::write_superblock(&*found.medium, &superblock).await?;
+        found.superblock = superblock;
     }
-    let superblock = Superblock { media: newest.media, ..crate::rekey::with_keys(&found.superblock, newest) };
-    data::write_superblock(&*found.medium, &superblock).await?;
-    found.superblock = superblock;
     Ok(())
 }
 

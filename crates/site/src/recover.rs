@@ -63,7 +63,7 @@ impl Site {
         let recovery = read_recovery_key(&options.recovery_key_file)?;
         let directory = Directory::new(&options.dir)?;
         directory.make()?;
-        let _lock = Lock::take(&directory)?;
+        let _lock = Lock::take(&directory.lock())?;
         if Manifest::load(&directory.manifest())?.is_some() {
             let reason = format!("{}: there is a site already", directory.root().display());
             return Err(SiteError::new(ErrorKind::Conflict, "site_exists", reason)
@@ -197,8 +197,9 @@ impl Recovering {
             there.push(found.id);
         }
         let sealer = Sealer::new(&keys::open_epochs(&newest.epochs, ring)?);
+        let unknown = journal::Registered::default();
         let story =
-            journal::recover(&transport, &there, sealer.journal_key(), None).await.map_err(|error| {
+            journal::recover(&transport, &there, sealer.journal_key(), &unknown).await.map_err(|error| {
                 SiteError::new(ErrorKind::Failed, "journal_lost", error.to_string())
                     .hint("bring more of the site's media")
             })?;

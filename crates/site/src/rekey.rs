@@ -12,7 +12,6 @@ use seal::{EPOCHS_MAX, EpochKeys};
 
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::keys::random_key;
-use crate::media_set::{medium_error, peek};
 use crate::running::{Shared, Site};
 use crate::tasks::{Outcome, Task, TaskKind};
 
@@ -139,13 +138,10 @@ impl Shared {
 
     /// Writes the keys of `like` onto every medium that is attached.
     async fn spread(&self, like: &Superblock) -> Result<()> {
-        for entry in self.parts.manifest().media {
-            let Some(node) = self.parts.transport.medium(entry.id()) else { continue };
-            let medium = node.medium();
-            let own = peek(&**medium).await.map_err(|error| medium_error(&error))?;
-            let Some(own) = own else { continue };
-            let superblock = with_keys(&own, like);
-            data::write_superblock(&**medium, &superblock).await.map_err(|error| medium_error(&error))?;
+        let home = &self.parts.home;
+        for entry in home.manifest().media {
+            let Some(own) = home.superblock(entry.id()).await? else { continue };
+            home.write_superblock(entry.id(), with_keys(&own, like)).await?;
         }
         Ok(())
     }

@@ -3,15 +3,15 @@
 mod trash;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use data::{LocalTransport, Superblock};
+use data::Superblock;
 use engine::{Engine, EngineError, EngineErrorKind};
 use seal::KeyRing;
-use seam::Rt;
+use seam::{BoxFuture, Rt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
@@ -19,10 +19,9 @@ use crate::attach::AttachInfo;
 use crate::definition;
 use crate::directory::Directory;
 use crate::error::{ErrorKind, Result, SiteError};
+use crate::home::{Away, Home};
 use crate::keeper;
 use crate::lock::Lock;
-use crate::manifest::Manifest;
-use crate::media_set::Opener;
 use crate::names::VmName;
 use crate::probe;
 use crate::snapshots::Snapshot;
@@ -37,43 +36,27 @@ const CLIENTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the engine has to write its buffer; what it does not, the journal holds.
 const CLOSE_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long an engine that writes nothing any more may take to end.
+const ABANDON_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a site is made of.
 pub(crate) struct Parts {
     pub(crate) rt: Rt,
-    pub(crate) opener: Opener,
+    pub(crate) home: Arc<dyn Home>,
     pub(crate) directory: Directory,
-    pub(crate) manifest: Mutex<Manifest>,
     pub(crate) engine: Engine,
-    pub(crate) transport: Arc<LocalTransport>,
     /// Media that could not be opened, with the reason.
     pub(crate) absent: Vec<(MediumId, String)>,
     /// The superblock whose keys every medium must carry, as it was at the start.
     pub(crate) keys_from: Superblock,
     /// The site's secrets, opened.
     pub(crate) ring: KeyRing,
-    pub(crate) shared_devices: Mutex<Vec<Vec<PathBuf>>>,
     /// How long clients of tasks may be silent; else as tasks have it.
     pub(crate) task_patience: Option<Duration>,
     /// Who else may open the disks.
     pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.
-    pub(crate) _lock: Lock,
-}
-
-impl Parts {
-    /// What `site.json` says now.
-    pub(crate) fn manifest(&self) -> Manifest {
-        self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// A medium that is not in use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Away {
-    /// Why, for people.
-    pub(crate) reason: String,
-    /// It may come back only at the next start.
-    pub(crate) barred: bool,
+    pub(crate) _lock: Arc<Lock>,
 }
 
 pub(crate) struct Shared {
@@ -90,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) rekey_due: AtomicBool,
     /// A drain is at work, or comes to its end.
     pub(crate) draining: Mutex<bool>,
+    /// Why the media of a node that is to be emptied do not leave.
+    pub(crate) drain_refused: Mutex<Option<String>>,
     /// Held while media join or leave.
     pub(crate) media_turn: tokio::sync::Mutex<()>,
     /// Held while the record of scrubs is changed.
@@ -145,6 +130,7 @@ impl Site {
             server: tokio::sync::Mutex::default(),
             space: Mutex::default(),
             draining: Mutex::default(),
+            drain_refused: Mutex::default(),
             media_turn: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
             keys,
@@ -201,6 +187,28 @@ impl Site {
         self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
     }
 
+    /// Serves the disks to those whom [`Site::serve_client`] is given.
+    pub async fn serve_without_socket(&self) {
+        let mut server = self.shared.server.lock().await;
+        if server.is_none() {
+            let exports = Arc::new(self.shared.vms.clone());
+            *server =
+                Some(nbd::Server::without_socket(self.runtime().clone(), exports, nbd::Limits::default()));
+        }
+    }
+
+    /// Serves an NBD client whom another port let in, until it leaves or is hung up on, as when disks are not served.
+    /// Dropping what is given hangs up.
+    pub async fn serve_client<S>(&self, stream: S) -> BoxFuture<'static, ()>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        match &*self.shared.server.lock().await {
+            Some(server) => server.serve(stream),
+            None => Box::pin(async {}),
+        }
+    }
+
     /// Stops in good order: clients are answered and cut off, the write buffer goes to the log, the journal ends.
     /// What could not be written is in the journal and found at the next start.
     ///
@@ -231,6 +239,15 @@ impl Site {
         }
     }
 
+    /// Ends what serves a site that another process has taken over: clients are hung up on, and find it there.
+    pub async fn abandon(&self) {
+        self.shared.stopping.send_replace(true);
+        drop(self.shared.server.lock().await.take());
+        // It can write nothing any more; what it was told of as done the other has.
+        let closed = seam::timeout(&**self.runtime(), ABANDON_WITHIN, self.engine().close()).await;
+        tracing::debug!(?closed, "the engine is given up");
+    }
+
     /// How the site is.
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
@@ -239,16 +256,17 @@ impl Site {
         let disks = records.iter().flat_map(|(_, record)| record.ids());
         let provisioned_bytes = disks.map(|disk| self.engine().disk_bytes(disk).unwrap_or(0)).sum();
         let parts = &self.shared.parts;
-        let path = |entry: &crate::manifest::Entry| parts.directory.resolve(&entry.path);
-        let manifest = parts.manifest();
-        let shared_devices = parts.shared_devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let media = manifest.media.iter().map(|entry| (entry.id(), path(entry), entry.bytes)).collect();
+        let (manifest, shared_devices) = (parts.home.manifest(), parts.home.shared_devices());
+        let shown = |entry: &crate::manifest::Entry| (entry.id(), parts.home.shown(entry), entry.bytes);
+        let media = manifest.media.iter().map(shown).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
         let status = judge(manifest.site(), engine, writable, media, &away, &shared_devices, vms);
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_scrub(&self.shared.scrub_state().await?);
+        let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)
     }
 
@@ -549,7 +567,7 @@ async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
 impl Site {
     /// One round of the probe, now.
     pub(crate) async fn probe(&self) {
-        probe::round(&self.shared, &mut BTreeMap::new()).await;
+        probe::round(&self.shared).await;
     }
 
     /// Clears away what tasks left behind; false when something is left.

@@ -313,7 +313,7 @@ impl Vms {
                 if is_large {
                     self.checkpoint_definition().await;
                 }
-                return self.describe(new.as_str(), &record).await;
+                return Ok(self.describe_uncounted(new.as_str(), &record));
             }
             if self.engine.meta().get(&new_key).await?.kv.is_some() {
                 return Err(crate::vms::vm_exists(new));
@@ -350,7 +350,7 @@ impl Vms {
             let fork = Fork { source: DiskId(source_disk.id), target, read_only: false };
             if self.engine.fork(txn, &[fork], &[]).await? {
                 tracing::info!(%from, disk, %vm, "disk cloned");
-                return self.describe(vm.as_str(), &record).await;
+                return Ok(self.describe_uncounted(vm.as_str(), &record));
             }
         }
         Err(vm_changed(vm))
@@ -391,7 +391,7 @@ impl Vms {
                 .then(Op::put(kv.key.clone(), record.encode()?));
             if self.engine.fork(txn, &forks, &removed).await? {
                 tracing::info!(%vm, snapshot = %name, kept_as = safety.name, "VM reverted");
-                return Ok((self.describe(vm.as_str(), &record).await?, safety));
+                return Ok((self.describe_uncounted(vm.as_str(), &record), safety));
             }
         }
         Err(vm_changed(vm))
@@ -435,7 +435,7 @@ impl Vms {
                 name: disk.name.clone(),
                 export: format!("{version}/{}", disk.name),
                 bytes: disk.bytes,
-                used_bytes: self.engine.disk_usage(open.id()).await?,
+                used_bytes: Some(self.engine.disk_usage(open.id()).await?),
                 clients: self.uses.count(open.id()),
             };
             if disk.is_file { files.push(shown) } else { disks.push(shown) }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use data::{LocalTransport, Superblock};
-use engine::{Config, Deps, Engine, EngineErrorKind};
+use data::Superblock;
+use engine::{Config, Deps, Engine, EngineErrorKind, Witness};
 use media::Backend;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
@@ -15,10 +15,12 @@ use units::MediumId;
 use crate::create::create;
 use crate::directory::{self, Directory};
 use crate::error::{ErrorKind, Result, SiteError};
+use crate::home::{FoundMedia, FoundMedium, Home};
 use crate::keys::{self, Unlock};
+use crate::local_home::LocalHome;
 use crate::lock::Lock;
 use crate::manifest::Manifest;
-use crate::media_set::{self, MediaSet, Opener};
+use crate::media_set::{self, Opener};
 use crate::running::{Parts, Site};
 use crate::witness::FileWitness;
 
@@ -66,6 +68,8 @@ pub struct Options {
     pub task_patience: Option<Duration>,
     /// A group, by number, whose members may open the disks; else the owner alone.
     pub nbd_group: Option<u32>,
+    /// How long leases hold that media grant; zero where no other process can take over.
+    pub lease: Duration,
 }
 
 impl Options {
@@ -81,6 +85,7 @@ impl Options {
             write_patience: None,
             task_patience: None,
             nbd_group: None,
+            lease: Duration::ZERO,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
         }
@@ -107,7 +112,7 @@ impl Site {
     pub async fn start(rt: Rt, options: Options) -> Result<Started> {
         let directory = Directory::new(&options.dir)?;
         directory.make()?;
-        let lock = Lock::take(&directory)?;
+        let lock = Lock::take(&directory.lock())?;
         // A killed server left it; nobody shall take it for the sign that this one serves.
         directory::remove(&directory.api_socket())?;
         let opener = Opener::new(&rt, options.backend)?;
@@ -123,10 +128,30 @@ impl Site {
             }
         };
         let is_new = new_key.is_some();
-        let opening = Opening { rt, opener, directory, manifest, options: &options };
-        let site = opening.run(lock, is_new).await?;
+        let witness = Arc::new(FileWitness::open(rt.clone(), &directory.witness())?);
+        let home = Arc::new(LocalHome::new(&rt, opener, &directory, manifest));
+        let opening = Opening { rt, home, witness, directory, options: &options };
+        let site = opening.run(Arc::new(lock), is_new).await?;
         let recovery_key = new_key.flatten().map(|key| key.to_text());
         Ok(Started { site, is_new, recovery_key })
+    }
+}
+
+impl Site {
+    /// Opens a site whose media are at `home`, for the one who has claimed it with `witness`. `options` say how; not where
+    /// its media are.
+    ///
+    /// # Errors
+    /// As [`Site::start`] for a site that is there.
+    pub async fn open(
+        rt: Rt,
+        home: Arc<dyn Home>,
+        witness: Arc<dyn Witness>,
+        lock: Arc<Lock>,
+        options: &Options,
+    ) -> Result<Self> {
+        let directory = Directory::new(&options.dir)?;
+        Opening { rt, home, witness, directory, options }.run(lock, false).await
     }
 }
 
@@ -156,18 +181,21 @@ fn check_same_media(directory: &Directory, manifest: &Manifest, options: &Option
 }
 
 /// An existing site being opened.
-struct Opening<'a> {
-    rt: Rt,
-    opener: Opener,
-    directory: Directory,
-    manifest: Manifest,
-    options: &'a Options,
+pub(crate) struct Opening<'a> {
+    pub(crate) rt: Rt,
+    pub(crate) home: Arc<dyn Home>,
+    pub(crate) witness: Arc<dyn Witness>,
+    pub(crate) directory: Directory,
+    pub(crate) options: &'a Options,
 }
 
 impl Opening<'_> {
-    async fn run(self, lock: Lock, is_new: bool) -> Result<Site> {
-        let mut media = MediaSet::open(&self.opener, &self.directory, &self.manifest).await;
-        let newest = media.newest().cloned().ok_or_else(|| self.too_few(&media, "no medium is there"))?;
+    pub(crate) async fn run(self, lock: Arc<Lock>, is_new: bool) -> Result<Site> {
+        let manifest = self.home.manifest();
+        let mut media = self.home.look().await;
+        let superblocks = media.found.iter().map(|found| &found.superblock);
+        let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
+        let newest = newest.ok_or_else(|| self.too_few(&media, "no medium is there"))?;
         let wants_passphrase = newest.keys.wants_passphrase();
         let passphrase_file = self.options.passphrase_file.as_deref();
         let unlock = Unlock::of_site(&self.directory, passphrase_file, wants_passphrase)?;
@@ -176,7 +204,7 @@ impl Opening<'_> {
             Some(path) if !is_new => self.new_recovery_key(path, &newest, &ring)?,
             _ => newest,
         };
-        let count = self.manifest.media.len() as u16;
+        let count = manifest.media.len() as u16;
         // A medium came or went, and not every superblock heard of it.
         let stale = newest.media != count;
         let newest = Superblock {
@@ -185,41 +213,37 @@ impl Opening<'_> {
             released: false,
             ..newest
         };
-        media.spread_keys(&newest).await;
         let opened = keys::open_epochs(&newest.epochs, &ring)?;
-
-        let transport = Arc::new(LocalTransport::new(self.rt.clone()));
-        let up = self.attach(&mut media, &newest, &transport).await?;
-        let config = self.config(&newest);
-        let witness = FileWitness::open(self.rt.clone(), &self.directory.witness())?;
+        let has = media.found.clone();
+        let up = self.attach(&mut media, &newest).await?;
+        let nodes = manifest.media.iter().filter_map(|entry| Some((entry.id(), entry.node()?)));
         let deps = Deps {
             rt: self.rt.clone(),
-            transport: transport.clone(),
-            media: self.manifest.ids(),
+            transport: self.home.transport(),
+            media: manifest.ids(),
+            nodes: nodes.collect(),
             up,
-            leaving: self.manifest.leaving(),
+            leaving: manifest.leaving(),
             sealer: Arc::new(Sealer::new(&opened)),
-            witness: Arc::new(witness),
+            witness: self.witness.clone(),
         };
-        let engine = match Engine::open(deps, config).await {
+        let engine = match Engine::open(deps, self.config(&newest)).await {
             Ok(engine) => engine,
             Err(error) if error.kind == EngineErrorKind::TooFewMedia => {
                 return Err(self.too_few(&media, &error.reason));
             }
             Err(error) => return Err(error.into()),
         };
-        let shared_devices = Mutex::new(shared_devices(&self.directory, &self.manifest));
+        self.home.owned(engine.epoch());
+        self.spread(&has, &newest).await;
         Ok(Site::new(Parts {
             rt: self.rt,
-            opener: self.opener,
+            home: self.home,
             directory: self.directory,
-            manifest: Mutex::new(self.manifest),
             engine,
-            transport,
             absent: media.absent,
             keys_from: newest,
             ring,
-            shared_devices,
             task_patience: self.options.task_patience,
             nbd_group: self.options.nbd_group,
             _lock: lock,
@@ -227,24 +251,17 @@ impl Opening<'_> {
     }
 
     /// Has the media that are there and sound served; gives which.
-    async fn attach(
-        &self,
-        media: &mut MediaSet,
-        newest: &Superblock,
-        transport: &LocalTransport,
-    ) -> Result<Vec<MediumId>> {
+    async fn attach(&self, media: &mut FoundMedia, newest: &Superblock) -> Result<Vec<MediumId>> {
         let mut up = Vec::new();
-        for found in &media.found {
-            match media_set::node(found, newest).await {
-                Ok(node) => {
-                    up.push(found.id);
-                    transport.attach(Arc::new(node));
+        for FoundMedium { id, .. } in std::mem::take(&mut media.found) {
+            match self.home.attach(id, newest).await {
+                Ok(()) => up.push(id),
+                Err(reason) => {
+                    self.home.detach(id);
+                    media.absent.push((id, reason));
                 }
-                Err(reason) => media.absent.push((found.id, reason)),
             }
         }
-        // Their locks go with them, so that they can be opened again when they come back.
-        media.found.clear();
         for (medium, reason) in &media.absent {
             tracing::warn!(%medium, reason, "a medium is not there");
         }
@@ -254,10 +271,22 @@ impl Opening<'_> {
         Ok(up)
     }
 
+    /// Gives every medium that serves the newest keys. Only whoever owns the site may; one that does not take them gets them
+    /// at the next start.
+    async fn spread(&self, has: &[FoundMedium], newest: &Superblock) {
+        for FoundMedium { id, superblock } in has.iter().filter(|found| self.home.is_attached(found.id)) {
+            let Some(next) = media_set::brought_up_to(superblock, newest) else { continue };
+            if let Err(error) = self.home.write_superblock(*id, next).await {
+                tracing::warn!(%error, medium = %id, "a medium does not get the newest keys");
+            }
+        }
+    }
+
     fn config(&self, newest: &Superblock) -> Config {
         let params = newest.params;
         let mut config =
             Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
+        config.lease = self.options.lease;
         if let Some(patience) = self.options.write_patience {
             config.write_patience = patience;
         }
@@ -278,25 +307,13 @@ impl Opening<'_> {
         Ok(Superblock { keys, generation: newest.generation + 1, ..newest.clone() })
     }
 
-    fn too_few(&self, media: &MediaSet, reason: &str) -> SiteError {
+    fn too_few(&self, media: &FoundMedia, reason: &str) -> SiteError {
         let absent: Vec<String> =
             media.absent.iter().map(|(medium, why)| format!("{medium} ({why})")).collect();
-        let total = self.manifest.media.len();
+        let total = self.home.manifest().media.len();
         let reason =
             format!("{reason}; {} of {total} media are missing: {}", absent.len(), absent.join("; "));
         SiteError::new(ErrorKind::Unavailable, "too_few_media", reason)
             .hint("bring the missing media back, then start again; nothing was changed")
     }
-}
-
-/// Says which media lie on one physical device: they fail together.
-pub(crate) fn shared_devices(directory: &Directory, manifest: &Manifest) -> Vec<Vec<PathBuf>> {
-    let paths: Vec<PathBuf> = manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
-    let groups = media::same_device(&paths).into_iter().filter(|group| group.len() > 1);
-    let groups: Vec<Vec<PathBuf>> =
-        groups.map(|group| group.into_iter().map(|index| paths[index].clone()).collect()).collect();
-    for group in &groups {
-        tracing::warn!(media = ?group, "these media share one physical device: they fail together");
-    }
-    groups
 }

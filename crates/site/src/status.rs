@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine::{EngineError, EngineStatus};
 use units::{MediumId, SiteId};
 
-use crate::running::Away;
+use crate::home::Away;
 use crate::size::format_size;
 use crate::trash::TrashTotals;
 use crate::upkeep::ScrubState;

@@ -38,8 +38,8 @@ pub struct Disk {
     pub export: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// Bytes that hold data as the guest sees it, duplicates counted each time.
-    pub used_bytes: u64,
+    /// Bytes that hold data as the guest sees it, duplicates counted each time; `None` where they were not counted.
+    pub used_bytes: Option<u64>,
     /// Handles NBD clients have on it.
     pub clients: usize,
 }
@@ -257,30 +257,45 @@ impl Vms {
     }
 
     pub(crate) async fn describe(&self, name: &str, record: &Record) -> Result<Vm> {
-        let (mut disks, mut files) = (Vec::new(), Vec::new());
-        for disk in record.whole() {
-            let shown = self.describe_disk(name, disk).await?;
-            if disk.is_disk() { disks.push(shown) } else { files.push(shown) }
+        let mut vm = self.describe_uncounted(name, record);
+        for disk in vm.disks.iter_mut().chain(&mut vm.files) {
+            let Some(id) = record.whole().find(|found| found.name == disk.name).map(DiskRecord::id) else {
+                continue;
+            };
+            disk.used_bytes = Some(self.engine.disk_usage(id).await?);
         }
-        Ok(Vm {
+        Ok(vm)
+    }
+
+    /// The VM, without what its disks use: that is counted in their maps, and takes the longer the more changed lately.
+    pub(crate) fn describe_uncounted(&self, name: &str, record: &Record) -> Vm {
+        let (disks, files): (Vec<_>, Vec<_>) = record.whole().partition(|disk| disk.is_disk());
+        let show =
+            |disks: Vec<&DiskRecord>| disks.into_iter().map(|disk| self.uncounted(name, disk)).collect();
+        Vm {
             name: name.to_owned(),
             state: if record.import.is_some() { VmState::Importing } else { VmState::Ready },
             created_ms: record.created_ms,
             has_definition: record.definition.is_some(),
-            disks,
-            files,
-        })
+            disks: show(disks),
+            files: show(files),
+        }
     }
 
     /// A disk or file of a VM.
     pub(crate) async fn describe_disk(&self, vm: &str, disk: &DiskRecord) -> Result<Disk> {
-        Ok(Disk {
+        let used = self.engine.disk_usage(disk.id()).await?;
+        Ok(Disk { used_bytes: Some(used), ..self.uncounted(vm, disk) })
+    }
+
+    fn uncounted(&self, vm: &str, disk: &DiskRecord) -> Disk {
+        Disk {
             name: disk.name.clone(),
             export: format!("{vm}/{}", disk.export()),
             bytes: disk.file_bytes.or_else(|| self.engine.disk_bytes(disk.id())).unwrap_or(0),
-            used_bytes: self.engine.disk_usage(disk.id()).await?,
+            used_bytes: None,
             clients: self.uses.count(disk.id()),
-        })
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The witness of a site: where its journal was last, outside the media.
 //!
 //! ```text
-//!  slot A at 0, slot B at 4096, each:  | "HFWS" | version u32 | generation u64 | state 40 | CRC-32C u32 | zeros
+//!  slot A at 0, slot B at 4096, each:
+//!  | "HFWS" | version u32 | generation u64 | state bytes u32 | state | CRC-32C u32 | zeros
 //! ```
 //! A store writes the slot that does not hold the newest state, so a torn write leaves the older one. The file is
 //! written in full when the site is made; later stores allocate nothing. A file of which a write or sync failed is never
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::{Witness, WitnessState};
+use engine::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 use seam::{BoxFuture, Rt};
 use tokio::sync::Mutex;
 use units::crc32c;
@@ -21,31 +22,38 @@ use crate::directory;
 use crate::error::{ErrorKind, Result, SiteError};
 
 const MAGIC: &[u8; 4] = b"HFWS";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// One slot: a page, so that a torn write of one cannot touch the other.
 pub(crate) const SLOT_BYTES: usize = 4096;
-const STATE_END: usize = 16 + 40;
+/// Where the state begins.
+const STATE: usize = 20;
+/// Longest state: one with all ensembles that may be registered.
+const STATE_BYTES_MAX: usize = SLOT_BYTES - STATE - 4;
 
 /// A slot with this generation and state.
 fn encode(generation: u64, state: &WitnessState) -> Vec<u8> {
-    let mut slot = vec![0; SLOT_BYTES];
-    slot[..4].copy_from_slice(MAGIC);
-    slot[4..8].copy_from_slice(&VERSION.to_le_bytes());
-    slot[8..16].copy_from_slice(&generation.to_le_bytes());
-    slot[16..STATE_END].copy_from_slice(&state.encode());
-    let crc = crc32c(&slot[..STATE_END]);
-    slot[STATE_END..STATE_END + 4].copy_from_slice(&crc.to_le_bytes());
+    let state = state.encode();
+    assert!(state.len() <= STATE_BYTES_MAX, "a slot holds any state");
+    let mut slot = MAGIC.to_vec();
+    slot.extend(VERSION.to_le_bytes());
+    slot.extend(generation.to_le_bytes());
+    slot.extend((state.len() as u32).to_le_bytes());
+    slot.extend(state);
+    slot.extend(crc32c(&slot).to_le_bytes());
+    slot.resize(SLOT_BYTES, 0);
     slot
 }
 
 /// Reads a slot; `None` when it is damaged or of another version.
 pub(crate) fn decode(slot: &[u8]) -> Option<(u64, WitnessState)> {
     let word = |at: usize| slot.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-    if slot.get(..4)? != MAGIC || word(4)? != VERSION || word(STATE_END)? != crc32c(slot.get(..STATE_END)?) {
+    let bytes = usize::try_from(word(16)?).ok().filter(|bytes| *bytes <= STATE_BYTES_MAX)?;
+    let end = STATE + bytes;
+    if slot.get(..4)? != MAGIC || word(4)? != VERSION || word(end)? != crc32c(slot.get(..end)?) {
         return None;
     }
     let generation = u64::from_le_bytes(slot.get(8..16)?.try_into().ok()?);
-    Some((generation, WitnessState::decode(slot.get(16..STATE_END)?)?))
+    Some((generation, WitnessState::decode(slot.get(STATE..end)?)?))
 }
 
 /// Makes the witness of a new site, durably; what was there goes.
@@ -121,7 +129,7 @@ impl FileWitness {
 impl Last {
     fn store(&mut self, path: &Path, state: WitnessState) -> std::result::Result<(), String> {
         if !self.spoiled {
-            match self.overwrite(state) {
+            match self.overwrite(&state) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "the witness could not be written: making it anew");
@@ -132,11 +140,11 @@ impl Last {
         self.renew(path, state).map_err(|error| error.to_string())
     }
 
-    fn overwrite(&mut self, state: WitnessState) -> std::io::Result<()> {
+    fn overwrite(&mut self, state: &WitnessState) -> std::io::Result<()> {
         let (generation, slot) = (self.generation + 1, 1 - self.slot);
-        self.file.write_all_at(&encode(generation, &state), slot * SLOT_BYTES as u64)?;
+        self.file.write_all_at(&encode(generation, state), slot * SLOT_BYTES as u64)?;
         self.file.sync_data()?;
-        (self.generation, self.state, self.slot) = (generation, state, slot);
+        (self.generation, self.state, self.slot) = (generation, state.clone(), slot);
         Ok(())
     }
 
@@ -163,11 +171,12 @@ impl FileWitness {
 }
 
 impl Witness for FileWitness {
-    fn load(&self) -> BoxFuture<'_, std::result::Result<WitnessState, String>> {
-        Box::pin(async { Ok(self.last.lock().await.state) })
+    fn load(&self) -> BoxFuture<'_, std::result::Result<WitnessState, WitnessError>> {
+        Box::pin(async { Ok(self.last.lock().await.state.clone()) })
     }
 
-    fn store(&self, state: WitnessState) -> BoxFuture<'_, std::result::Result<(), String>> {
-        Box::pin(self.write(state))
+    fn store(&self, state: WitnessState) -> BoxFuture<'_, std::result::Result<(), WitnessError>> {
+        let unanswered = |reason| WitnessError { kind: WitnessErrorKind::Unanswered, reason };
+        Box::pin(async move { self.write(state).await.map_err(unanswered) })
     }
 }

@@ -28,8 +28,12 @@ impl fmt::Debug for Fingerprint {
 pub struct SiteId(pub [u8; 16]);
 
 /// Identity of a medium: random, made when the medium is formatted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 pub struct MediumId(pub [u8; 16]);
+
+/// Identity of a node: random, made when the node joins its site.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub [u8; 16]);
 
 macro_rules! hex_id {
     ($name:ident) => {
@@ -47,6 +51,7 @@ macro_rules! hex_id {
 }
 hex_id!(SiteId);
 hex_id!(MediumId);
+hex_id!(NodeId);
 
 fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

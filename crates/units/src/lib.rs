@@ -8,7 +8,9 @@ mod ids;
 mod page;
 
 pub use hash::{Map, Set, UnitHasher};
-pub use ids::{Address, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq, SiteId};
+pub use ids::{
+    Address, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, NodeId, Seq, SiteId,
+};
 pub use page::{PAGE, PageBuf, PageSlice, pages_for, round_up_page};
 
 /// Bytes in a block: the unit of deduplication and of a disk's map.

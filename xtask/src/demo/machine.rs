@@ -11,6 +11,9 @@ use crate::{Result, failed};
 
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(180);
 
+/// How long a guest's requests wait for a server, as `disk attach-info` has it.
+const PATIENCE_SECONDS: u32 = 300;
+
 /// A running guest. Dropping it pulls the plug.
 pub(super) struct Machine {
     qemu: Child,
@@ -20,11 +23,32 @@ pub(super) struct Machine {
 impl Machine {
     /// Boots the image's kernel with the disk at `uri` and waits for the shell.
     pub(super) fn boot(image: &Image, uri: &str, transcript: &Path) -> Result<Self> {
+        let drive = format!("file={uri},format=raw,if=virtio,cache=none");
+        Self::boot_with(image, &["-drive".to_owned(), drive], transcript)
+    }
+
+    /// The same with a disk of which QEMU keeps the guest's requests while the socket answers nobody.
+    pub(super) fn boot_patient(
+        image: &Image,
+        export: &str,
+        socket: &Path,
+        transcript: &Path,
+    ) -> Result<Self> {
+        let node = format!(
+            "driver=nbd,node-name=disk0,server.type=unix,server.path={},export={export},\
+             reconnect-delay={PATIENCE_SECONDS},cache.direct=on,discard=unmap,detect-zeroes=unmap",
+            socket.display().to_string().replace(',', ",,")
+        );
+        let device = "virtio-blk-pci,drive=disk0".to_owned();
+        Self::boot_with(image, &["-blockdev".to_owned(), node, "-device".to_owned(), device], transcript)
+    }
+
+    fn boot_with(image: &Image, disk: &[String], transcript: &Path) -> Result<Self> {
         let mut command = bound("qemu-system-x86_64");
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
         command.args(["-serial", "stdio"]);
-        command.args(["-drive", &format!("file={uri},format=raw,if=virtio,cache=none")]);
+        command.args(disk);
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initrd);
         command.args(["-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());

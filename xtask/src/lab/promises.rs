@@ -53,14 +53,22 @@ impl Promises {
     pub(crate) fn take<W: Write>(&mut self, console: &mut Console<W>) -> Result {
         let start = Instant::now();
         while let Some(line) = console.next_line(FILE_LIMIT.saturating_sub(start.elapsed()))? {
-            if let Some(report) = line.strip_prefix("@written ") {
-                return self.record(report);
-            }
-            if let Some(folder) = line.strip_prefix("@stopped ") {
-                return Err(failed(format!("in the guest, writing to {folder} failed")));
+            if self.hear(&line)? {
+                return Ok(());
             }
         }
         Err(failed(format!("the guest reported no file in {} s", FILE_LIMIT.as_secs())))
+    }
+
+    /// Takes what a line reports; true when it reports a file. A writer that stopped is a failure.
+    pub(crate) fn hear(&mut self, line: &str) -> Result<bool> {
+        if let Some(folder) = line.strip_prefix("@stopped ") {
+            return Err(failed(format!("in the guest, writing to {folder} failed")));
+        }
+        line.strip_prefix("@written ")
+            .map(|report| self.record(report))
+            .transpose()
+            .map(|heard| heard.is_some())
     }
 
     /// Takes the reports that were on the line when the server died.
@@ -137,5 +145,7 @@ mod tests {
         assert!(promised.record("/a/8 0123").is_err());
         assert!(promised.record("9").is_err());
         assert_eq!(promised.len(), 1);
+        assert!(!promised.hear("some other line").expect("it reports nothing"));
+        assert!(promised.hear("@stopped /a").is_err());
     }
 }

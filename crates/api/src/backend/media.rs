@@ -48,7 +48,10 @@ impl MediaChanges for Site {
 
 fn path(new: &NewMedium) -> Result<&Path, Box<Problem>> {
     let path = Path::new(&new.path);
-    if path.is_absolute() && new.path.len() <= 4096 && !new.path.contains('\0') {
+    // `NODE:PATH` is a medium of a data node.
+    let of_node = new.path.split_once(':');
+    let of_node = of_node.is_some_and(|(node, path)| !node.contains('/') && Path::new(path).is_absolute());
+    if (path.is_absolute() || of_node) && new.path.len() <= 4096 && !new.path.contains('\0') {
         return Ok(path);
     }
     let detail = format!("{:?} is no absolute path", new.path);

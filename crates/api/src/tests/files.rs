@@ -6,7 +6,7 @@ use crate::types::{Begun, ChangeFile, Disk, NewFile, Task, TaskKind, TaskState, 
 use crate::{Answer, ClientError, ClientErrorKind, Filing};
 
 fn file(vm: &str, name: &str) -> Disk {
-    Disk { name: name.to_owned(), export: format!("{vm}/{name}"), bytes: 0, used_bytes: 0, clients: 0 }
+    Disk { name: name.to_owned(), export: format!("{vm}/{name}"), bytes: 0, used_bytes: Some(0), clients: 0 }
 }
 
 fn code<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {

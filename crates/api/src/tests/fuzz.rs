@@ -23,7 +23,7 @@ fn damaged_bodies() {
         name: "disk0".to_owned(),
         export: "a/disk0".to_owned(),
         bytes: 1 << 40,
-        used_bytes: 0,
+        used_bytes: None,
         clients: 1,
     };
     let vm = Vm {

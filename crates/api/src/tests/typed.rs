@@ -170,7 +170,7 @@ fn a_stop_lets_requests_end() {
     let (answer, ()) = bench.runtime.block_on(async {
         let asking = bench.runtime.spawn(async move { client.status().await });
         bench.rt().sleep(AT_ONCE).await;
-        let stopping = bench.runtime.spawn(server.stop(SOON));
+        let stopping = bench.runtime.spawn(async move { server.stop(SOON).await });
         bench.rt().sleep(AT_ONCE).await;
         assert!(!stopping.is_finished(), "a request is still there");
         bench.fake.hangs.send_replace(false);

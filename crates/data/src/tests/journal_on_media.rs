@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use journal::{Ensembles, Entry, Journal, JournalConfig, Record, Recovered, Sink, Start, recover};
-use proto::SegmentId;
+use journal::{
+    Ensembles, Entry, Fitness, Journal, JournalConfig, Record, Recovered, Registered, Sink, Start,
+    WitnessError, recover,
+};
 use seam::{BoxFuture, Rt};
 use units::{DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq};
 
@@ -24,13 +26,25 @@ impl Ensembles for Pool {
         (0..3).map(|i| medium_id((turn as usize + i) % MEDIA)).collect()
     }
 
+    fn spare(&self, _turn: u32, _lost: MediumId) -> Vec<MediumId> {
+        Vec::new()
+    }
+
+    fn fitness(&self, _members: &[MediumId]) -> Fitness {
+        Fitness::Fit
+    }
+
+    fn fail_together(&self, a: MediumId, b: MediumId) -> bool {
+        a == b
+    }
+
     fn failed(&self, medium: MediumId, _restores: u64, _full: bool, reason: &str) {
         panic!("{medium}: {reason}");
     }
 }
 
 #[derive(Default)]
-struct Witness(Mutex<Option<SegmentId>>);
+struct Witness(Mutex<Registered>);
 
 impl Sink for Witness {
     fn durable(&self, _first: Seq, _entries: Vec<Entry>) {}
@@ -39,8 +53,8 @@ impl Sink for Witness {
         Start::default()
     }
 
-    fn opened(&self, segment: SegmentId) -> BoxFuture<'_, Result<(), String>> {
-        *self.0.lock().unwrap() = Some(segment);
+    fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
+        *self.0.lock().unwrap() = registered;
         Box::pin(async { Ok(()) })
     }
 }
@@ -75,6 +89,9 @@ async fn open_stream(
         all.filter(move |(_, have)| *have == id).map(|(medium, _)| *medium).collect::<Vec<_>>()
     };
     let config = JournalConfig {
+        lease: std::time::Duration::ZERO,
+        registered: Registered::default(),
+        first_number: 0,
         epoch: Epoch(epoch),
         incarnation: Incarnation(epoch),
         key: KEY,
@@ -117,32 +134,37 @@ fn a_power_cut_at_every_write_of_the_journal() {
             if n % 5 == 4 {
                 journal.rotate().await.unwrap().unwrap();
             }
-            seen.borrow_mut().push((log.len(), *witness.0.lock().unwrap()));
+            seen.borrow_mut().push((log.len(), witness.0.lock().unwrap().clone()));
         }
         begin
     });
     for end in begin..=log.len() {
         let told = acked.borrow().values().filter(|at| **at <= end).count() as u64;
-        let last = seen.borrow().iter().rfind(|(at, _)| *at <= end).and_then(|(_, last)| *last);
+        let last = seen
+            .borrow()
+            .iter()
+            .rfind(|(at, _)| *at <= end)
+            .map(|(_, known)| known.clone())
+            .unwrap_or_default();
         for mode in 0..3 {
             run(end as u64, async |rt| {
                 let what = format!("cut at {end}, mode {mode}");
                 let images = (0..MEDIA).map(|n| log.cut(n, end, mode)).collect();
                 let second = Log::default();
                 let transport = attach(&rt, images, &second).await;
-                let recovered = recover(&*transport, &ids(), &KEY, last).await.expect(&what);
+                let recovered = recover(&*transport, &ids(), &KEY, &last).await.expect(&what);
                 let numbers = recovered.as_ref().map(found).unwrap_or_default();
                 assert!((told..=told + 1).contains(&(numbers.len() as u64)), "{what}: {numbers:?} of {told}");
                 assert!(numbers.iter().copied().eq(0..numbers.len() as u64));
                 let witness = Arc::new(Witness::default());
                 open_stream(&rt, &transport, 2, recovered.as_ref(), &witness).await;
                 // Power goes again, and one medium stays away.
-                let last = *witness.0.lock().unwrap();
+                let last = witness.0.lock().unwrap().clone();
                 let images: Vec<Image> = (0..MEDIA).map(|n| second.cut(n, second.len(), 0)).collect();
                 let transport = attach(&rt, images, &Log::default()).await;
                 for away in 0..MEDIA {
                     let here: Vec<MediumId> = ids().into_iter().filter(|id| *id != medium_id(away)).collect();
-                    let again = recover(&*transport, &here, &KEY, last).await.expect(&what).unwrap();
+                    let again = recover(&*transport, &here, &KEY, &last).await.expect(&what).unwrap();
                     assert_eq!(found(&again), numbers, "{what}, without medium {away}");
                 }
             });

@@ -46,7 +46,8 @@ impl Asking {
             }
             FileCommand::AttachInfo { vm, file } => {
                 let (vm, file) = (VmName::parse(&vm)?, FileName::parse(&file)?);
-                printer.attach_info(&client.attach_info(vm.as_str(), file.as_str()).await.map_err(failed)?)
+                let info = client.attach_info(vm.as_str(), file.as_str()).await.map_err(failed)?;
+                printer.attach_info(&info.at(&self.socket.display().to_string()))
             }
         }
     }

@@ -43,7 +43,10 @@ impl Asking {
         let path = std::path::absolute(name).unwrap_or_default();
         let is_it = |medium: &&Medium| {
             let known = Path::new(&medium.path);
-            medium.id == name || known == path || known.file_name().is_some_and(|last| last == name)
+            medium.id == name
+                || medium.path == name
+                || known == path
+                || known.file_name().is_some_and(|last| last == name)
         };
         let found: Vec<&Medium> = media.iter().filter(is_it).collect();
         match found.as_slice() {
@@ -58,7 +61,12 @@ impl Asking {
     }
 }
 
+/// A path on this host is made whole. `NODE:PATH`, of a medium of a data node, stays as it is.
 fn new_medium(new: NewMediumArguments) -> Result<NewMedium, Failure> {
+    let of_node = new.path.to_str().and_then(|text| text.split_once(':'));
+    if of_node.is_some_and(|(node, path)| !node.contains('/') && path.starts_with('/')) {
+        return Ok(NewMedium { path: new.path.display().to_string(), file_bytes: new.file });
+    }
     let path = std::path::absolute(&new.path)
         .map_err(|error| Failure::failed("file_error", format!("{}: {error}", new.path.display())))?;
     let text = path

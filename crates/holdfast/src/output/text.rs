@@ -7,10 +7,10 @@ mod upkeep;
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Explanation, Health, Medium, MediumState, SnapshotDisk, Status, Task, TaskKind, TaskState,
-    TrashTotals, Vm, VmState, VmSummary,
+    AttachInfo, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status, Task, TaskKind,
+    TaskState, TrashTotals, Vm, VmState, VmSummary,
 };
-use site::format_size;
+use site::{format_size, format_time};
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
 pub(super) use trash::trash;
@@ -97,6 +97,23 @@ pub(super) fn media(media: &[Medium]) -> String {
     table(&["MEDIUM", "SIZE", "PATH", "REASON"], media.iter().map(row).collect())
 }
 
+pub(super) fn nodes(nodes: &[Node]) -> String {
+    let row = |node: &Node| {
+        vec![
+            node.name.clone(),
+            node.role.clone(),
+            node.state.clone(),
+            node.media.map_or_else(|| "-".to_owned(), |media| media.to_string()),
+            node.address.clone().unwrap_or_default(),
+            format_time(node.certificate_ends_ms),
+        ]
+    };
+    table(
+        &["NAME", "ROLE", "STATE", "MEDIA", "ADDRESS", "CERTIFICATE UNTIL"],
+        nodes.iter().map(row).collect(),
+    )
+}
+
 pub(super) fn vms(vms: &[VmSummary]) -> String {
     let row = |vm: &VmSummary| vec![vm.name.clone(), vm.disks.to_string(), format_size(vm.bytes)];
     table(&["NAME", "DISKS", "SIZE"], vms.iter().map(row).collect())
@@ -105,7 +122,7 @@ pub(super) fn vms(vms: &[VmSummary]) -> String {
 pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let rows = vm.disks.iter().map(|disk| {
         let address = address(&disk.export, nbd_socket);
-        let used = format_size(disk.used_bytes);
+        let used = disk.used_bytes.map_or_else(|| "-".to_owned(), format_size);
         vec![disk.name.clone(), format_size(disk.bytes), used, disk.clients.to_string(), address]
     });
     let state = if vm.state == VmState::Importing { ", being imported" } else { "" };

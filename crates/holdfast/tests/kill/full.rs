@@ -12,7 +12,7 @@ use super::rig::{ENOSPC, ETIMEDOUT, How, Rig, World, endure, media_in};
 use super::script::{self, Step};
 
 /// Cases of each test that are no soak.
-const CASES: usize = 18;
+const CASES: usize = 15;
 
 /// Each plan on a site of its own: writes may be refused for want of room and for nothing else, all reads, no medium
 /// is down, and with room all is as before.

@@ -8,7 +8,7 @@ use super::rig::{How, Rig, run, was_killed};
 use super::script::{self, Step};
 
 /// Cases of each test that are no soak.
-const CASES: usize = 24;
+const CASES: usize = 20;
 /// Steps of the workload before the kill whose recovery is killed.
 const STEPS_BEFORE: usize = 31;
 

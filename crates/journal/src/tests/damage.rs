@@ -45,7 +45,7 @@ impl Scene {
     }
 
     async fn found(&self) -> Result<usize, RecoverErrorKind> {
-        let recovered = recover(&*self.media, &self.media.ids(), &KEY, Some(self.segment)).await;
+        let recovered = recover(&*self.media, &self.media.ids(), &KEY, &by_last(Some(self.segment))).await;
         recovered.map(|r| data_of(&r.expect("there is a journal")).len()).map_err(|error| error.kind)
     }
 }
@@ -120,7 +120,7 @@ fn the_witness_is_believed() {
         let scene = scene(&rt).await;
         let ids = scene.media.ids();
         let ask = async |witness| {
-            let found = recover(&*scene.media, &ids, &KEY, witness).await;
+            let found = recover(&*scene.media, &ids, &KEY, &by_last(witness)).await;
             found.map(|r| r.map(|r| r.next_seq)).map_err(|error| error.kind)
         };
         let Scene { segment, .. } = scene;
@@ -133,8 +133,8 @@ fn the_witness_is_believed() {
         let newer = SegmentId { epoch: Epoch(2), stream: Incarnation(0), number: 0 };
         assert_eq!(ask(Some(newer)).await, Err(RecoverErrorKind::Lost));
         // Nothing there at all.
-        assert!(recover(&*scene.media, &[], &KEY, None).await.unwrap().is_none());
-        assert!(recover(&*scene.media, &[], &KEY, Some(segment)).await.is_err());
+        assert!(recover(&*scene.media, &[], &KEY, &by_last(None)).await.unwrap().is_none());
+        assert!(recover(&*scene.media, &[], &KEY, &by_last(Some(segment))).await.is_err());
     });
 }
 
@@ -152,10 +152,10 @@ fn a_damaged_start_is_an_error_when_the_segment_was_in_use() {
                 medium.segments.get_mut(&segment).unwrap()[PAGE + 100] ^= 1;
             }
         });
-        assert!(recover(&*media, &media.ids(), &KEY, Some(segment)).await.is_err());
+        assert!(recover(&*media, &media.ids(), &KEY, &by_last(Some(segment))).await.is_err());
         // Without the witness, or with one that stands before it, it was never used: the stream ends before it.
         for witness in [None, Some(before)] {
-            let recovered = recover(&*media, &media.ids(), &KEY, witness).await.unwrap().unwrap();
+            let recovered = recover(&*media, &media.ids(), &KEY, &by_last(witness)).await.unwrap().unwrap();
             assert_eq!(recovered.next_seq, Seq(2));
         }
     });
@@ -186,7 +186,8 @@ fn media_that_read_badly_or_not_at_all() {
         // It tells of its segments and is silent from then on.
         listed.with(|inner| inner.media.get_mut(&medium(2)).unwrap().mute = true);
         let ids = listed.ids();
-        let recovered = recover(&*listed, &ids, &KEY, None);
+        let unknown = by_last(None);
+        let recovered = recover(&*listed, &ids, &KEY, &unknown);
         let recovered = seam::timeout(&*rt, std::time::Duration::from_secs(5), recovered).await;
         assert_eq!(data_of(&recovered.unwrap().unwrap().unwrap()).len(), 5);
         listed.with(|inner| assert!(inner.reads < 200, "{} requests", inner.reads));
@@ -198,7 +199,9 @@ fn a_foreign_key_reads_nothing() {
     run(1, async |rt| {
         let scene = scene(&rt).await;
         let other = [8; 32];
-        assert!(recover(&*scene.media, &scene.media.ids(), &other, None).await.unwrap().is_none());
-        assert!(recover(&*scene.media, &scene.media.ids(), &other, Some(scene.segment)).await.is_err());
+        assert!(recover(&*scene.media, &scene.media.ids(), &other, &by_last(None)).await.unwrap().is_none());
+        assert!(
+            recover(&*scene.media, &scene.media.ids(), &other, &by_last(Some(scene.segment))).await.is_err()
+        );
     });
 }

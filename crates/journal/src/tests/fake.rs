@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use proto::{CallError, CallErrorKind, ReadBytes, Request, Response, SegmentId, Transport};
 use seam::{BoxFuture, Rt};
-use units::{DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, PAGE, PageBuf, Seq};
+use units::{Epoch, Incarnation, MediumId, PAGE, PageBuf, Seq};
 
 use crate::{
-    Append, Commit, Ensembles, Entry, Journal, JournalConfig, JournalError, Record, Recovered, Sink, Start,
+    Append, Ensemble, Ensembles, Entry, Fitness, Journal, JournalConfig, JournalError, Record, Recovered,
+    Registered, Sink, Start, WitnessError, WitnessErrorKind,
 };
 
 pub(super) use seam::testing::run;
+
+pub(super) use super::entries::{commit, data_of, hole, is_data, meta, record, subsets, write};
 
 pub(super) const KEY: [u8; 32] = [7; 32];
 pub(super) const SEGMENT: u32 = 64 * 1024;
@@ -190,6 +192,7 @@ impl FakeMedium {
                 let pages = PageBuf::copy_of(&bytes[offset as usize..(offset + length) as usize]);
                 return Ok(Response::Bytes(ReadBytes::new(pages, 0, length as usize)));
             }
+            Request::Lease | Request::Release => {}
             _ => return Err(CallErrorKind::Invalid),
         }
         Ok(Response::Done)
@@ -197,7 +200,12 @@ impl FakeMedium {
 }
 
 impl Transport for FakeMedia {
-    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
+    fn call_by(
+        &self,
+        _: Epoch,
+        medium: MediumId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(async move {
             let slow = self.with(|inner| inner.slow.clone());
             match slow {
@@ -211,26 +219,74 @@ impl Transport for FakeMedia {
     }
 }
 
-/// A pool that takes media out when they fail.
+/// A pool that takes media out when they fail; each fails by itself.
 #[derive(Default)]
 pub(super) struct FakePool {
     pub(super) media: Vec<MediumId>,
     pub(super) out: Mutex<BTreeSet<MediumId>>,
+    pub(super) leaving: Mutex<BTreeSet<MediumId>>,
+    pub(super) restored: Mutex<u64>,
     pub(super) width: usize,
 }
 
-impl Ensembles for FakePool {
-    fn ensemble(&self, turn: u32) -> Vec<MediumId> {
+impl FakePool {
+    /// All media are back.
+    pub(super) fn restore(&self) {
+        self.out.lock().unwrap().clear();
+        *self.restored.lock().unwrap() += 1;
+    }
+
+    fn up(&self) -> Vec<MediumId> {
         let out = self.out.lock().unwrap();
-        let up: Vec<MediumId> = self.media.iter().filter(|id| !out.contains(id)).copied().collect();
+        self.media.iter().filter(|id| !out.contains(id)).copied().collect()
+    }
+
+    fn fit(&self) -> Vec<MediumId> {
+        let leaving = self.leaving.lock().unwrap();
+        self.up().into_iter().filter(|id| !leaving.contains(id)).collect()
+    }
+
+    fn of(&self, up: &[MediumId], turn: u32) -> Vec<MediumId> {
         if up.len() < 2 {
             return Vec::new();
         }
         (0..self.width.min(up.len())).map(|i| up[(turn as usize + i) % up.len()]).collect()
     }
+}
 
-    fn failed(&self, medium: MediumId, _restores: u64, full: bool, _reason: &str) {
-        if !full {
+impl Ensembles for FakePool {
+    fn ensemble(&self, turn: u32) -> Vec<MediumId> {
+        self.of(&self.fit(), turn)
+    }
+
+    fn spare(&self, turn: u32, lost: MediumId) -> Vec<MediumId> {
+        let mut others = self.fit();
+        others.retain(|medium| *medium != lost);
+        let spare = self.of(&others, turn);
+        if spare.len() < self.ensemble(turn).len() { Vec::new() } else { spare }
+    }
+
+    fn fitness(&self, members: &[MediumId]) -> Fitness {
+        let (up, fit) = (self.up(), self.fit());
+        if members.len() < 2 || !members.iter().all(|medium| up.contains(medium)) {
+            Fitness::Unfit
+        } else if members.len() < self.width.min(fit.len()) || !members.iter().all(|m| fit.contains(m)) {
+            Fitness::Stopgap
+        } else {
+            Fitness::Fit
+        }
+    }
+
+    fn fail_together(&self, a: MediumId, b: MediumId) -> bool {
+        a == b
+    }
+
+    fn restores(&self, _medium: MediumId) -> u64 {
+        *self.restored.lock().unwrap()
+    }
+
+    fn failed(&self, medium: MediumId, restores: u64, full: bool, _reason: &str) {
+        if !full && restores == *self.restored.lock().unwrap() {
             self.out.lock().unwrap().insert(medium);
         }
     }
@@ -242,17 +298,105 @@ pub(super) struct SinkState {
     pub(super) start: Start,
     /// All that became durable, by seq.
     pub(super) durable: BTreeMap<Seq, Entry>,
-    pub(super) witness: Option<SegmentId>,
-    pub(super) refuse: bool,
+    pub(super) witness: Witness,
 }
 
-/// A sink that checks I2: what it hears of stands whole on every member of the segment last opened.
+/// How the witness answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Answers {
+    /// At once.
+    #[default]
+    Well,
+    /// What is asked is not done, and nobody says so.
+    Never,
+    /// Done or not, now or later, answered or not.
+    AsItLikes(u64),
+    /// Somebody else has taken over.
+    Superseded,
+}
+
+/// What stands outside the media, changed by compare and swap: of what was never answered at most one happens, and none
+/// behind one that was.
+#[derive(Default)]
+pub(super) struct Witness {
+    pub(super) answers: Answers,
+    pub(super) holds: Registered,
+    /// What was asked for and may happen yet.
+    late: Vec<Registered>,
+    pub(super) stores: u64,
+    dice: u64,
+}
+
+impl Witness {
+    fn roll(&mut self, count: u64) -> u64 {
+        let Answers::AsItLikes(seed) = self.answers else { return 0 };
+        self.dice =
+            (self.dice ^ seed).wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.dice >> 33) % count
+    }
+
+    /// Something that was never answered happens.
+    fn happen(&mut self) {
+        if !self.late.is_empty() && self.roll(3) == 0 {
+            let at = self.roll(self.late.len() as u64) as usize;
+            self.holds = std::mem::take(&mut self.late).swap_remove(at);
+        }
+    }
+
+    /// Whether it was answered.
+    fn store(&mut self, registered: Registered) -> Result<(), WitnessErrorKind> {
+        self.stores += 1;
+        self.happen();
+        let what = match self.answers {
+            Answers::Well => 0,
+            Answers::Never => 1,
+            Answers::AsItLikes(_) => self.roll(4),
+            Answers::Superseded => return Err(WitnessErrorKind::Superseded),
+        };
+        match what {
+            0 => {
+                (self.holds, self.late) = (registered, Vec::new());
+                return Ok(());
+            }
+            1 => {}
+            2 => self.late.push(registered),
+            _ => (self.holds, self.late) = (registered, Vec::new()),
+        }
+        Err(WitnessErrorKind::Unanswered)
+    }
+}
+
+/// A sink that checks I2: what it hears of stands whole on every member of the segment last opened, and where ensembles are
+/// registered on one of them.
 pub(super) struct FakeSink {
+    pub(super) rt: Rt,
     pub(super) media: Arc<FakeMedia>,
+    pub(super) leases: bool,
     pub(super) state: Mutex<SinkState>,
 }
 
 impl FakeSink {
+    /// The newest segment.
+    fn segment(&self) -> SegmentId {
+        if !self.leases {
+            return self.state.lock().unwrap().witness.holds.last.expect("a segment was opened before");
+        }
+        let newest = |inner: &mut Inner| inner.media.values().flat_map(|m| m.segments.keys()).max().copied();
+        let newest = self.media.with(newest).expect("a segment is somewhere");
+        let members = self.media.with(|inner| {
+            let holders = inner.media.iter().filter(|(_, m)| m.segments.contains_key(&newest));
+            holders.map(|(id, _)| *id).collect::<Vec<_>>()
+        });
+        let mut state = self.state.lock().unwrap();
+        state.witness.happen();
+        let known = &state.witness.holds.ensembles;
+        assert!(
+            known.contains(&Ensemble::new(&members).unwrap()),
+            "{members:?} are not registered: {known:?}"
+        );
+        newest
+    }
+
     fn assert_durable(&self, segment: SegmentId, entries: &[Entry]) {
         let mut records = Vec::new();
         entries.iter().for_each(|entry| entry.encode(&mut records));
@@ -275,8 +419,7 @@ impl FakeSink {
 
 impl Sink for FakeSink {
     fn durable(&self, first: Seq, entries: Vec<Entry>) {
-        let witness = self.state.lock().unwrap().witness.expect("a segment was opened before");
-        self.assert_durable(witness, &entries);
+        self.assert_durable(self.segment(), &entries);
         let mut state = self.state.lock().unwrap();
         assert_eq!(first, state.next, "in order, without gaps");
         for (i, entry) in entries.into_iter().enumerate() {
@@ -294,15 +437,18 @@ impl Sink for FakeSink {
         self.state.lock().unwrap().start.clone()
     }
 
-    fn opened(&self, segment: SegmentId) -> BoxFuture<'_, Result<(), String>> {
+    fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
         Box::pin(async move {
-            let mut state = self.state.lock().unwrap();
-            if state.refuse {
-                return Err("the disk is full".into());
+            let answer = {
+                let mut state = self.state.lock().unwrap();
+                let before = &state.witness.holds.last;
+                assert!(registered.last >= *before, "segments are opened in order");
+                state.witness.store(registered)
+            };
+            if self.leases && answer == Err(WitnessErrorKind::Unanswered) {
+                self.rt.sleep(Duration::from_secs(2)).await;
             }
-            assert!(Some(segment) > state.witness, "segments are opened in order");
-            state.witness = Some(segment);
-            Ok(())
+            answer.map_err(|kind| WitnessError { kind, reason: format!("{kind:?}") })
         })
     }
 }
@@ -319,11 +465,22 @@ pub(super) struct Options {
     pub(super) epoch: u64,
     pub(super) segments_max: usize,
     pub(super) batch_bytes: usize,
+    /// Leases are used, so ensembles are registered.
+    pub(super) leases: bool,
+    pub(super) registered: Registered,
+    pub(super) answers: Answers,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { epoch: 1, segments_max: 8, batch_bytes: 8192 }
+        Self {
+            epoch: 1,
+            segments_max: 8,
+            batch_bytes: 8192,
+            leases: false,
+            registered: Registered::default(),
+            answers: Answers::Well,
+        }
     }
 }
 
@@ -345,13 +502,19 @@ impl Site {
                 start.commits.push(commit.clone());
             }
         }
-        let state = Mutex::new(SinkState { next, start, ..SinkState::default() });
-        let sink = Arc::new(FakeSink { media: media.clone(), state });
+        let witness =
+            Witness { answers: options.answers, holds: options.registered.clone(), ..Witness::default() };
+        let state = Mutex::new(SinkState { next, start, witness, ..SinkState::default() });
+        let leases = options.leases;
+        let sink = Arc::new(FakeSink { rt: rt.clone(), media: media.clone(), leases, state });
         let on = |id| {
             let holders = recovered.iter().flat_map(|r| &r.segments).filter(move |(_, have)| *have == id);
             holders.map(|(medium, _)| *medium).collect::<Vec<_>>()
         };
         let config = JournalConfig {
+            lease: if leases { Duration::from_secs(3) } else { Duration::ZERO },
+            registered: options.registered,
+            first_number: 0,
             epoch: Epoch(options.epoch),
             incarnation: Incarnation(options.epoch * 100),
             key: KEY,
@@ -371,8 +534,27 @@ impl Site {
     }
 
     pub(super) fn witness(&self) -> Option<SegmentId> {
-        self.sink.state.lock().unwrap().witness
+        self.registered().last
     }
+
+    /// What the witness says.
+    pub(super) fn registered(&self) -> Registered {
+        self.sink.state.lock().unwrap().witness.holds.clone()
+    }
+
+    pub(super) fn set_answers(&self, answers: Answers) {
+        self.sink.state.lock().unwrap().witness.answers = answers;
+    }
+
+    /// How often something was to be registered.
+    pub(super) fn stores(&self) -> u64 {
+        self.sink.state.lock().unwrap().witness.stores
+    }
+}
+
+/// Where ensembles are not registered.
+pub(super) fn by_last(last: Option<SegmentId>) -> Registered {
+    Registered { last, ensembles: Vec::new() }
 }
 
 /// Waits for an append.
@@ -383,63 +565,6 @@ pub(super) async fn end(append: Append) -> Result<Seq, JournalError> {
 /// Whether an append is not answered within a virtual second.
 pub(super) async fn waits(rt: &Rt, append: &mut Append) -> bool {
     seam::timeout(&**rt, std::time::Duration::from_secs(1), append).await.is_err()
-}
-
-/// A write of `bytes` bytes that nothing else equals.
-pub(super) fn write(n: u64, bytes: usize) -> Entry {
-    let unit: Vec<u8> = (0..bytes).map(|i| (n as usize * 31 + i * 7) as u8).collect();
-    Entry::Write { disk: DiskId(1), lba: Lba(n), fingerprint: Fingerprint([n as u8; 16]), unit: unit.into() }
-}
-
-pub(super) fn hole(n: u64) -> Entry {
-    Entry::Hole { disk: DiskId(2), lba: Lba(n), count: n + 1 }
-}
-
-pub(super) fn meta(n: u64, bytes: usize) -> Entry {
-    Entry::Meta { fingerprint: Fingerprint([n as u8; 16]), unit: Bytes::from(vec![n as u8; bytes]) }
-}
-
-pub(super) fn commit(ordinal: u64, covered: Seq) -> Entry {
-    let container =
-        units::ContainerId { incarnation: Incarnation(1), number: ordinal as u32, row: 0, class: 1 };
-    Entry::Commit(Commit {
-        container,
-        total: 4096,
-        entries: 1,
-        map_log_bytes: 100,
-        map_log: Fingerprint([9; 16]),
-        ordinal,
-        covered,
-        blocks: 1,
-        block_bytes: 4096,
-    })
-}
-
-/// What an entry reads back as.
-pub(super) fn record(entry: &Entry) -> Record {
-    let mut bytes = Vec::new();
-    entry.encode(&mut bytes);
-    crate::decode_records(Seq(1), 1, &bytes).unwrap().remove(0).1
-}
-
-pub(super) fn is_data(record: &Record) -> bool {
-    matches!(record, Record::Write { .. } | Record::Hole { .. })
-}
-
-/// The writes and holes that were recovered.
-pub(super) fn data_of(recovered: &Recovered) -> BTreeMap<Seq, Record> {
-    recovered.records.iter().filter(|(_, r)| is_data(r)).cloned().collect()
-}
-
-/// All ways to leave out up to `most` of `ids`: what is left.
-pub(super) fn subsets(ids: &[MediumId], most: usize) -> Vec<Vec<MediumId>> {
-    (0..1u32 << ids.len())
-        .filter(|out| out.count_ones() as usize <= most)
-        .map(|out| {
-            let here = ids.iter().enumerate().filter(|(i, _)| out >> i & 1 == 0);
-            here.map(|(_, id)| *id).collect()
-        })
-        .collect()
 }
 
 #[test]

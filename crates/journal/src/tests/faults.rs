@@ -58,7 +58,7 @@ async fn script(rt: &Rt, media: &Arc<FakeMedia>) -> Told {
 
 async fn judge(media: &Arc<FakeMedia>, told: &Told, gone: usize, what: &str) {
     for here in subsets(&media.ids(), gone) {
-        let recovered = recover(&**media, &here, &KEY, told.witness).await;
+        let recovered = recover(&**media, &here, &KEY, &by_last(told.witness)).await;
         let recovered = recovered.unwrap_or_else(|error| panic!("{what}, on {here:?}: {error}"));
         let Some(recovered) = recovered else {
             assert!(!told.opened && told.acked.is_empty(), "{what}: nothing was found on {here:?}");

@@ -62,7 +62,13 @@ fn pointer() -> CheckpointPointer {
     let container = ContainerId { incarnation: Incarnation(5), number: 6, row: 7, class: 2 };
     let address = Address { container, slot: 1, fragment_pages: 2, offset: 64, length: 99 };
     let piece = MetaPiece { fingerprint: Fingerprint([2; 16]), address };
-    CheckpointPointer { number: 2, pieces: vec![piece], commits_before: 11, meta_before: Seq(10) }
+    CheckpointPointer {
+        number: 2,
+        pieces: vec![piece],
+        listed: true,
+        commits_before: 11,
+        meta_before: Seq(10),
+    }
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn record_bytes() {
         ),
         (
             Entry::Checkpoint(pointer()),
-            "050000001c00000002010202020202020202020202020202020205060207010240630b0a",
+            "050000001d0000000201020202020202020202020202020202020506020701024063010b0a",
         ),
         (
             Entry::Row(row()),
@@ -131,7 +137,7 @@ fn record_bytes() {
     start().encode(&mut bytes);
     assert_eq!(
         hex(&bytes),
-        "09000000900000000501020803040102010202020202020202020202020202020205060207010240630b0a000103010101010101010101010101010101010301020301020703020404040404040404040404040404040405050505050505050505050505050505020404040404040404040404040404040406060606060606060606060606060606010802000305060108ac020203801009"
+        "0900000091000000050102080304010201020202020202020202020202020202020506020701024063010b0a000103010101010101010101010101010101010301020301020703020404040404040404040404040404040405050505050505050505050505050505020404040404040404040404040404040406060606060606060606060606060606010802000305060108ac020203801009"
     );
     bytes.clear();
     Tail { first: Seq(6), count: 1, payload: vec![1, 2] }.encode(&mut bytes);

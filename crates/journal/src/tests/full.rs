@@ -44,7 +44,8 @@ fn writes_wait_and_control_goes_on_when_the_journal_is_full() {
         site.journal.trim(covered);
         assert!(live(&site) <= 1);
         end(waiting).await.unwrap();
-        let recovered = crate::recover(&*media, &media.ids(), &KEY, site.witness()).await.unwrap().unwrap();
+        let recovered =
+            crate::recover(&*media, &media.ids(), &KEY, &by_last(site.witness())).await.unwrap().unwrap();
         assert_eq!(data_of(&recovered).len(), 1, "only the last write is not covered");
     });
 }
@@ -206,7 +207,7 @@ async fn fenced_at(rt: &seam::Rt, full: bool, at: Option<u64>) {
             let changes = media.with(|inner| inner.changes);
             media.fault_at(changes + at, Fault::Refused(CallErrorKind::Fenced));
         }
-        None => site.sink.state.lock().unwrap().refuse = true,
+        None => site.set_answers(Answers::Never),
     }
     let long = (0..12).map(|n| meta(n, 3000)).collect();
     waiting.push(journal.append_control(long));
@@ -259,13 +260,14 @@ fn a_position_that_cannot_be_recorded_ends_the_journal_and_keeps_the_segment() {
         let media = FakeMedia::new(3);
         let site = Site::open(&rt, &media, None, Options::default()).await.unwrap();
         end(site.journal.append(vec![hole(1)])).await.unwrap();
-        site.sink.state.lock().unwrap().refuse = true;
+        site.set_answers(Answers::Never);
         assert_eq!(end(site.journal.rotate()).await.unwrap_err().kind, JournalErrorKind::Fenced);
         assert_eq!(end(site.journal.append(vec![hole(2)])).await.unwrap_err().kind, JournalErrorKind::Fenced);
         // The record may have been made: the segment it may name must be there.
         let mut last = site.witness().unwrap();
         last.number += 1;
-        let recovered = crate::recover(&*media, &media.ids(), &KEY, Some(last)).await.unwrap().unwrap();
+        let recovered =
+            crate::recover(&*media, &media.ids(), &KEY, &by_last(Some(last))).await.unwrap().unwrap();
         assert_eq!(data_of(&recovered).len(), 1);
     });
 }

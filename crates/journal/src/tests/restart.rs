@@ -29,7 +29,7 @@ fn a_trim_behind_the_newest_start_does_not_stop_recovery() {
         rt.sleep(std::time::Duration::from_secs(1)).await;
         assert!(media.with(|inner| inner.media[&medium(1)].segments.len()) < before, "segments went");
         for here in subsets(&media.ids(), 2) {
-            let recovered = recover(&*media, &here, &KEY, site.witness()).await.unwrap().unwrap();
+            let recovered = recover(&*media, &here, &KEY, &by_last(site.witness())).await.unwrap().unwrap();
             let mut expected = records(&site.durable());
             expected.retain(|seq, _| *seq >= covered);
             let mut found = data_of(&recovered);
@@ -55,7 +55,8 @@ fn a_batch_on_one_medium_is_durable_once_a_new_stream_is_open() {
             let mut expected = None;
             // The start that carries the batch along may be all a stream ever writes, several times over.
             for epoch in 2..6 {
-                let recovered = recover(&*media, &media.ids(), &KEY, witness).await.unwrap().unwrap();
+                let recovered =
+                    recover(&*media, &media.ids(), &KEY, &by_last(witness)).await.unwrap().unwrap();
                 let found = data_of(&recovered);
                 assert_eq!(found.len(), 1 + usize::from(crash_at > 0));
                 assert_eq!(*expected.get_or_insert(found.clone()), found);
@@ -64,7 +65,7 @@ fn a_batch_on_one_medium_is_durable_once_a_new_stream_is_open() {
                 let next = Site::open(&rt, &media, Some(&recovered), options).await.unwrap();
                 witness = next.witness();
                 for here in subsets(&media.ids(), 2) {
-                    let again = recover(&*media, &here, &KEY, witness).await.unwrap().unwrap();
+                    let again = recover(&*media, &here, &KEY, &by_last(witness)).await.unwrap().unwrap();
                     assert_eq!(data_of(&again), found, "epoch {epoch} on {here:?}");
                     assert_eq!(again.next_seq, recovered.next_seq);
                 }
@@ -83,7 +84,7 @@ async fn crash_and_recover(
     witness: Option<proto::SegmentId>,
 ) -> (Arc<FakeMedia>, Option<proto::SegmentId>) {
     let ids = media.ids();
-    let recovered = recover(&*media, &ids, &KEY, witness).await.unwrap();
+    let recovered = recover(&*media, &ids, &KEY, &by_last(witness)).await.unwrap();
     if let Some(recovered) = &recovered {
         let found = data_of(recovered);
         for (seq, record) in &*told {
@@ -122,9 +123,9 @@ fn crash_after_crash_keeps_every_acknowledged_write() {
                 let (media, witness) = crash_and_recover(&rt, media, first, 1, &mut told, None).await;
                 let (media, witness) = crash_and_recover(&rt, media, second, 2, &mut told, witness).await;
                 let (media, witness) = crash_and_recover(&rt, media, 7, 3, &mut told, witness).await;
-                let whole = recover(&*media, &media.ids(), &KEY, witness).await.unwrap();
+                let whole = recover(&*media, &media.ids(), &KEY, &by_last(witness)).await.unwrap();
                 for here in subsets(&media.ids(), 2) {
-                    let recovered = recover(&*media, &here, &KEY, witness).await.unwrap();
+                    let recovered = recover(&*media, &here, &KEY, &by_last(witness)).await.unwrap();
                     let found = recovered.as_ref().map(data_of).unwrap_or_default();
                     let all = whole.as_ref().map(data_of).unwrap_or_default();
                     assert!(all.len() <= found.len() + 3);
@@ -158,12 +159,12 @@ fn what_was_not_acknowledged_is_not_resurrected_by_a_medium_that_returns() {
         };
         let here: Vec<_> = all.iter().filter(|id| !holder(id)).copied().collect();
         assert_eq!(here.len(), 4, "one medium has the batch that was not acknowledged");
-        let recovered = recover(&*media, &here, &KEY, witness).await.unwrap().unwrap();
+        let recovered = recover(&*media, &here, &KEY, &by_last(witness)).await.unwrap().unwrap();
         assert_eq!(recovered.next_seq, Seq(2));
         let options = Options { epoch: 2, ..Options::default() };
         let next = Site::open(&rt, &media, Some(&recovered), options).await.unwrap();
         end(next.journal.append(vec![write(9, 100)])).await.unwrap();
-        let again = recover(&*media, &all, &KEY, next.witness()).await.unwrap().unwrap();
+        let again = recover(&*media, &all, &KEY, &by_last(next.witness())).await.unwrap().unwrap();
         let lbas: Vec<u64> = again
             .records
             .iter()
@@ -199,7 +200,8 @@ fn trim_never_drops_what_is_not_covered() {
                     _ => {}
                 }
                 let here = &subsets(&media.ids(), 2)[(n % 11) as usize];
-                let recovered = recover(&*media, here, &KEY, site.witness()).await.unwrap().unwrap();
+                let recovered =
+                    recover(&*media, here, &KEY, &by_last(site.witness())).await.unwrap().unwrap();
                 let mut expected = records(&site.durable());
                 expected.retain(|seq, _| *seq >= covered);
                 let mut found = data_of(&recovered);

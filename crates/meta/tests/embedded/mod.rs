@@ -154,6 +154,23 @@ fn after_an_unknown_outcome_only_a_rebuild_writes_again() {
     }
 }
 
+/// A watch holds no event of its own: what the history forgets under it is lost to it, and it is told.
+#[test]
+fn a_watch_that_fell_behind_is_told() {
+    virtually(async |rt| {
+        let options = Options { history_events: 10, ..Options::default() };
+        let store = Embedded::in_memory(rt, options);
+        let first = store.txn(put("a", b"1")).await.unwrap().revision;
+        let mut watch = store.watch(KeyRange::all(), first).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().revision, first);
+        for _ in 0..12 {
+            store.txn(put("a", b"2")).await.unwrap();
+        }
+        assert_eq!(watch.next().await.unwrap_err().kind, ErrorKind::Compacted);
+        assert_eq!(watch.next().await.unwrap_err().kind, ErrorKind::Compacted);
+    });
+}
+
 #[test]
 fn a_restart_gives_leases_their_time_again() {
     virtually(async |rt| {

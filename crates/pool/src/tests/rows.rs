@@ -4,7 +4,7 @@ use journal::Row;
 use proto::CallErrorKind;
 
 use super::script::{Fate, Kind};
-use super::site::{medium_id, site};
+use super::site::{alone, medium_id, site};
 use crate::geometry::CLASSES;
 use crate::layout::{Layout, ROWS_MAX};
 
@@ -64,9 +64,9 @@ fn rows_of_the_journal_are_known_and_their_numbers_never_reused() {
     assert!(!journal.contains(&new));
     let mut layout = Layout::default();
     layout.load(row(2, 7, &[0, 1, 2]));
-    let (chosen, fresh) = layout.choose(CLASSES[2], row(2, 0, &[1, 2, 0]).members, &[]).unwrap();
+    let (chosen, fresh) = layout.choose(CLASSES[2], row(2, 0, &[1, 2, 0]).members, &[], 0).unwrap();
     assert_eq!((chosen.row, fresh), (8, true), "behind the last number, not in a gap");
-    assert!(!layout.choose(CLASSES[2], row(2, 0, &[0, 1, 2]).members, &[]).unwrap().1);
+    assert!(!layout.choose(CLASSES[2], row(2, 0, &[0, 1, 2]).members, &[], 0).unwrap().1);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn of_two_rows_of_one_number_the_later_counts_everywhere() {
     layout.load(row(1, 0, &[0, 1]));
     layout.load(row(1, 0, &[2, 3]));
     assert_eq!(layout.row((1, 0)), Some(&row(1, 0, &[2, 3])));
-    let (chosen, fresh) = layout.choose(CLASSES[1], row(1, 0, &[0, 1]).members, &[]).unwrap();
+    let (chosen, fresh) = layout.choose(CLASSES[1], row(1, 0, &[0, 1]).members, &[], 0).unwrap();
     assert_eq!((chosen, fresh), (row(1, 1, &[0, 1]), true), "the old members need a row of their own now");
 }
 
@@ -94,16 +94,20 @@ fn a_full_layout_falls_back_on_rows_that_are_up() {
     let mut pairs =
         media.iter().flat_map(|a| media.iter().map(move |b| vec![*a, *b])).filter(|p| p[0] != p[1]);
     for _ in 0..ROWS_MAX {
-        layout.choose(CLASSES[1], pairs.next().unwrap(), &media).unwrap();
+        layout.choose(CLASSES[1], pairs.next().unwrap(), &alone(&media), 0).unwrap();
     }
     let next = pairs.next().unwrap();
-    let (fallback, _) = layout.choose(CLASSES[1], next.clone(), &media).expect("many rows are up");
+    let (fallback, _) = layout.choose(CLASSES[1], next.clone(), &alone(&media), 0).expect("many rows are up");
     assert_ne!(fallback.members, next);
     assert_eq!(layout.row((1, fallback.row)), Some(&fallback));
-    assert_eq!(layout.choose(CLASSES[1], next.clone(), &next), None, "no row lies on these two");
+    let (other, _) = layout.choose(CLASSES[1], next.clone(), &alone(&media), 1).unwrap();
+    assert_ne!(other, fallback, "the fallback turns over the rows there are");
+    let together = [media.clone()];
+    assert_eq!(layout.choose(CLASSES[1], next.clone(), &together, 0), None, "all media fail together");
+    assert_eq!(layout.choose(CLASSES[1], next.clone(), &alone(&next), 0), None, "no row lies on these two");
     assert_eq!(layout.rows().len(), ROWS_MAX);
     // Numbers end before they come round.
     let mut layout = Layout::default();
     layout.load(row(1, u16::MAX, &[0, 1]));
-    assert_eq!(layout.choose(CLASSES[1], next, &media).map(|(row, _)| row.row), Some(u16::MAX));
+    assert_eq!(layout.choose(CLASSES[1], next, &alone(&media), 0).map(|(row, _)| row.row), Some(u16::MAX));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use data::LocalTransport;
 use proto::{CallError, CallErrorKind, ReadBytes, Request, Response, Transport};
 use seam::{BoxFuture, Rt};
-use units::{MediumId, PageBuf};
+use units::{Epoch, MediumId, PageBuf};
 
 use crate::stripe::lock;
 
@@ -198,7 +198,12 @@ fn altered(response: Response, change: impl FnOnce(&mut Vec<u8>)) -> Response {
 }
 
 impl Transport for Script {
-    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
+    fn call_by(
+        &self,
+        _: Epoch,
+        medium: MediumId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(self.meet(medium, request))
     }
 }

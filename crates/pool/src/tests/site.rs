@@ -33,6 +33,11 @@ pub(super) fn medium_id(number: usize) -> MediumId {
     MediumId([number as u8 + 1; 16])
 }
 
+/// Media that fail each by itself.
+pub(super) fn alone(media: &[MediumId]) -> Vec<Vec<MediumId>> {
+    media.iter().map(|medium| vec![*medium]).collect()
+}
+
 /// What is wrong with a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bad {

@@ -9,7 +9,7 @@ use super::script::{Fate, Kind};
 use super::site::{CONTAINER_BYTES, Site, medium_id, site, site_of};
 use crate::PoolErrorKind;
 use crate::geometry::{class_for, turn_over};
-use crate::space::stripes;
+use crate::space::{of_domain, stripes};
 
 /// Bytes of a builder that fills a container.
 const FULL: usize = CONTAINER_BYTES as usize - 64 - 22 * 32;
@@ -113,16 +113,23 @@ fn space_counts_the_media_that_are_up() {
 }
 
 /// Stripes that really fit when writes go on from turn `turn` as `Pool::write` places them.
-fn fitting(mut left: Vec<u64>, width: usize, turn: u64) -> u64 {
+fn fitting(fits: &[Vec<u64>], width: usize, turn: u64) -> u64 {
+    let mut left: Vec<u64> = fits.concat();
     let mut full = vec![false; left.len()];
     let mut count = 0;
     for turn in turn.. {
-        let media: Vec<MediumId> = (0..left.len()).filter(|i| !full[*i]).map(medium_id).collect();
-        if media.len() < width {
+        let mut numbers = 0..left.len();
+        let mut domains: Vec<Vec<MediumId>> = Vec::new();
+        for domain in fits {
+            let media = numbers.by_ref().take(domain.len()).filter(|i| !full[*i]).map(medium_id);
+            domains.push(media.collect());
+        }
+        domains.retain(|media| !media.is_empty());
+        if domains.len() < width {
             break;
         }
         let members: Vec<usize> =
-            turn_over(&media, width, turn).iter().map(|member| usize::from(member.0[0]) - 1).collect();
+            turn_over(&domains, width, turn).iter().map(|member| usize::from(member.0[0]) - 1).collect();
         let without: Vec<usize> = members.iter().copied().filter(|member| left[*member] == 0).collect();
         if without.is_empty() {
             members.iter().for_each(|member| left[*member] -= 1);
@@ -138,11 +145,23 @@ proptest! {
     #[test]
     fn promised_stripes_fit_from_any_turn(fits in prop::collection::vec(0_u64..60, 1..13), turn in 0_u64..1000) {
         let width = class_for(fits.len()).unwrap().width();
-        let (promised, real) = (stripes(&fits, width), fitting(fits.clone(), width, turn));
+        let alone: Vec<Vec<u64>> = fits.iter().map(|fit| vec![*fit]).collect();
+        let (promised, real) = (stripes(&fits, width), fitting(&alone, width, turn));
         prop_assert!(promised <= real, "{} promised, {} fit", promised, real);
         if fits.len() == width {
             prop_assert_eq!(promised, real);
         }
+    }
+
+    #[test]
+    fn promised_stripes_fit_on_nodes(
+        fits in prop::collection::vec(prop::collection::vec(0_u64..40, 1..5), 1..13),
+        turn in 0_u64..1000,
+    ) {
+        let width = class_for(fits.len()).unwrap().width();
+        let of: Vec<u64> = fits.iter().map(|media| of_domain(media)).collect();
+        let (promised, real) = (stripes(&of, width), fitting(&fits, width, turn));
+        prop_assert!(promised <= real, "{} promised, {} fit", promised, real);
     }
 }
 

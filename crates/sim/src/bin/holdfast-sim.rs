@@ -20,6 +20,8 @@ enum Promise {
     Within,
     /// Faults beyond it.
     Beyond,
+    /// Compute nodes that take over from each other.
+    Takeover,
 }
 
 #[derive(Debug, Parser)]
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     let family = arguments.family.map(|family| match family {
         Promise::Within => Family::Within,
         Promise::Beyond => Family::Beyond,
+        Promise::Takeover => Family::Takeover,
     });
     if arguments.trace {
         let format = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);

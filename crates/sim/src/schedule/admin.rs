@@ -117,6 +117,7 @@ impl Admin {
                 }
             }
         }
+        self.world.created(disk);
         self.invite(disk);
     }
 

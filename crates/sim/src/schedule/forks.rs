@@ -96,6 +96,7 @@ impl Admin {
                 for (one, cut) in planned.iter().zip(cuts) {
                     let Fork { source, target, .. } = one.fork;
                     self.world.add_disk(target, one.bytes, read_only);
+                    self.world.created(target);
                     let mut shared = self.world.lock();
                     if let Some(disk) = shared.disks.get_mut(&target) {
                         disk.bytes_max = one.bytes_max;

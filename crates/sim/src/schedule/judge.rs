@@ -1,6 +1,6 @@
 //! The last look: when the faults have stopped, everything must heal, converge, and be what was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl World {
         let mut life = self.site.boot();
         match life.opened().await {
             Some(Ok(engine)) => {
-                if !engine.is_writable() && self.plan.family == Family::Within && !self.plan.can_starve() {
+                if !engine.is_writable() && self.plan.family == Family::Within && !self.can_starve() {
                     self.wrong(format_args!(
                         "{when}: enough media are there, and the site serves reads only"
                     ));
@@ -124,7 +124,7 @@ impl World {
             Some(Err(error)) => {
                 self.note(format_args!("{when}: the site does not open: {:?}: {error}", error.kind));
                 let excused = match error.kind {
-                    EngineErrorKind::TooFewMedia => self.plan.can_starve(),
+                    EngineErrorKind::TooFewMedia => self.can_starve(),
                     _ => false,
                 };
                 let beyond = self.plan.family == Family::Beyond && names_something(&error);
@@ -270,18 +270,27 @@ impl World {
     /// Recovery from a part of the media must give the same contents [I4].
     async fn compare_subset(&self, rng: &mut Rng, image: &SiteImage) {
         let members: Vec<usize> = image.members.iter().map(|member| member.number).collect();
-        let media = members.len();
+        let node_of = |medium: &usize| self.plan.spec.node_of(*medium);
+        let domains = |media: &mut dyn Iterator<Item = usize>| -> BTreeSet<usize> {
+            media.map(|m| node_of(&m)).collect()
+        };
+        let all: Vec<usize> = domains(&mut members.iter().copied()).into_iter().collect();
         let mut there: Vec<bool> = (0..image.media.len()).map(|number| members.contains(&number)).collect();
         if self.plan.victims.is_empty() {
-            for _ in 0..rng.index(tolerance(media) + 1) {
-                there[members[rng.index(media)]] = false;
+            for _ in 0..rng.index(tolerance(all.len()) + 1) {
+                let lost = all[rng.index(all.len())];
+                members
+                    .iter()
+                    .filter(|medium| node_of(medium) == lost)
+                    .for_each(|medium| there[*medium] = false);
             }
         }
         // What struck the victims may still lie hidden on them: others cannot be missed too.
         for victim in &self.plan.victims {
             there[*victim] &= rng.coin();
         }
-        if there.iter().filter(|there| **there).count() < media.min(2) {
+        let left = domains(&mut members.iter().copied().filter(|medium| there[*medium]));
+        if left.len() < all.len().min(2) {
             return; // too few to take over
         }
         self.note(format_args!("recovery on {there:?}"));

@@ -66,22 +66,31 @@ impl Media {
         staying > self.world.plan.spec.media.max(2)
     }
 
+    /// Whether another medium of its data node stays, where there are such: the site keeps its failure domains.
+    fn is_spared(&self, number: usize) -> bool {
+        let spec = &self.world.plan.spec;
+        let stays = |member: &Member| {
+            !member.leaving && member.number != number && spec.node_of(member.number) == spec.node_of(number)
+        };
+        spec.nodes < 2 || self.world.site.members().iter().any(stays)
+    }
+
     async fn drain(&mut self) {
         if !self.can_go() && !self.add() {
             return;
         }
         let members = self.world.site.members();
         let Member { number, leaving } = members[self.rng.index(members.len())];
-        if leaving {
+        if leaving || !self.is_spared(number) {
             return;
         }
         let Some(serving) = self.world.serving().await else { return };
         let id = self.world.site.ids()[number];
         let may = self
             .world
-            .ask(&serving, None, move |engine| Box::pin(async move { engine.check_leave(id).await }));
+            .ask(&serving, None, move |engine| Box::pin(async move { engine.check_leave(&[id]).await }));
         match may.await {
-            Ok(()) if self.can_go() => {
+            Ok(()) if self.can_go() && self.is_spared(number) => {
                 self.world.note(format_args!("medium {number} is to leave"));
                 self.world.site.set_leaving(number, true);
             }
@@ -105,7 +114,10 @@ impl Media {
         let victims = &self.world.plan.victims;
         let Some(victim) = victims.get(self.rng.index(victims.len().max(1))).copied() else { return };
         let is_member = self.world.site.members().iter().any(|member| member.number == victim);
-        if !is_member || self.spare().is_none() || !self.world.ban(victim) {
+        let spec = &self.world.plan.spec;
+        let Some(spare) = self.spare() else { return };
+        let is_alike = spec.nodes < 2 || spec.node_of(spare) == spec.node_of(victim);
+        if !is_member || !is_alike || !self.world.ban(victim) {
             return;
         }
         self.world.note(format_args!("medium {victim} goes for good"));
@@ -141,6 +153,12 @@ impl World {
         let ids: BTreeSet<MediumId> = members.iter().map(|member| self.site.ids()[member.number]).collect();
         for row in engine.pool().rows() {
             let media: BTreeSet<MediumId> = row.members.iter().copied().collect();
+            let numbers =
+                row.members.iter().filter_map(|id| self.site.ids().iter().position(|other| other == id));
+            let nodes: BTreeSet<usize> = numbers.map(|number| self.plan.spec.node_of(number)).collect();
+            if nodes.len() != row.members.len() {
+                self.wrong(format_args!("members of a row fail together: {row:?}"));
+            }
             if media.len() != row.members.len() || !media.is_subset(&ids) || row.is_moving() {
                 self.wrong(format_args!("a row is not where it should be: {row:?}, the site has {ids:?}"));
             }

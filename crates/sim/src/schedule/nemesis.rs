@@ -87,25 +87,42 @@ impl Nemesis {
         self.world.rt.sleep(span).await;
     }
 
+    /// The victim, or all victims of its data node.
+    fn struck(&mut self, victim: usize) -> Vec<usize> {
+        let plan = &self.world.plan;
+        let node = plan.spec.node_of(victim);
+        let mut struck = vec![victim];
+        if plan.spec.nodes > 1 && !self.rng.chance(300_000) {
+            let others =
+                plan.victims.iter().filter(|other| **other != victim && plan.spec.node_of(**other) == node);
+            struck.extend(others);
+        }
+        struck
+    }
+
     async fn take_away(&mut self, victim: usize) {
-        self.world.note(format_args!("medium {victim} goes"));
-        self.world.set_gone(victim, true);
+        let struck = self.struck(victim);
+        self.world.note(format_args!("media {struck:?} go"));
+        struck.iter().for_each(|victim| self.world.set_gone(*victim, true));
         self.last().await;
-        // Sometimes it stays away until the end, or until another strike brings it back.
+        // Sometimes they stay away until the end, or until another strike brings them back.
         if self.rng.chance(750_000) {
-            self.world.note(format_args!("medium {victim} is back"));
-            self.world.set_gone(victim, false);
+            self.world.note(format_args!("media {struck:?} are back"));
+            struck.iter().for_each(|victim| self.world.set_gone(*victim, false));
         }
     }
 
     /// Flips bits and spoils pages of a victim; also done between lives.
     pub(super) fn rot(&mut self, victim: usize) {
         let store = &self.world.site.stores()[victim];
-        // One copy of the superblock stays as it is: without both the medium is no part of the site any more.
-        let start = if victim.is_multiple_of(2) { PAGE as u64 } else { 0 };
+        // One copy of the superblock and of the seal stays as it is: without both the medium is no part of the site any more.
+        let start = if victim.is_multiple_of(2) { 2 * PAGE as u64 } else { 0 };
         let end = if start == 0 { SUPERBLOCK_COPY } else { store.len() };
-        let (start, end) =
-            if self.rng.chance(50_000) { (start, end) } else { (SUPERBLOCK_COPY + PAGE as u64, store.len()) };
+        let (start, end) = if self.rng.chance(50_000) {
+            (start, end)
+        } else {
+            (SUPERBLOCK_COPY + 2 * PAGE as u64, store.len())
+        };
         for _ in 0..1 + self.rng.below(ROT_BITS) {
             // All over, or close together.
             let at = self.rng.range(start..end);
@@ -131,7 +148,8 @@ impl Nemesis {
 
     async fn cut_off(&mut self, victim: usize) {
         let drop_ppm = if self.rng.coin() { 1_000_000 } else { self.rng.below(300_000) as u32 };
-        self.world.note(format_args!("medium {victim}: messages are lost, {drop_ppm} in a million"));
+        let struck = self.struck(victim);
+        self.world.note(format_args!("media {struck:?}: messages are lost, {drop_ppm} in a million"));
         let rare_max = Duration::from_secs(self.rng.below(50));
         let policy = LinkPolicy {
             drop_ppm,
@@ -139,10 +157,10 @@ impl Nemesis {
             rare_max: rare_max.max(Duration::from_millis(5)),
             ..disordered()
         };
-        self.world.site.set_wire(victim, policy);
+        struck.iter().for_each(|victim| self.world.site.set_wire(*victim, policy));
         self.last().await;
         let policy = if self.world.plan.menu.disorder { disordered() } else { LinkPolicy::default() };
-        self.world.site.set_wire(victim, policy);
+        struck.iter().for_each(|victim| self.world.site.set_wire(*victim, policy));
     }
 
     async fn slow_down(&mut self) {

@@ -1,13 +1,14 @@
 //! What a schedule does, drawn from its seed. Each kind of fault is on in about half the seeds: many at once hide
 //! what few find.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use data::{Layout, Params};
 
 use crate::model::Fill;
 use crate::rng::Rng;
-use crate::site::SiteSpec;
+use crate::site::{Member, SiteSpec};
 
 /// Which promise a schedule puts to the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +17,23 @@ pub enum Family {
     Within,
     /// Faults beyond it: right bytes, or an error that names what is lost.
     Beyond,
+    /// Several compute nodes that take the site over from each other: one history.
+    Takeover,
 }
 
-/// One seed in so many goes beyond.
-const BEYOND_ONE_IN: u64 = 8;
+/// Of so many seeds one goes beyond, and another has compute nodes take over.
+const FAMILIES_IN: u64 = 8;
 /// Numbers of media, the usual ones several times.
 const MEDIA: [usize; 12] = [1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 10];
 
 impl Family {
     /// The family of a seed when none is asked for.
     pub fn of(seed: u64) -> Self {
-        if seed % BEYOND_ONE_IN == BEYOND_ONE_IN - 1 { Self::Beyond } else { Self::Within }
+        match seed % FAMILIES_IN {
+            7 => Self::Beyond,
+            3 => Self::Takeover,
+            _ => Self::Within,
+        }
     }
 
     /// Its name, as on the command line.
@@ -34,6 +41,7 @@ impl Family {
         match self {
             Self::Within => "within",
             Self::Beyond => "beyond",
+            Self::Takeover => "takeover",
         }
     }
 }
@@ -109,7 +117,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(rng: &mut Rng, family: Family) -> Self {
         let media = match family {
-            Family::Within => MEDIA[rng.index(MEDIA.len())],
+            Family::Within | Family::Takeover => MEDIA[rng.index(MEDIA.len())],
             Family::Beyond => MEDIA[2 + rng.index(MEDIA.len() - 2)],
         };
         let menu = Menu {
@@ -137,16 +145,18 @@ impl Plan {
             if menu.media { [2000, 50_000, 200_000, 1_000_000] } else { [100, 2000, 50_000, 1_000_000] };
         let pause = Duration::from_micros(pauses[rng.index(4)]);
         let ops = 400 / (request_blocks + 4);
+        let nodes = if media > 2 && rng.chance(400_000) { 2 + rng.index(media - 2) } else { 0 };
+        let spec = SiteSpec { nodes, ..spec(rng, media, small, if menu.media { 3 } else { 0 }) };
         Self {
             family,
-            spec: spec(rng, media, small, if menu.media { 3 } else { 0 }),
             fill: Fill {
                 seed: rng.next_u64(),
                 compressible_percent: [0, 30, 80][rng.index(3)],
                 duplicate_percent: [0, 20, 70][rng.index(3)],
                 duplicates: 1 + rng.below(40),
             },
-            victims: victims(rng, media, family),
+            victims: victims(rng, &spec.domains(), family),
+            spec,
             menu,
             small,
             lives: (0..lives).map(|_| (ends[rng.index(5)], 1 + rng.below(2 * ops))).collect(),
@@ -161,31 +171,55 @@ impl Plan {
         }
     }
 
-    /// Whether so few media are left without the victims that no write can be acknowledged.
-    pub(super) fn can_starve(&self) -> bool {
-        self.spec.media > 1 && self.spec.media - self.victims.len() < 2
+    /// Whether so few failure domains are left without the victims that no write can be acknowledged: of the media that
+    /// the site began with, since one that joins takes part only from some moment on, or of these, since one that left
+    /// may have left a domain with a victim alone.
+    pub(super) fn can_starve(&self, members: &[Member]) -> bool {
+        let first: Vec<usize> = (0..self.spec.media).collect();
+        let now: Vec<usize> = members.iter().map(|member| member.number).collect();
+        self.starved(&first) || self.starved(&now)
+    }
+
+    fn starved(&self, media: &[usize]) -> bool {
+        let node = |medium: usize| self.spec.node_of(medium);
+        let is_one = media.windows(2).all(|pair| node(pair[0]) == node(pair[1]));
+        let domain = |medium: usize| if is_one { medium } else { node(medium) };
+        let is_left = |medium: &usize| !self.victims.contains(medium);
+        let left: BTreeSet<usize> = media.iter().copied().filter(is_left).map(domain).collect();
+        media.len() > 1 && left.len() < 2
     }
 }
 
-/// How many media may fail at once without a loss.
-pub(super) fn tolerance(media: usize) -> usize {
-    match media {
+/// How many failure domains may fail at once without a loss.
+pub(super) fn tolerance(domains: usize) -> usize {
+    match domains {
         0 | 1 => 0,
         2 => 1,
         _ => 2,
     }
 }
 
-fn victims(rng: &mut Rng, media: usize, family: Family) -> Vec<usize> {
-    let most = tolerance(media);
+/// Of some failure domains, a medium each or all that there are.
+fn victims(rng: &mut Rng, domains: &[Vec<usize>], family: Family) -> Vec<usize> {
+    let most = tolerance(domains.len());
     let count = match family {
-        Family::Within => rng.index(most + 1),
-        Family::Beyond => (most + 1 + rng.index(2)).min(media),
+        // Where nodes fail whole, most that may.
+        Family::Within if domains.iter().any(|media| media.len() > 1) => most - rng.index(most + 1) / 2,
+        Family::Within | Family::Takeover => rng.index(most + 1),
+        Family::Beyond => (most + 1 + rng.index(2)).min(domains.len()),
     };
-    let mut all: Vec<usize> = (0..media).collect();
+    let mut all: Vec<usize> = (0..domains.len()).collect();
     rng.shuffle(&mut all);
-    all.truncate(count);
-    all
+    let mut victims = Vec::new();
+    for domain in all.into_iter().take(count) {
+        let media = &domains[domain];
+        if media.len() == 1 || rng.chance(700_000) {
+            victims.extend(media);
+        } else {
+            victims.push(media[rng.index(media.len())]);
+        }
+    }
+    victims
 }
 
 fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
@@ -201,6 +235,7 @@ fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
     let room = if small { u64::from(container_bytes) * (6 + rng.below(12)) } else { 32 << 20 };
     SiteSpec {
         media,
+        nodes: 0,
         spares,
         rebuild_after: Duration::from_millis([500, 5000, 60_000][rng.index(3)]),
         // Slow enough that most moves are cut short.

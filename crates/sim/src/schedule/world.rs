@@ -40,6 +40,10 @@ pub(super) struct Disk {
     pub(super) leaving: bool,
     /// A snapshot.
     pub(super) read_only: bool,
+    /// When its creation was acknowledged.
+    created: Option<Duration>,
+    /// Its creation may be lost with the newest batch of the journal.
+    doubtful: bool,
     held: Vec<Held>,
 }
 
@@ -209,6 +213,11 @@ impl World {
         answer
     }
 
+    /// Whether no write may be acknowledged for want of failure domains.
+    pub(super) fn can_starve(&self) -> bool {
+        self.plan.can_starve(&self.site.members())
+    }
+
     /// Whether a request on `disk` that reaches to byte `end` may be refused so. `writes`: it needs room.
     pub(super) fn may_refuse(&self, error: &EngineError, disk: DiskId, end: u64, writes: bool) -> bool {
         let shared = self.lock();
@@ -218,12 +227,12 @@ impl World {
         }
         match error.kind {
             EngineErrorKind::Closed => shared.closing || shared.serving.is_none(),
-            EngineErrorKind::NotFound => found.is_none_or(|disk| disk.leaving),
+            EngineErrorKind::NotFound => found.is_none_or(|disk| disk.leaving || disk.doubtful),
             EngineErrorKind::Invalid => found
                 .is_some_and(|disk| disk.bytes < end || disk.shrinking_to.is_some_and(|bytes| bytes < end)),
             // Without room below the journal is not emptied, and full at last.
             EngineErrorKind::NoSpace => self.now() < shared.host_full_until || writes && self.plan.small,
-            EngineErrorKind::TooFewMedia => self.plan.can_starve(),
+            EngineErrorKind::TooFewMedia => self.can_starve(),
             _ => false,
         }
     }
@@ -273,9 +282,39 @@ impl World {
             resizes: 0,
             leaving: false,
             read_only,
+            created: None,
+            doubtful: false,
             held: Vec::new(),
         };
         self.lock().disks.insert(disk, state);
+    }
+
+    /// Its creation was acknowledged.
+    pub(super) fn created(&self, disk: DiskId) {
+        let now = self.now();
+        if let Some(disk) = self.lock().disks.get_mut(&disk) {
+            disk.created = Some(now);
+        }
+    }
+
+    /// Finds out which of the disks in doubt are there.
+    pub(super) async fn settle_doubts(&self, engine: &Engine) {
+        let doubtful = |(id, disk): (&DiskId, &Disk)| disk.doubtful.then_some(*id);
+        let disks: Vec<DiskId> = self.lock().disks.iter().filter_map(doubtful).collect();
+        for id in disks {
+            match engine.open_disk(id).await {
+                Err(error) if error.kind == EngineErrorKind::NotFound => {
+                    self.note(format_args!("disk {} is lost with the newest batch", id.0));
+                    self.remove_disk(id);
+                }
+                Ok(_) => {
+                    if let Some(disk) = self.lock().disks.get_mut(&id) {
+                        disk.doubtful = false;
+                    }
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// A disk exists no more.
@@ -306,6 +345,9 @@ impl World {
             && let Some(since) = newest
         {
             shared.model.doubt(since);
+            for disk in shared.disks.values_mut() {
+                disk.doubtful |= disk.created.is_some_and(|created| created >= since);
+            }
         }
     }
 }

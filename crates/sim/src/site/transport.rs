@@ -8,7 +8,7 @@ use data::MediumNode;
 use proto::{CallError, CallErrorKind, Request, Response, SegmentId, Transport};
 use seam::{BoxFuture, Rt, SiteClock};
 use tokio::sync::oneshot;
-use units::MediumId;
+use units::{Epoch, MediumId};
 
 use crate::net::{Fate, Link};
 
@@ -109,7 +109,7 @@ impl SimTransport {
     fn arrive(
         &self,
         after: Duration,
-        medium: MediumId,
+        (by, medium): (Epoch, MediumId),
         request: Request,
         answers: Option<oneshot::Sender<Answer>>,
     ) {
@@ -120,7 +120,7 @@ impl SimTransport {
             let answer = match node {
                 Some(node) => {
                     node.tell_time(this.inner.clock.now_ms());
-                    node.handle(request).await
+                    node.serve(&*this.inner.rt, by, request).await
                 }
                 None => {
                     let reason = "the medium is not attached".into();
@@ -142,22 +142,22 @@ impl SimTransport {
 }
 
 impl Transport for SimTransport {
-    fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
+    fn call_by(&self, by: Epoch, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             if let Request::SegmentAppend { id, offset, .. } = &request {
                 lock(&self.inner.appends).note((*id, *offset), self.inner.rt.now());
             }
             let (sender, answer) = oneshot::channel();
             match self.decide(medium, true) {
-                Fate::Deliver(after) => self.arrive(after, medium, request, Some(sender)),
+                Fate::Deliver(after) => self.arrive(after, (by, medium), request, Some(sender)),
                 Fate::Drop => {
                     self.inner.rt.sleep(DEADLINE).await;
                     return Err(no_answer(medium));
                 }
                 Fate::Twice(first, second) => {
-                    self.arrive(first, medium, request.clone(), Some(sender));
+                    self.arrive(first, (by, medium), request.clone(), Some(sender));
                     // The caller is answered once; what the second does is done behind its back.
-                    self.arrive(second, medium, request, None);
+                    self.arrive(second, (by, medium), request, None);
                 }
             }
             match seam::timeout(&*self.inner.rt, DEADLINE, answer).await {

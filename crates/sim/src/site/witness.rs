@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::{Witness, WitnessState};
+use engine::{Witness, WitnessError, WitnessState};
 use seam::{BoxFuture, Rt};
 
 use crate::rng::Rng;
@@ -45,7 +45,7 @@ impl WitnessCell {
     }
 
     pub(super) fn state(&self) -> WitnessState {
-        self.lock().durable
+        self.lock().durable.clone()
     }
 
     /// The witness as the process behind `rt` sees it.
@@ -61,15 +61,15 @@ pub(super) struct SimWitness {
 }
 
 impl Witness for SimWitness {
-    fn load(&self) -> BoxFuture<'_, Result<WitnessState, String>> {
+    fn load(&self) -> BoxFuture<'_, Result<WitnessState, WitnessError>> {
         Box::pin(async move { Ok(self.cell.state()) })
     }
 
-    fn store(&self, state: WitnessState) -> BoxFuture<'_, Result<(), String>> {
+    fn store(&self, state: WitnessState) -> BoxFuture<'_, Result<(), WitnessError>> {
         Box::pin(async move {
             let wait = {
                 let mut cell = self.cell.lock();
-                cell.on_the_way.push(state);
+                cell.on_the_way.push(state.clone());
                 Duration::from_nanos(cell.rng.below(STORE_MAX.as_nanos() as u64))
             };
             self.rt.sleep(wait).await;

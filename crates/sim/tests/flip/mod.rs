@@ -22,7 +22,7 @@ use make::{Store, make};
 use survey::{KINDS, Survey, What, survey};
 
 /// Every so many bits in CI.
-const CI_STRIDE: u64 = 16;
+const CI_STRIDE: u64 = 24;
 /// Every so many bits of places that stand twice in CI.
 const CI_PAIR_STRIDE: u64 = 64;
 /// In CI one in so many bits outside fragments, tables and superblocks sees all checks.
@@ -124,7 +124,7 @@ fn flip_with_redundancy(media: usize) {
     let cases = single_flips(&store, &survey);
     let judge = |case: &Case, image| {
         let bit = case.flips[0].1;
-        let thorough = is_soak() || (bit / 16).is_multiple_of(CI_THOROUGH);
+        let thorough = is_soak() || (bit / 24).is_multiple_of(CI_THOROUGH);
         within(&store, image, case.what, (bit / 8).is_multiple_of(2), thorough)
     };
     let fates = judge_all(&store, &cases, judge);

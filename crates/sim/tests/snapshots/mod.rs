@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use data::{Layout, Params};
 use engine::{Engine, Fork};
-use meta::Txn;
+use meta::{Key, KeyRange, Op, Txn};
 use seam::Runtime;
 use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
@@ -23,16 +23,17 @@ const ORDERS_SOAK: u64 = 10_000;
 /// Cuts while a guest writes to two disks in turn.
 const CUTS: usize = 60;
 
-fn spec() -> SiteSpec {
+fn spec(segment_bytes: u32) -> SiteSpec {
     let params = Params {
         container_bytes: 64 << 10,
-        segment_bytes: 64 << 10,
+        segment_bytes,
         segments_max: 10,
         log_pages: 32,
         fragments_max: 1024,
     };
     let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + layout.largest_extent());
     SiteSpec {
+        nodes: 0,
         spares: 0,
         rebuild_after: std::time::Duration::from_secs(600),
         rebuild_bytes_per_second: 100 << 20,
@@ -53,7 +54,7 @@ fn on_a_site<T: 'static>(seed: u64, work: impl AsyncFnOnce(&Site, &Life, &Engine
     let control = (*sim).clone();
     let mut rng = sim.rng("test");
     let work = async {
-        let site = Site::format(&control, spec()).await;
+        let site = Site::format(&control, spec(64 << 10)).await;
         let mut life = site.boot();
         let engine = life.opened().await.expect("it lives").expect("a sound site opens");
         let done = work(&site, &life, &engine, &mut rng).await;
@@ -217,4 +218,41 @@ fn any_order_of_deletion_frees_exactly_the_unshared() {
             }
         });
     }
+}
+
+/// Metadata whose checkpoint has so many pieces that their list has several too: what no checkpoint writes anew stays,
+/// however often the cleaner comes by, and a start finds all of it.
+#[test]
+fn the_list_of_a_large_checkpoint_survives_cleaning() {
+    const KEYS: u64 = 8000;
+    const PER_TXN: u64 = 4;
+    let key = |n: u64| Key::new([b"k".as_slice(), &n.to_be_bytes()].concat()).expect("a key");
+    let sim = Simulation::new(1, Limits { steps: 50_000_000, ..Limits::default() });
+    let control = (*sim).clone();
+    let mut rng = sim.rng("test");
+    let work = async {
+        let mut value = || -> Vec<u8> { (0..50).flat_map(|_| rng.next_u64().to_le_bytes()).collect() };
+        let site = Site::format(&control, spec(1 << 20)).await;
+        let mut life = site.boot();
+        let engine = life.opened().await.expect("it lives").expect("a sound site opens");
+        let head = disk(&engine, 8).await;
+        for first in (0..KEYS).step_by(PER_TXN as usize) {
+            let puts = (first..first + PER_TXN).map(|n| Op::put(key(n), value()));
+            assert!(engine.apply(puts.fold(Txn::new(), Txn::then), &[], &[]).await.expect("a transaction"));
+        }
+        for n in 1..8 {
+            engine.write(head, 0, &block(n)).await.expect("writes");
+            let last = Txn::new().then(Op::put(key(KEYS - 1), value()));
+            assert!(engine.apply(last, &[], &[]).await.expect("a transaction"));
+            settle(&engine).await;
+        }
+        site.end(life, false);
+        let mut life = site.boot();
+        let engine = life.opened().await.expect("it lives").expect("every piece is there");
+        let kept = meta::list(&*engine.meta(), KeyRange::prefix(b"k"), 100_000).await.expect("reads").0;
+        assert_eq!(kept.len() as u64, KEYS);
+        assert_eq!(self::value(&engine, head, 0).await, 7);
+        site.end(life, false);
+    };
+    sim.run_until(work).expect("it ends");
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::{EngineStatus, Witness, WitnessState};
+use journal::{ENSEMBLES_MAX, Ensemble};
 use units::{DiskId, Epoch, MediumId, SiteId};
 
 use super::Bench;
@@ -133,7 +134,7 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
     let whole = std::fs::read(&path).unwrap();
     let mut seen = Vec::new();
     for slot in 0..2 {
-        for at in [0, 4, 8, 16, 40, 58] {
+        for at in [0, 4, 8, 16, 20, 40, 58, 61] {
             let mut torn = whole.clone();
             torn[slot * SLOT_BYTES + at] ^= 1;
             std::fs::write(&path, torn).unwrap();
@@ -141,7 +142,7 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
         }
     }
     seen.sort_unstable();
-    assert_eq!(seen, [[4; 6], [5; 6]].concat());
+    assert_eq!(seen, [[4; 8], [5; 8]].concat());
     // A store on top of a damaged slot mends it: the damaged one is the one written.
     let mut torn = whole.clone();
     torn[9] ^= 1;
@@ -156,6 +157,23 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
 }
 
 #[test]
+fn a_slot_holds_the_longest_state() {
+    let bench = Bench::new();
+    let path = bench.path("witness");
+    make(&path).unwrap();
+    let ensemble = |n: u8| {
+        let members: Vec<MediumId> = (n..n + 4).map(|n| MediumId([n; 16])).collect();
+        Ensemble::new(&members).unwrap()
+    };
+    let longest = WitnessState { ensembles: (0..ENSEMBLES_MAX as u8).map(ensemble).collect(), ..state(3) };
+    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    bench.runtime.block_on(witness.store(longest.clone())).unwrap();
+    drop(witness);
+    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    assert_eq!(bench.runtime.block_on(witness.load()).unwrap(), longest);
+}
+
+#[test]
 fn a_witness_that_cannot_be_written_is_made_anew() {
     let bench = Bench::new();
     let path = bench.path("witness");
@@ -167,7 +185,7 @@ fn a_witness_that_cannot_be_written_is_made_anew() {
     let before = std::fs::metadata(&path).unwrap().ino();
     // No room for another file: the state is not stored, and the old one stays.
     std::fs::create_dir(path.with_extension("part")).unwrap();
-    assert!(store(2).unwrap_err().contains("witness"));
+    assert!(store(2).unwrap_err().to_string().contains("witness"));
     let load = || bench.runtime.block_on(FileWitness::open(bench.rt(), &path).unwrap().load()).unwrap();
     assert_eq!(load(), state(1));
     std::fs::remove_dir(path.with_extension("part")).unwrap();
@@ -185,10 +203,10 @@ fn a_slot_has_its_golden_bytes() {
     make(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes.len(), 2 * SLOT_BYTES);
-    assert_eq!(bytes[..16], *b"HFWS\x01\0\0\0\x01\0\0\0\0\0\0\0");
-    assert_eq!(bytes[16..56], WitnessState::default().encode());
-    assert_eq!(bytes[56..60], units::crc32c(&bytes[..56]).to_le_bytes());
-    assert!(seal::is_zero(&bytes[60..SLOT_BYTES]));
+    assert_eq!(bytes[..20], *b"HFWS\x02\0\0\0\x01\0\0\0\0\0\0\0\x28\0\0\0");
+    assert_eq!(bytes[20..60], WitnessState::default().encode());
+    assert_eq!(bytes[60..64], units::crc32c(&bytes[..60]).to_le_bytes());
+    assert!(seal::is_zero(&bytes[64..SLOT_BYTES]));
     assert_eq!(bytes[SLOT_BYTES + 8], 2);
 }
 

@@ -1,18 +1,23 @@
 //! Goal: decoders answer any input with a value or an error: sound inputs, mutated by seed.
 
 use engine::WitnessState;
+use journal::Ensemble;
 use seal::RecoveryKey;
 use seam::testing::replay;
+use units::{Epoch, MediumId};
 
 use crate::fuzz::fuzz_body;
 
 const MUTATIONS: u64 = 20_000;
-const SLOT_SUM: usize = 56;
+/// Where the state stands in a witness's slot.
+const STATE: usize = 20;
 
 /// Puts the check sums of a witness's slot right, or nothing gets behind them.
 fn mend(input: &mut [u8]) {
-    for (start, sum) in [(16, 52), (0, SLOT_SUM)] {
-        if input.len() >= sum + 4 {
+    let Some(bytes) = input.get(16..STATE).and_then(|bytes| bytes.try_into().ok()) else { return };
+    let end = STATE + u32::from_le_bytes(bytes) as usize % 4096;
+    for (start, sum) in [(STATE, end.saturating_sub(4)), (0, end)] {
+        if sum >= start && input.len() >= sum + 4 {
             let whole = units::crc32c(&input[start..sum]);
             input[sum..sum + 4].copy_from_slice(&whole.to_le_bytes());
         }
@@ -21,8 +26,11 @@ fn mend(input: &mut [u8]) {
 
 #[test]
 fn damaged_input() {
-    let mut slot = b"HFWS\x01\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
-    slot.extend(WitnessState::default().encode());
+    let ensemble = Ensemble::new(&[MediumId([1; 16]), MediumId([2; 16])]).unwrap();
+    let state = WitnessState { epoch: Epoch(4), last: None, ensembles: vec![ensemble] }.encode();
+    let mut slot = b"HFWS\x02\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+    slot.extend((state.len() as u32).to_le_bytes());
+    slot.extend(state);
     slot.extend(units::crc32c(&slot).to_le_bytes());
     let manifest = br#"{"version":1,"site":"07070707070707070707070707070707","media":[
         {"id":"01010101010101010101010101010101","path":"media/00.img","bytes":4096,"made":true},

@@ -310,7 +310,7 @@ fn vms_are_made_shown_used_and_deleted() {
         device.write(1, bytes::Bytes::from_static(b"abc")).await.unwrap();
         assert_eq!(&device.read(0, 5).await.unwrap()[..], b"\0abc\0");
         let vm = site.vm(&name("web01")).await.unwrap();
-        assert_eq!((vm.disks[0].clients, vm.disks[1].clients, vm.disks[1].used_bytes), (0, 1, 4096));
+        assert_eq!((vm.disks[0].clients, vm.disks[1].clients, vm.disks[1].used_bytes), (0, 1, Some(4096)));
         assert_eq!(site.delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_in_use");
         drop(device);
         site.delete_vm(&name("web01"), NOW).await.unwrap();

@@ -1,0 +1,4 @@
+//! Tests of who belongs to a site.
+
+mod fuzz;
+mod members;

@@ -1,0 +1,4 @@
+//! Tests of the data role's process.
+
+mod fuzz;
+mod serving;
