@@ -3,7 +3,9 @@
 use seal::{Kind, Sealer};
 use units::{Address, ContainerId, Fingerprint, PAGE, PageBuf, PageSlice, crc32c};
 
-use crate::{Change, ENTRY_BYTES, Entry, Head, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes};
+use crate::{
+    CHANGES_MAX, Change, ENTRY_BYTES, Entry, Head, MapLog, PRELUDE_BYTES, SLOTS_MAX, UnitKind, fragment_bytes,
+};
 
 /// Collects units and changes; gives the same container for any id and geometry, so that a write that failed can
 /// be repeated under a new id.
@@ -56,7 +58,11 @@ impl Builder {
     }
 
     /// Adds a map change.
+    ///
+    /// # Panics
+    /// When the map log takes no more: the caller adds [`CHANGES_MAX`] changes at most.
     pub fn change(&mut self, change: Change) {
+        assert!(self.changes.len() < CHANGES_MAX, "a map log has at most {CHANGES_MAX} changes");
         self.changes.push(change);
     }
 

@@ -1,7 +1,7 @@
 //! The map log: every map change a container's flush made.
 //!
-//! postcard encoding of a version number and the changes, sealed as one unit. Order matters: a later change of the
-//! same block wins.
+//! postcard encoding of a version number and the changes, sealed as one unit: that bounds how many changes a container
+//! takes, however small its units are. Order matters: a later change of the same block wins.
 
 use serde::{Deserialize, Serialize};
 use units::{Address, DiskId, Fingerprint, Lba, Seq};
@@ -9,6 +9,20 @@ use units::{Address, DiskId, Fingerprint, Lba, Seq};
 use crate::FormatError;
 
 const VERSION: u8 = 1;
+/// Most bytes of a number of 16, 32 and 64 bits in postcard.
+const U16_BYTES_MAX: usize = 3;
+const U32_BYTES_MAX: usize = 5;
+const U64_BYTES_MAX: usize = 10;
+/// Most bytes of an address: incarnation, number, class, row; slot, pages; offset, length.
+const ADDRESS_BYTES_MAX: usize =
+    U64_BYTES_MAX + U32_BYTES_MAX + 1 + U16_BYTES_MAX + 2 * U16_BYTES_MAX + 2 * U32_BYTES_MAX;
+/// Most bytes of a change. The longest is a hit: its kind, disk, block and position, a name, an address.
+const CHANGE_BYTES_MAX: usize = 1 + 3 * U64_BYTES_MAX + size_of::<Fingerprint>() + ADDRESS_BYTES_MAX;
+/// Most bytes of a log besides: its version and the number of changes.
+const FIXED_BYTES_MAX: usize = 1 + U64_BYTES_MAX;
+
+/// Most changes of a map log: whatever they are, the log fits one sealed unit.
+pub const CHANGES_MAX: usize = (seal::PLAIN_BYTES_MAX - FIXED_BYTES_MAX) / CHANGE_BYTES_MAX;
 
 /// One change of a disk's map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

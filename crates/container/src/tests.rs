@@ -114,3 +114,39 @@ fn golden_bytes() {
     assert_eq!(digest(built(2).bytes.as_ref()), "cf1b3396");
     assert_eq!(digest(&fragment_header().encode()), "58b487f8");
 }
+
+/// The longest change there is: every number takes all its bytes.
+fn longest() -> Change {
+    let container =
+        ContainerId { incarnation: Incarnation(u64::MAX), number: u32::MAX, class: u8::MAX, row: u16::MAX };
+    let address =
+        Address { container, slot: u16::MAX, fragment_pages: u16::MAX, offset: u32::MAX, length: u32::MAX };
+    let fingerprint = Fingerprint([u8::MAX; 16]);
+    Change::Hit { disk: DiskId(u64::MAX), lba: Lba(u64::MAX), seq: Seq(u64::MAX), fingerprint, address }
+}
+
+fn full() -> Builder {
+    let mut builder = Builder::new();
+    (0..CHANGES_MAX).for_each(|_| builder.change(longest()));
+    builder
+}
+
+#[test]
+fn a_map_log_of_the_most_and_longest_changes_fits_its_unit() {
+    let sealer = Sealer::new(&KeyRing::for_tests(1));
+    let built = full().build(id(), 4, &sealer);
+    let (mut plain, bytes) = (Vec::new(), built.bytes.as_ref());
+    sealer
+        .open(Kind::MapLog, built.head.map_log, &bytes[built.head.place().map_log()], &mut plain)
+        .expect("opens");
+    let log = MapLog::decode(&plain).expect("decodes");
+    assert_eq!((log.changes.len(), log.changes[CHANGES_MAX - 1]), (CHANGES_MAX, longest()));
+    // The bound is no wider than it must be.
+    assert!(plain.len() + 100 > seal::PLAIN_BYTES_MAX, "{} bytes", plain.len());
+}
+
+#[test]
+#[should_panic(expected = "a map log has at most")]
+fn a_map_log_takes_no_change_more() {
+    full().change(longest());
+}

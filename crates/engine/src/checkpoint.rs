@@ -60,7 +60,10 @@ impl Engine {
     /// A checkpoint, without settling the disks that could stand on their own behind it.
     pub(crate) async fn checkpoint_once(&self) -> Result<(), EngineError> {
         let mut known = self.shared.checkpointing.lock().await;
-        self.checkpoint_in_turn(&mut known).await
+        let taken = self.shared.guarded("checkpoint", self.checkpoint_in_turn(&mut known)).await;
+        let trouble = taken.as_ref().err().filter(|error| error.kind != EngineErrorKind::Closed);
+        self.shared.lock().checkpoint_trouble = trouble.cloned();
+        taken
     }
 
     async fn checkpoint_in_turn(&self, known: &mut Known) -> Result<(), EngineError> {

@@ -133,7 +133,8 @@ impl Engine {
             if self.has_room_left(ENOUGH_PERCENT) || !self.shared.lock().may_have_garbage {
                 return Ok(Some(freed));
             }
-            match self.clean(percent, &Progress::default()).await {
+            let progress = Progress::default();
+            match self.shared.guarded("cleaner", self.clean(percent, &progress)).await {
                 Ok(report) => {
                     tracing::info!(percent, ?report, "cleaned");
                     freed += report.freed_bytes.saturating_sub(report.moved_bytes);

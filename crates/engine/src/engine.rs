@@ -101,6 +101,16 @@ pub(crate) struct ToCommit<'a> {
 }
 
 impl Shared {
+    /// Runs a piece of background work; a panic in it is an error like any other, and noted for `status`.
+    pub(crate) async fn guarded<T>(
+        &self,
+        task: &'static str,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        let outcome = seam::guard(&*self.rt, task, work).await;
+        outcome.unwrap_or_else(|panicked| Err(EngineError::panicked(task, &panicked)))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Changed in steps that cannot panic half-way; a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,10 +242,11 @@ impl Engine {
         self.shared.writable.load(Ordering::Acquire)
     }
 
-    /// Whether another incarnation has taken the site over, as far as this one has heard: it serves nothing any more.
+    /// Whether another incarnation has taken the site over, as far as this one has heard, or the journal's writer is gone:
+    /// this one serves nothing any more.
     pub fn is_superseded(&self) -> bool {
         let is_closed = |error: EngineError| error.kind == EngineErrorKind::Closed;
-        self.shared.journal.get().is_some_and(Journal::is_fenced)
+        self.shared.journal.get().is_some_and(|journal| journal.is_fenced() || journal.is_broken())
             || self.shared.stuck_error().is_some_and(is_closed)
     }
 

@@ -26,6 +26,8 @@ pub enum EngineErrorKind {
     Closed,
     /// It was long work that is not wanted any more.
     Cancelled,
+    /// A bug: a part of the engine panicked. What was acknowledged is safe; the work is tried again.
+    Bug,
 }
 
 /// The engine could not do what was asked.
@@ -41,6 +43,11 @@ pub struct EngineError {
 impl EngineError {
     pub(crate) fn new(kind: EngineErrorKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
+    }
+
+    /// Of work that panicked.
+    pub fn panicked(task: &str, panicked: &seam::Panicked) -> Self {
+        Self::new(EngineErrorKind::Bug, format!("a bug: the task {task:?} panicked: {}", panicked.0))
     }
 }
 

@@ -49,7 +49,7 @@ impl Engine {
             if self.is_over() {
                 return;
             }
-            let flushed = self.flush_once().await;
+            let flushed = self.shared.guarded("flusher", self.flush_once()).await;
             match flushed {
                 Ok(any) => {
                     if any {

@@ -37,21 +37,25 @@ pub(crate) struct Generation {
     pub(crate) holes: u64,
 }
 
+/// Most changes of a container: each takes a place in its map log, and a slot where its block is new.
+const CHANGES_MAX: u64 = container::CHANGES_MAX as u64;
+const _: () = assert!(container::CHANGES_MAX <= container::SLOTS_MAX);
+
 /// What several generations need of one container.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     bytes: usize,
-    slots: u64,
+    changes: u64,
 }
 
 impl Room {
     pub(crate) fn add(&mut self, generation: &Generation) {
         self.bytes += generation.container_bytes;
-        self.slots += generation.blocks + generation.holes;
+        self.changes += generation.changes();
     }
 
     pub(crate) fn fits(&self, limit: usize) -> bool {
-        self.slots < container::SLOTS_MAX as u64 && CONTAINER_FIXED_BYTES + self.bytes <= limit
+        self.changes <= CHANGES_MAX && CONTAINER_FIXED_BYTES + self.bytes <= limit
     }
 }
 
@@ -60,10 +64,14 @@ impl Generation {
         self.blocks == 0 && self.holes == 0
     }
 
+    /// Map changes that it makes, at most.
+    fn changes(&self) -> u64 {
+        self.blocks + self.holes
+    }
+
     /// Whether a record with a unit of `unit` bytes still fits a container of `limit` bytes.
     pub(crate) fn has_room(&self, unit: usize, limit: usize) -> bool {
-        let slots = (self.blocks + self.holes + 1) as usize;
-        slots <= container::SLOTS_MAX
+        self.changes() < CHANGES_MAX
             && CONTAINER_FIXED_BYTES + self.container_bytes + unit + BLOCK_DIRECTORY_BYTES <= limit
     }
 

@@ -112,7 +112,7 @@ impl Engine {
                 if engine.shared.lock().closed {
                     return;
                 }
-                match engine.begin_again(&mut opening).await {
+                match engine.shared.guarded("take-over", engine.begin_again(&mut opening)).await {
                     Ok(()) => return,
                     Err(error) if error.kind == EngineErrorKind::Closed => {
                         tracing::error!(%error, "another incarnation has taken over");
@@ -254,7 +254,7 @@ impl Engine {
     async fn settle_tail(&self) -> Result<(), EngineError> {
         loop {
             self.shared.lock().freeze();
-            match self.flush_once().await {
+            match self.shared.guarded("flusher", self.flush_once()).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
@@ -277,8 +277,12 @@ impl Engine {
         self.shared.indexing.store(true, Ordering::Relaxed);
         let task = async move {
             let old = segments.into_iter().filter(|(_, id)| !keep.contains(id));
-            engine.shared.pool.free_segments(old).await;
-            engine.reconcile(&media).await;
+            let work = async {
+                engine.shared.pool.free_segments(old).await;
+                engine.reconcile(&media).await;
+            };
+            // Fewer duplicates are found without the rest of the index; nothing else depends on it.
+            let _ = seam::guard(&*engine.shared.rt, "clean-up after recovery", work).await;
             engine.shared.indexing.store(false, Ordering::Relaxed);
             engine.shared.rebuild_wake.notify_one();
         };

@@ -132,7 +132,8 @@ impl Engine {
                 continue;
             }
             let (changed, now) = (self.shared.pool.changed_at(), self.shared.rt.now());
-            match self.rebuild_pass(rest.is_over(changed, now)).await {
+            let pass = self.rebuild_pass(rest.is_over(changed, now));
+            match self.shared.guarded("rebuilder", pass).await {
                 Ok(Passed::Resting) => {}
                 Ok(Passed::Through) => rest = Rest::default(),
                 Ok(Passed::Left) => rest.begin(changed, self.shared.rt.now()),

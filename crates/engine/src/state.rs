@@ -146,6 +146,8 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// What was to be written before the end is written: the flusher ends.
     pub(crate) ended: bool,
+    /// Why the last checkpoint failed.
+    pub(crate) checkpoint_trouble: Option<crate::error::EngineError>,
     /// Since when metadata finds no room in start records.
     pub(crate) meta_waits_since: Option<std::time::Duration>,
 }

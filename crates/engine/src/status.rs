@@ -60,6 +60,10 @@ pub struct EngineStatus {
     pub repaired: u64,
     /// Why the write buffer cannot be flushed now.
     pub stuck: Option<EngineError>,
+    /// Why the last checkpoint failed.
+    pub checkpoint_trouble: Option<EngineError>,
+    /// Tasks that panicked since the start.
+    pub panics: Vec<seam::PanicNote>,
 }
 
 impl Engine {
@@ -100,6 +104,8 @@ impl Engine {
             faults: stats.faults.load(Ordering::Relaxed),
             repaired: stats.repaired.load(Ordering::Relaxed),
             stuck: self.shared.stuck_error(),
+            checkpoint_trouble: state.checkpoint_trouble.clone(),
+            panics: self.shared.rt.panics(),
         }
     }
 

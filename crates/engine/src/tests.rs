@@ -47,6 +47,35 @@ fn a_generation_never_outgrows_its_container() {
     assert_eq!((generation.blocks, generation.holes), (0, 1));
 }
 
+/// Tiny units, holes and generations that cuts ended: none of them makes more changes than a map log takes.
+#[test]
+fn a_batch_never_outgrows_its_map_log() {
+    let most = container::CHANGES_MAX as u64;
+    let limit = 64 << 20;
+    let mut generation = Generation::default();
+    let mut seq: u64 = 0;
+    while generation.has_room(60, limit) {
+        seq += 1;
+        if seq.is_multiple_of(2) {
+            generation.put(DiskId(1), Lba(seq), block(seq, 60));
+        } else {
+            generation.punch(DiskId(2), Lba(2 * seq), 1);
+        }
+    }
+    assert_eq!(generation.blocks + generation.holes, most);
+
+    let mut state = State::default();
+    for disk in 0..4 {
+        for seq in 0..most / 3 {
+            state.active.put(DiskId(disk), Lba(seq), block(seq, 60));
+        }
+        state.next_seq = Seq(1 + disk);
+        state.freeze();
+    }
+    let batch = state.next_batch(limit);
+    assert_eq!(batch.len(), 3, "three thirds fit, and no fourth");
+}
+
 /// What is inserted moves no border far behind it, and the pieces are the whole.
 #[test]
 fn pieces_are_cut_by_their_contents() {

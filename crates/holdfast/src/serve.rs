@@ -42,10 +42,13 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
             // Nobody listens; the site serves all the same.
             tracing::warn!(?failure, "not said");
         }
-        stop.wait().await;
+        let outcome = tokio::select! {
+            () = stop.wait() => Ok(()),
+            () = site.ended() => Err(ended()),
+        };
         tracing::info!("stopping");
         server.stop(REQUESTS_WITHIN).await;
-        Ok(())
+        outcome
     };
     let outcome: Result<(), Failure> = served.await;
     let stopped = site.stop().await;
@@ -53,6 +56,13 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
     stopped?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whoever looks after the server starts it again.
+fn ended() -> Failure {
+    let reason =
+        "the engine has ended: the log says why; what was acknowledged is safe, start the server again";
+    Failure::failed("internal", reason.to_owned())
 }
 
 /// Makes the directory of a site anew.

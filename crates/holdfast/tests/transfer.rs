@@ -100,6 +100,35 @@ fn images_of_every_format_come_in_and_go_out_as_they_were() {
     assert!(!bench.path("x").exists() && !bench.path("x.part").exists());
 }
 
+/// One block over and over, then units of some bytes, both twice: what lists the changes of so many blocks keeps its bounds,
+/// and the site starts again behind a kill.
+#[test]
+fn images_of_a_hundred_thousand_tiny_blocks_come_in() {
+    const BLOCKS: usize = 102_400;
+    let bench = Bench::new();
+    let (fill, tiny) = (bench.path("fill"), bench.path("tiny"));
+    std::fs::write(&fill, vec![0xff; BLOCKS * 4096]).unwrap();
+    let mut contents = vec![0; BLOCKS / 2 * 4096];
+    let mut random = Random(8);
+    for block in contents.chunks_exact_mut(4096) {
+        block[..100].copy_from_slice(&random.bytes(100));
+    }
+    std::fs::write(&tiny, contents).unwrap();
+    let server = bench.start(MEDIA);
+    for (vm, image) in [("fill", &fill), ("again", &fill), ("tiny", &tiny), ("twice", &tiny)] {
+        bench.json(&["vm", "import", vm, text(image)]).json();
+    }
+    let status = bench.json(&["status"]).json();
+    assert_eq!(status["health"], "ok", "{status}");
+    server.kill();
+    let _server = bench.start(&[]);
+    for (vm, image) in [("again", &fill), ("twice", &tiny)] {
+        let out = bench.path(vm);
+        bench.json(&["vm", "export", vm, text(&out)]).json();
+        tool("cmp", [image, &out]);
+    }
+}
+
 #[test]
 fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {
     let bench = Bench::new();

@@ -78,6 +78,8 @@ pub(crate) struct State {
     refused: Option<JournalError>,
     /// The writer is through.
     pub(crate) finished: bool,
+    /// The writer panicked.
+    pub(crate) broken: bool,
 }
 
 impl State {

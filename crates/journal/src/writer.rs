@@ -167,7 +167,7 @@ impl Journal {
         }
         opened?;
         shared.registering.begin();
-        rt.spawn("journal writer", Box::pin(async move { writer.run().await }));
+        rt.spawn("journal writer", Box::pin(shared.clone().write(writer)));
         if shared.leases.are_used() {
             rt.spawn("journal leases", Box::pin(shared.clone().keep_leases()));
             rt.spawn("journal ensembles", Box::pin(shared.clone().keep_registered()));
@@ -269,6 +269,11 @@ impl Journal {
         self.shared.lock().fenced().is_some()
     }
 
+    /// Whether the writer panicked: nothing is written any more.
+    pub fn is_broken(&self) -> bool {
+        self.shared.lock().broken
+    }
+
     /// Refuses new appends, waits until the queued ones are done, and ends the writer. Queued writes that wait for
     /// room in a full journal fail: nothing makes room any more. Leases are given back at the end: no read is answered from
     /// then on.
@@ -305,6 +310,21 @@ impl Shared {
     pub(crate) fn lock_registry(&self) -> MutexGuard<'_, Registry> {
         // As above.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer's task. One that panics leaves nobody waiting: what is queued fails, and what comes is refused.
+    async fn write(self: Arc<Self>, mut writer: Writer) {
+        let work = async move { writer.run().await };
+        if let Err(panicked) = seam::guard(&*self.rt, "journal writer", work).await {
+            let reason = format!("a bug: the journal's writer panicked: {}", panicked.0);
+            let error = JournalError { kind: JournalErrorKind::Closed, reason };
+            let mut state = self.lock();
+            state.refuse(error.clone());
+            state.fail_queued(&error);
+            state.broken = true;
+        }
+        self.lock().finished = true;
+        self.done.notify_waiters();
     }
 
     pub(crate) fn id(&self, number: u32) -> SegmentId {
@@ -400,7 +420,7 @@ pub(crate) struct Last {
 }
 
 impl Writer {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
             self.free_trimmed();
             self.rotate().await;
@@ -415,8 +435,6 @@ impl Writer {
             }
         }
         self.free_trimmed();
-        self.shared.lock().finished = true;
-        self.shared.done.notify_waiters();
     }
 
     /// Waits a little for those that were answered by the last batch: they write again at once, and in one batch with

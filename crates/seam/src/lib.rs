@@ -10,8 +10,11 @@ mod clock;
 mod real;
 #[cfg(any(test, feature = "test-tools"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -42,6 +45,26 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send + 'static>);
     /// Fills `out` with random bytes fit for keys.
     fn fill_random(&self, out: &mut [u8]);
+    /// Notes that a task, or a piece of its work, panicked and goes on or ends without harm to others. A runtime of tests
+    /// panics in turn: none of them survives a bug.
+    fn note_panic(&self, task: &'static str, panicked: Panicked) {
+        panic!("{task}: {}", panicked.0)
+    }
+    /// The tasks that panicked since the start.
+    fn panics(&self) -> Vec<PanicNote> {
+        Vec::new()
+    }
+}
+
+/// A task that panicked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanicNote {
+    /// The task's name.
+    pub task: &'static str,
+    /// What it said last.
+    pub said: String,
+    /// How often, since the start.
+    pub count: u64,
 }
 
 /// A random 64-bit number.
@@ -72,6 +95,61 @@ pub async fn timeout<F: Future>(rt: &dyn Runtime, limit: Duration, work: F) -> R
         }
     })
     .await
+}
+
+/// What a panic said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panicked(pub String);
+
+impl Panicked {
+    /// What a panic's payload says.
+    pub fn of(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        Self(text.unwrap_or("a panic without words").to_owned())
+    }
+}
+
+/// Runs `work` to its end, or until it panics. Requires that what `work` shares with others is valid wherever it may end,
+/// as it must be where a future is dropped half-way.
+///
+/// # Errors
+/// [`Panicked`]; the panic hook has told where.
+pub async fn catch_panic<F: Future>(work: F) -> Result<F::Output, Panicked> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(payload) => Poll::Ready(Err(Panicked::of(&*payload))),
+    })
+    .await
+}
+
+/// Runs a piece of a task's work. A panic in it is noted and ends the piece alone: whoever calls tries it again, or says
+/// that it failed. Requires what [`catch_panic`] does.
+///
+/// # Errors
+/// [`Panicked`].
+pub async fn guard<F: Future>(rt: &dyn Runtime, task: &'static str, work: F) -> Result<F::Output, Panicked> {
+    let outcome = catch_panic(work).await;
+    if let Err(panicked) = &outcome {
+        rt.note_panic(task, panicked.clone());
+    }
+    outcome
+}
+
+/// Pause before a task that panicked begins anew, so that one that panics at once does no harm by it.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs a task to its end; one that panics is noted and begun anew.
+pub async fn restart<F: Future<Output = ()>>(
+    rt: &dyn Runtime,
+    task: &'static str,
+    mut begin: impl FnMut() -> F,
+) {
+    while guard(rt, task, begin()).await.is_err() {
+        rt.sleep(RESTART_PAUSE).await;
+    }
 }
 
 /// Lets other tasks run once.

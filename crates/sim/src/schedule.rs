@@ -6,6 +6,7 @@
 //! that lose or spoil anything, are never more than the geometry tolerates, unless the family goes beyond.
 
 mod admin;
+mod bulk;
 mod cleaner;
 mod forks;
 mod guest;
@@ -62,8 +63,10 @@ pub struct Outcome {
 /// Runs the schedule of `seed`. With `tracing` it tells on standard error what happens.
 pub fn run(seed: u64, family: Option<Family>, tracing: bool) -> Outcome {
     let family = family.unwrap_or(Family::of(seed));
-    if family == Family::Takeover {
-        return takeover::run(seed, tracing);
+    match family {
+        Family::Takeover => return takeover::run(seed, tracing),
+        Family::Bulk => return bulk::run(seed, tracing),
+        Family::Within | Family::Beyond => {}
     }
     let sim = Simulation::new(seed, Limits { steps: 4_000_000, ..Limits::default() });
     let mut rng = sim.rng("schedule");

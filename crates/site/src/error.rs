@@ -115,6 +115,10 @@ impl From<EngineError> for SiteError {
             }
             EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", None),
             EngineErrorKind::Busy => (ErrorKind::Busy, "busy", None),
+            EngineErrorKind::Bug => {
+                let hint = "nothing acknowledged is lost; please report it with the server's log";
+                (ErrorKind::Failed, "internal", Some(hint))
+            }
             EngineErrorKind::Cancelled => (ErrorKind::Conflict, "task_ended", None),
             EngineErrorKind::Closed => {
                 let hint = "the server is stopping, or must be started again";

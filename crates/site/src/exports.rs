@@ -261,6 +261,7 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
         | EngineErrorKind::Lost
         | EngineErrorKind::Cancelled
         | EngineErrorKind::Held
+        | EngineErrorKind::Bug
         | EngineErrorKind::Busy => DeviceErrorKind::Io,
     };
     DeviceError { kind, reason: error.reason }

@@ -36,6 +36,8 @@ const CLIENTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the engine has to write its buffer; what it does not, the journal holds.
 const CLOSE_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often is looked whether the engine has ended by itself.
+const ENDED_LOOK: Duration = Duration::from_secs(1);
 /// How long an engine that writes nothing any more may take to end.
 const ABANDON_WITHIN: Duration = Duration::from_secs(5);
 
@@ -137,15 +139,18 @@ impl Site {
             rekey_due,
             stopping,
         });
-        rt.spawn(
-            "media probe",
-            Box::pin(probe::run(Arc::downgrade(&shared), shared.stopping.subscribe(), rt.clone())),
-        );
-        let watch = watch_tasks(Arc::downgrade(&shared), shared.stopping.subscribe());
-        rt.spawn("task watch", Box::pin(watch));
-        let keeper = keeper::run(Arc::downgrade(&shared), shared.stopping.subscribe());
-        rt.spawn("keeper", Box::pin(keeper));
+        let clock = rt.clone();
+        spawn_loop(&shared, "media probe", move |site, stopping| probe::run(site, stopping, clock.clone()));
+        spawn_loop(&shared, "task watch", watch_tasks);
+        spawn_loop(&shared, "keeper", keeper::run);
         Self { shared }
+    }
+
+    /// Waits until the engine has ended by itself: it serves nothing any more, and the site is to be started again.
+    pub async fn ended(&self) {
+        while !self.engine().is_superseded() {
+            self.runtime().sleep(ENDED_LOOK).await;
+        }
     }
 
     /// The site's directory.
@@ -530,6 +535,18 @@ impl Site {
             false => AttachInfo::new(&export, position, &socket),
         })
     }
+}
+
+/// Runs a loop of the site in the background; one that panics begins anew.
+fn spawn_loop<F: Future<Output = ()> + Send + 'static>(
+    shared: &Arc<Shared>,
+    name: &'static str,
+    begin: impl Fn(Weak<Shared>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+) {
+    let (site, stopping, rt) = (Arc::downgrade(shared), shared.stopping.subscribe(), shared.parts.rt.clone());
+    let own = rt.clone();
+    let work = async move { seam::restart(&*own, name, || begin(site.clone(), stopping.clone())).await };
+    rt.spawn(name, Box::pin(work));
 }
 
 /// Looks after tasks until the site stops or is gone.

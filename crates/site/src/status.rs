@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine::{EngineError, EngineStatus};
+use seam::PanicNote;
 use units::{MediumId, SiteId};
 
 use crate::home::Away;
@@ -159,8 +160,10 @@ pub(crate) fn judge(
         vms,
     };
     let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
-    find_reasons(&mut status, up, engine.stuck);
-    find_next(&mut status, up);
+    let troubles =
+        Troubles { stuck: engine.stuck, checkpoint: engine.checkpoint_trouble, panics: engine.panics };
+    find_reasons(&mut status, up, &troubles);
+    find_next(&mut status, up, &troubles);
     find_notices(&mut status, engine.recovering_index, shared_devices);
     status
 }
@@ -206,7 +209,17 @@ fn medium_status(
     }
 }
 
-fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
+/// What the engine cannot do now.
+struct Troubles {
+    /// Why the write buffer is not flushed.
+    stuck: Option<EngineError>,
+    /// Why the last checkpoint failed.
+    checkpoint: Option<EngineError>,
+    /// Tasks that panicked.
+    panics: Vec<PanicNote>,
+}
+
+fn find_reasons(status: &mut Status, up: usize, troubles: &Troubles) {
     let reasons = &mut status.reasons;
     for medium in status.media.iter().filter(|medium| medium.state != MediumState::Up) {
         let path = medium.path.display();
@@ -229,7 +242,14 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
     if status.journal_used_percent > JOURNAL_PERCENT_MAX {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
-    reasons.extend(stuck.map(|error| format!("the journal cannot be emptied: {error}")));
+    let Troubles { stuck, checkpoint, panics } = troubles;
+    reasons.extend(stuck.iter().map(|error| format!("the journal cannot be emptied: {error}")));
+    reasons.extend(checkpoint.iter().map(|error| {
+        format!("checkpoints fail, and without one changes of VMs are refused in the end: {error}")
+    }));
+    reasons.extend(panics.iter().map(|PanicNote { task, said, count }| {
+        format!("a bug: the task {task:?} panicked, {count} times so far, the last time with: {said}")
+    }));
     // Where no container can be written, room says nothing of being full.
     if let Some((data, parity)) = status.geometry {
         reasons.extend(fullness(status.usable_bytes, status.raw_capacity_bytes, data, parity));
@@ -242,7 +262,12 @@ fn find_reasons(status: &mut Status, up: usize, stuck: Option<EngineError>) {
 }
 
 /// What to do about what is wrong.
-fn find_next(status: &mut Status, up: usize) {
+fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
+    if !troubles.panics.is_empty() {
+        let next =
+            "report the bug with the server's log; what was acknowledged is safe, and a restart does no harm";
+        status.next.push(next.to_owned());
+    }
     if up < status.media.len() {
         status.next.push(
             "bring the media that are down back, which are taken up within seconds unless their reason says at the \

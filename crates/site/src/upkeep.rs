@@ -255,7 +255,9 @@ impl Shared {
     ) {
         let rt = self.parts.rt.clone();
         let whole = async move {
-            let done = work.await;
+            let done = seam::guard(&*self.parts.rt, "work of the server", work).await;
+            let done =
+                done.unwrap_or_else(|panicked| Err(EngineError::panicked("work of the server", &panicked)));
             if let Err(error) = self.tasks.end_work(task, done).await {
                 tracing::warn!(%error, task, "the end of a task could not be noted");
             }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::{Parser, ValueEnum};
 use sim::schedule::{Family, Outcome, run};
 
+/// Seeds that found something once.
+const CORPUS: &str = include_str!("../../corpus.txt");
 /// Failures printed in full; more are counted.
 const SHOWN_MAX: usize = 20;
 
@@ -22,6 +24,8 @@ enum Promise {
     Beyond,
     /// Compute nodes that take over from each other.
     Takeover,
+    /// Shapes of data at the sizes of a real site.
+    Bulk,
 }
 
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ struct Arguments {
     /// Number of seeds.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
+    /// The seeds that found something once, before those of `--from` and `--seeds`.
+    #[arg(long)]
+    corpus: bool,
     /// This seed alone.
     #[arg(long, conflicts_with_all = ["from", "seeds"])]
     seed: Option<u64>,
@@ -49,16 +56,18 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let family = arguments.family.map(|family| match family {
-        Promise::Within => Family::Within,
-        Promise::Beyond => Family::Beyond,
-        Promise::Takeover => Family::Takeover,
-    });
+    let family = arguments.family.map(Promise::family);
     if arguments.trace {
         let format = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         format.with_writer(std::io::stderr).without_time().with_ansi(false).init();
     }
     let (from, count) = arguments.seed.map_or((arguments.from, arguments.seeds), |seed| (seed, 1));
+    let corpus = if arguments.corpus { corpus() } else { Vec::new() };
+    let count = corpus.len() as u64 + count;
+    let case = |number: u64| match corpus.get(number as usize) {
+        Some((seed, its_own)) => Some((*seed, family.or(*its_own))),
+        None => from.checked_add(number - corpus.len() as u64).map(|seed| (seed, family)),
+    };
     let next = AtomicU64::new(0);
     let outcomes: Mutex<Vec<Outcome>> = Mutex::default();
     let keep = |outcome: Outcome| {
@@ -72,15 +81,43 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads.max(1) {
             scope.spawn(|| {
-                while let Some(seed) = from.checked_add(next.fetch_add(1, Ordering::Relaxed))
-                    && seed - from < count
-                {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((seed, family)) = case(number).filter(|_| number < count) else { return };
                     keep(one(seed, family, arguments.trace));
                 }
             });
         }
     });
     report(outcomes.into_inner().expect("nothing panics under it"))
+}
+
+impl Promise {
+    fn family(self) -> Family {
+        match self {
+            Self::Within => Family::Within,
+            Self::Beyond => Family::Beyond,
+            Self::Takeover => Family::Takeover,
+            Self::Bulk => Family::Bulk,
+        }
+    }
+}
+
+/// The corpus: seeds, each with its family where it is not the seed that chooses.
+///
+/// # Panics
+/// When a line of it makes no sense.
+fn corpus() -> Vec<(u64, Option<Family>)> {
+    let lines = CORPUS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let case = |line: &str| {
+        let (seed, rest) = line.split_once(' ')?;
+        let family = match rest.split_whitespace().next()? {
+            "any" => None,
+            name => Some(Promise::from_str(name, false).ok()?.family()),
+        };
+        Some((seed.parse().ok()?, family))
+    };
+    lines.map(|line| case(line).unwrap_or_else(|| panic!("corpus.txt: {line:?}"))).collect()
 }
 
 /// One seed; a panic is a failure like any other.

@@ -19,10 +19,15 @@ pub enum Family {
     Beyond,
     /// Several compute nodes that take the site over from each other: one history.
     Takeover,
+    /// Shapes of data at the sizes of a real site: all that grows with them keeps its bound.
+    Bulk,
 }
 
 /// Of so many seeds one goes beyond, and another has compute nodes take over.
 const FAMILIES_IN: u64 = 8;
+/// Of so many seeds one has data in bulk, which takes as long as a hundred others.
+const BULK_IN: u64 = 128;
+const BULK: u64 = 100;
 /// Numbers of media, the usual ones several times.
 const MEDIA: [usize; 12] = [1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 10];
 
@@ -30,6 +35,7 @@ impl Family {
     /// The family of a seed when none is asked for.
     pub fn of(seed: u64) -> Self {
         match seed % FAMILIES_IN {
+            _ if seed % BULK_IN == BULK => Self::Bulk,
             7 => Self::Beyond,
             3 => Self::Takeover,
             _ => Self::Within,
@@ -42,6 +48,7 @@ impl Family {
             Self::Within => "within",
             Self::Beyond => "beyond",
             Self::Takeover => "takeover",
+            Self::Bulk => "bulk",
         }
     }
 }
@@ -117,7 +124,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(rng: &mut Rng, family: Family) -> Self {
         let media = match family {
-            Family::Within | Family::Takeover => MEDIA[rng.index(MEDIA.len())],
+            Family::Within | Family::Takeover | Family::Bulk => MEDIA[rng.index(MEDIA.len())],
             Family::Beyond => MEDIA[2 + rng.index(MEDIA.len() - 2)],
         };
         let menu = Menu {
@@ -205,7 +212,7 @@ fn victims(rng: &mut Rng, domains: &[Vec<usize>], family: Family) -> Vec<usize> 
     let count = match family {
         // Where nodes fail whole, most that may.
         Family::Within if domains.iter().any(|media| media.len() > 1) => most - rng.index(most + 1) / 2,
-        Family::Within | Family::Takeover => rng.index(most + 1),
+        Family::Within | Family::Takeover | Family::Bulk => rng.index(most + 1),
         Family::Beyond => (most + 1 + rng.index(2)).min(domains.len()),
     };
     let mut all: Vec<usize> = (0..domains.len()).collect();

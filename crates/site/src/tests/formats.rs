@@ -271,6 +271,8 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         faults: 0,
         repaired: 0,
         stuck: None,
+        checkpoint_trouble: None,
+        panics: Vec::new(),
     }
 }
 
