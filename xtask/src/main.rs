@@ -3,8 +3,8 @@
 //! CI, a developer's shell and the README call the same commands. The crate uses the standard library only, so that
 //! it builds in a second; it depends on no room of the product and none depends on it.
 //!
-//! Vocabulary: a *suite* is a set of tests with a time budget (`suites.rs` holds the table); a *pick* is the number,
-//! taken from the commit hash, by which suites choose fresh seeds and their rotating sample; a *planted bug* is a
+//! Vocabulary: a *suite* is a set of tests with a time budget (`suites.rs` holds the table); a *pick* is the number by
+//! which suites choose seeds and samples; a *planted bug* is a
 //! patch that a named test must notice; *tidy* is the set of house rules a machine can check.
 //!
 //! What it does not do: it never changes a tracked file, and it installs Debian packages only when run as root.
@@ -18,6 +18,7 @@ mod bench;
 mod check;
 mod demo;
 mod guest;
+mod hunt;
 mod lab;
 mod planted;
 mod process;
@@ -94,6 +95,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--seeds N] [--from S]",
         about: "the simulator on N seeds from S on; its other options pass through",
         run: soak::sim,
+    },
+    Command {
+        name: "hunt",
+        arguments: "[--minutes N] [SUITE]...",
+        about: "fresh seeds and samples, round after round; each failure with the line that repeats it",
+        run: hunt::command,
     },
     Command {
         name: "soak",

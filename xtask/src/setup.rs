@@ -10,7 +10,7 @@ use crate::{Result, failed, no_arguments, tree};
 /// Debian packages, each with what wants it.
 const PACKAGES: &[(&str, &str)] = &[
     ("gcc", "C parts of dependencies"),
-    ("git", "the commit that picks fresh seeds, and planted patches"),
+    ("git", "planted patches"),
     ("qemu-system-x86", "the guest of the demos"),
     ("qemu-utils", "qemu-io and qemu-img as outside clients"),
     ("libnbd-bin", "nbdinfo, nbdcopy, nbdfuse as outside clients"),

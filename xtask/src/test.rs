@@ -72,7 +72,7 @@ fn build() -> Result<Verdict> {
 
 /// Builds everything that the suites run: not the examples. False when something does not compile.
 pub(crate) fn build_tree() -> Result<bool> {
-    let mut command = tree::cargo();
+    let mut command = tree::linted_cargo();
     command.args(["build", "--workspace", "--lib", "--bins", "--tests", "--locked", "--quiet"]);
     Ok(run(&mut command, Show::Live, BUILD_LIMIT)?.success)
 }

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::process::on_path;
 use crate::{Result, failed};
+
+/// The compiler as clippy has it.
+pub(crate) const CLIPPY_DRIVER: &str = "clippy-driver";
 
 /// The repository's top folder.
 pub(crate) fn root() -> PathBuf {
@@ -26,6 +30,18 @@ pub(crate) fn cargo() -> Command {
     // Set by the `cargo run` that started us; the inner cargo must see the developer's environment.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_MANIFEST_PATH"] {
         command.env_remove(name);
+    }
+    command
+}
+
+/// `cargo` for builds that tests run: clippy looks on while it compiles, so that check and test build once.
+///
+/// Clippy's driver is the compiler with more lints; what they find is a warning, which cargo shows with every build of the
+/// same code, and which `cargo x check` does not let pass.
+pub(crate) fn linted_cargo() -> Command {
+    let mut command = cargo();
+    if on_path(CLIPPY_DRIVER) {
+        command.env("RUSTC_WORKSPACE_WRAPPER", CLIPPY_DRIVER);
     }
     command
 }
@@ -58,10 +74,13 @@ pub(crate) fn commit() -> Option<String> {
     (output.status.success() && hash.len() >= 8).then_some(hash)
 }
 
-/// The pick: `HOLDFAST_PICK` when set, else the first 32 bits of the commit hash, else 0.
+/// The pick of every run that is told no other: what a commit did not touch cannot fail for it.
+pub(crate) const FIXED_PICK: u64 = 0;
+
+/// The pick: `HOLDFAST_PICK` when set, else [`FIXED_PICK`].
 pub(crate) fn pick() -> Result<u64> {
     if let Ok(text) = std::env::var("HOLDFAST_PICK") {
         return text.parse().map_err(|_| failed(format!("HOLDFAST_PICK={text} is not a number")));
     }
-    Ok(commit().and_then(|hash| u64::from_str_radix(&hash[..8], 16).ok()).unwrap_or(0))
+    Ok(FIXED_PICK)
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,14 +19,24 @@ use crate::walk::{Types, parse};
 /// Starting etcd on a busy machine takes a while.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// Lines of each log that a failed test prints.
+const TOLD_LINES: usize = 25;
+/// Ports that tests take. Below those that the kernel gives to connections: one that is made while a process is down could
+/// have its port, and one to a port where nobody listens could even meet itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Ports that were free a moment ago, one behind the other where `count` says so: etcd takes two.
+/// A port that was free a moment ago, and so was the next: etcd takes two. No test of this program gets it again.
 pub(crate) fn free_port() -> SocketAddr {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Tests of other processes begin elsewhere.
+    let first = (std::process::id().wrapping_mul(97) % u32::from(count)) as u16;
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let second = SocketAddr::new(first.ip(), first.port().wrapping_add(1));
-        if first.port() < u16::MAX && TcpListener::bind(second).is_ok() {
-            return first;
+        let turn = TAKEN.fetch_add(2, Ordering::Relaxed);
+        let port = PORTS.start + (first + turn % count) % (count - 1);
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 1) {
+            return SocketAddr::from(([127, 0, 0, 1], port));
         }
     }
 }
@@ -38,6 +49,9 @@ pub(crate) struct Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         for child in self.children.values_mut() {
             let _ = child.kill();
             let _ = child.wait();
@@ -46,6 +60,15 @@ impl Drop for Site {
 }
 
 impl Site {
+    /// Prints the end of what each of the product's processes logged.
+    fn tell(&self) {
+        for name in self.children.keys().filter(|name| !name.starts_with('e')) {
+            let log = std::fs::read_to_string(self.path(&format!("{name}.err"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains(" DEBUG ")).collect();
+            println!("{name}:\n{}", lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n"));
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
     }

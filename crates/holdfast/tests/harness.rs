@@ -280,7 +280,7 @@ pub(crate) fn soak() -> bool {
     std::env::var_os("HOLDFAST_SOAK").is_some()
 }
 
-/// Chooses a sample: the same for one commit, another for the next.
+/// Chooses a sample.
 pub(crate) fn pick() -> usize {
     std::env::var("HOLDFAST_PICK").ok().and_then(|pick| pick.parse().ok()).unwrap_or(0)
 }

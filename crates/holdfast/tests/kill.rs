@@ -10,7 +10,7 @@
 //! accesses counted for each medium: writes on the ring are no system calls). A dry run counts the points first; a
 //! case whose point was not reached proves nothing, and too many of them fail the test.
 //!
-//! Knobs: each commit takes a sample of the points that `HOLDFAST_PICK` rotates; `HOLDFAST_SOAK=1` takes all.
+//! Knobs: `HOLDFAST_PICK` chooses which points a sample takes; `HOLDFAST_SOAK=1` takes all.
 //!
 //! What it does not do: a killed process leaves its page cache behind, so a missing sync shows only in the simulator.
 

@@ -3,7 +3,6 @@
 use super::points::{Call, calls, each, persist, sample};
 use super::rig::{How, Rig, run, was_killed};
 use super::script::{self, Step};
-use crate::harness::soak;
 
 /// System calls that change what a crash leaves, and those by which the ring gets work.
 const CHANGING: &str = "io_uring_enter,pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range,fallocate,ftruncate,\
@@ -15,17 +14,6 @@ const CASES: usize = 20;
 pub(crate) fn points(rig: &Rig, io: &'static str, traced: &str) -> Vec<(Call, usize)> {
     let least = [("the journal goes on in a segment", 6), ("container committed", 6), ("checkpoint done", 2)];
     points_of(rig, io, traced, &script::workload(), &least)
-}
-
-/// The calls of the workload that two runs make; in a soak all of one. How threads share the work differs from run to run,
-/// and with it how far each counts.
-pub(crate) fn steady_points(rig: &Rig, io: &'static str, traced: &str) -> Vec<(Call, usize)> {
-    let mut steady = points(rig, io, traced);
-    if !soak() {
-        let again = points(rig, io, traced);
-        steady.retain(|point| again.contains(point));
-    }
-    steady
 }
 
 /// Every call of these steps; the log must have each of these lines so often.
@@ -79,9 +67,9 @@ fn kill_in(
     let has = |wanted: fn(&Step) -> bool| steps.iter().any(wanted);
     let rebuilds = has(|step| matches!(step, Step::Rebuilt));
     let tally = each(&sample(points, cases), |_, (call, nth), tally| {
-        let case = format!("{io}: {call:?} {nth}");
-        let how = How { rebuilds, ..inject(io, call, &format!("signal=KILL:when={nth}")) };
-        let fired = persist(|| {
+        let fired = persist(*nth, |nth| {
+            let case = format!("{io}: {call:?} {nth}");
+            let how = How { rebuilds, ..inject(io, call, &format!("signal=KILL:when={nth}")) };
             let (bench, mut world) = rig.copy();
             let (played, status) = run(&bench, &mut world, &how, steps);
             assert!(played.refused.is_empty(), "{case}: {played:?}");
@@ -101,7 +89,7 @@ fn kill_in(
             }
             was_killed(status)
         });
-        tally.note(fired, case);
+        tally.note(fired, format!("{io}: {call:?} {nth}"));
     });
     tally.check(least);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::Bench;
 
-use super::calls::{inject, steady_points};
+use super::calls::{inject, points};
 use super::layer::count;
 use super::model::Change;
 use super::points::{Tally, each, persist, sample};
@@ -18,7 +18,9 @@ const LOOKED_AFTER: Duration = Duration::from_secs(20);
 
 /// One error on one medium.
 struct Fault {
-    how: How,
+    /// How a server is started that meets it at the `nth` point.
+    how: Box<dyn Fn(usize) -> How + Sync>,
+    nth: usize,
     /// The end of the medium's path.
     victim: String,
     kind: Kind,
@@ -39,12 +41,13 @@ enum Kind {
 fn bear(rig: &Rig, faults: Vec<Fault>) {
     println!("{} points", faults.len());
     let tally = each(&sample(faults, CASES), |number, fault, tally| {
-        let fired = persist(|| {
+        let fired = persist(fault.nth, |nth| {
+            let how = (fault.how)(nth);
             let (bench, mut world) = rig.copy();
-            let endured = endure(&bench, &mut world, &fault.how, &fault.case, number % 2 == 0);
+            let endured = endure(&bench, &mut world, &how, &fault.case, number % 2 == 0);
             check(&bench, fault, &endured);
-            let fired = endured.fired || fault.how.fired(&bench);
-            world.survives(&bench, fault.how.io, &fault.case);
+            let fired = endured.fired || how.fired(&bench);
+            world.survives(&bench, how.io, &fault.case);
             fired
         });
         tally.note(fired, fault.case.clone());
@@ -81,9 +84,12 @@ fn of_layer(rig: &Rig, io: &'static str) -> Vec<Fault> {
         };
         for nth in 1..=count {
             let (effect, still) = turn(effects, nth);
-            let plan = format!("{}:{nth}{still}:{effect}@{medium}", access.to_lowercase());
-            let how = How { io, fault: Some(plan.clone()), ..How::default() };
-            faults.push(Fault { how, victim: medium.clone(), kind, case: format!("{io}: {plan}") });
+            let (access, victim) = (access.to_lowercase(), medium.clone());
+            let on = victim.clone();
+            let plan = move |nth| format!("{access}:{nth}{still}:{effect}@{on}");
+            let case = format!("{io}: {}", plan(nth));
+            let how = Box::new(move |nth| How { io, fault: Some(plan(nth)), ..How::default() });
+            faults.push(Fault { how, nth, victim, kind, case });
         }
     }
     faults
@@ -92,7 +98,7 @@ fn of_layer(rig: &Rig, io: &'static str) -> Vec<Fault> {
 /// The faults that `strace` can make at each system call on a medium.
 fn of_calls(rig: &Rig) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for (call, nth) in steady_points(rig, "sync", "pwrite64,fdatasync,pread64") {
+    for (call, nth) in points(rig, "sync", "pwrite64,fdatasync,pread64") {
         let Some(victim) = call.file.as_ref().and_then(|file| file.strip_prefix("media/")) else { continue };
         let (kind, errors): (_, &[&'static str]) = match call.name.as_str() {
             "pread64" => (Kind::Read, &["EIO"]),
@@ -100,9 +106,10 @@ fn of_calls(rig: &Rig) -> Vec<Fault> {
             _ => (Kind::Sync, &["EIO", "ENOSPC"]),
         };
         let (error, still) = turn(errors, nth);
-        let what = format!("error={error}:when={nth}{still}");
-        let case = format!("{call:?} {what}");
-        faults.push(Fault { how: inject("sync", &call, &what), victim: victim.to_owned(), kind, case });
+        let what = move |nth| format!("error={error}:when={nth}{still}");
+        let (case, victim) = (format!("{call:?} {}", what(nth)), victim.to_owned());
+        let how = Box::new(move |nth| inject("sync", &call, &what(nth)));
+        faults.push(Fault { how, nth, victim, kind, case });
     }
     faults
 }
@@ -123,14 +130,14 @@ fn an_error_of_a_system_call_is_borne() {
 #[test]
 fn an_error_of_the_witness_loses_nothing() {
     let rig = Rig::new("6x16M");
-    let calls = steady_points(&rig, "sync", "pwrite64,fdatasync").into_iter();
+    let calls = points(&rig, "sync", "pwrite64,fdatasync").into_iter();
     let calls = calls.filter(|(call, _)| call.file.as_deref() == Some("witness"));
     let mut tally = Tally::default();
     for (call, nth) in sample(calls.collect(), 4) {
         for error in ["EIO", "ENOSPC"] {
             let case = format!("{call:?} {nth} {error}");
-            let how = inject("sync", &call, &format!("error={error}:when={nth}"));
-            let fired = persist(|| {
+            let fired = persist(nth, |nth| {
+                let how = inject("sync", &call, &format!("error={error}:when={nth}"));
                 let (bench, mut world) = rig.copy();
                 let mut server = how.spawn(&bench);
                 if server.wait_serving().is_ok() {

@@ -14,14 +14,23 @@ use super::script::{self, Step};
 /// Cases of each test that are no soak.
 const CASES: usize = 15;
 
+/// A medium without room, from the `nth` point on or at it alone.
+struct Case {
+    /// How a server is started that meets it at the point of that number.
+    how: Box<dyn Fn(usize) -> How + Sync>,
+    nth: usize,
+    case: String,
+}
+
 /// Each plan on a site of its own: writes may be refused for want of room and for nothing else, all reads, no medium
 /// is down, and with room all is as before.
-fn bear(rig: &Rig, cases: Vec<(How, String)>) {
+fn bear(rig: &Rig, cases: Vec<Case>) {
     println!("{} points", cases.len());
-    let tally = each(&sample(cases, CASES), |number, (how, case), tally| {
-        let fired = persist(|| {
+    let tally = each(&sample(cases, CASES), |number, Case { how, nth, case }, tally| {
+        let fired = persist(*nth, |nth| {
+            let how = how(nth);
             let (bench, mut world) = rig.copy();
-            let endured = endure(&bench, &mut world, how, case, number % 2 == 0);
+            let endured = endure(&bench, &mut world, &how, case, number % 2 == 0);
             let log = || std::fs::read_to_string(bench.path("log")).unwrap();
             let refused = &endured.played.refused;
             let others = refused.iter().filter(|(_, error)| ![ENOSPC, ETIMEDOUT].contains(error));
@@ -44,13 +53,15 @@ fn no_room_for_writes_under_the_ring() {
     for ((_, medium), count) in counts.into_iter().filter(|((access, _), _)| access == "Write") {
         for nth in 1..=count {
             // Once, from then on, and from then on for all media: in turns.
-            let plan = match nth % 3 {
+            let (turn, medium) = (nth % 3, medium.clone());
+            let plan = move |nth| match turn {
                 0 => format!("write:{nth}:enospc@{medium}"),
                 1 => format!("write:{nth}+:enospc@{medium}"),
                 _ => format!("write:{nth}+:enospc"),
             };
-            let how = How { io: "ring", fault: Some(plan.clone()), ..How::default() };
-            cases.push((how, format!("ring: {plan}")));
+            let case = format!("ring: {}", plan(nth));
+            let how = Box::new(move |nth| How { io: "ring", fault: Some(plan(nth)), ..How::default() });
+            cases.push(Case { how, nth, case });
         }
     }
     bear(&rig, cases);
@@ -65,8 +76,9 @@ fn no_room_for_a_system_call() {
             continue;
         }
         let still = ["", "+"][nth % 2];
-        let what = format!("error=ENOSPC:when={nth}{still}");
-        cases.push((inject("sync", &call, &what), format!("{call:?} {what}")));
+        let what = move |nth| format!("error=ENOSPC:when={nth}{still}");
+        let case = format!("{call:?} {}", what(nth));
+        cases.push(Case { how: Box::new(move |nth| inject("sync", &call, &what(nth))), nth, case });
     }
     bear(&rig, cases);
 }

@@ -22,9 +22,24 @@ pub(crate) fn count(rig: &Rig, io: &'static str, steps: &[Step]) -> BTreeMap<(St
     accesses(&std::fs::read_to_string(bench.path("log")).unwrap())
 }
 
-/// A plan that kills for each access: the ways to do it in turns.
-fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
-    let mut plans = Vec::new();
+/// A kill at an access to a medium.
+struct Kill {
+    access: String,
+    medium: String,
+    nth: usize,
+    effect: String,
+}
+
+impl Kill {
+    /// The plan of the fault layer that kills at the `nth` access.
+    fn plan(&self, nth: usize) -> String {
+        format!("{}:{nth}:{}@{}", self.access.to_lowercase(), self.effect, self.medium)
+    }
+}
+
+/// One kill for each access: the ways to do it in turns.
+fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<Kill> {
+    let mut kills = Vec::new();
     for (turn, ((access, medium), count)) in counts.into_iter().enumerate() {
         for nth in 1..=count {
             let effect = match (access.as_str(), (nth + turn) % 3) {
@@ -34,19 +49,20 @@ fn kills(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
                 ("Write", 1) => format!("kill-torn={}", 1 + nth % 7),
                 _ => "kill-after".to_owned(),
             };
-            plans.push(format!("{}:{nth}:{effect}@{medium}", access.to_lowercase()));
+            kills.push(Kill { access: access.clone(), medium: medium.clone(), nth, effect });
         }
     }
-    plans
+    kills
 }
 
 fn kill_at(rig: &Rig, io: &'static str, steps: &[Step]) {
-    let plans = kills(count(rig, io, steps));
-    println!("{} points", plans.len());
-    let tally = each(&sample(plans, CASES), |_, plan, tally| {
-        let case = format!("{io}: {plan}");
-        let how = How { io, fault: Some(plan.clone()), ..How::default() };
-        let fired = persist(|| {
+    let kills = kills(count(rig, io, steps));
+    println!("{} points", kills.len());
+    let tally = each(&sample(kills, CASES), |_, kill, tally| {
+        let fired = persist(kill.nth, |nth| {
+            let plan = kill.plan(nth);
+            let case = format!("{io}: {plan}");
+            let how = How { io, fault: Some(plan), ..How::default() };
             let (bench, mut world) = rig.copy();
             let (played, status) = run(&bench, &mut world, &how, steps);
             assert!(played.refused.is_empty(), "{case}: {played:?}");
@@ -56,7 +72,7 @@ fn kill_at(rig: &Rig, io: &'static str, steps: &[Step]) {
             world.survives(&bench, io, &case);
             fired
         });
-        tally.note(fired, case);
+        tally.note(fired, format!("{io}: {}", kill.plan(kill.nth)));
     });
     tally.check(20);
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{pick, soak};
 
-/// One in so many cases may miss its point: threads share the work differently each time.
+/// One case in this many may miss its point.
 const MISSES: usize = 5;
-/// Attempts at a case that misses its point.
-const ATTEMPTS: usize = 3;
+/// Attempts at a case: the share of its count at which each injects. Threads share the work differently in each run, so a
+/// count that one run reached may be beyond what another comes to; an earlier one is there in both.
+const ATTEMPTS: [(usize, usize); 4] = [(1, 1), (3, 4), (1, 2), (1, 4)];
 /// Cases run at a time in a soak: each waits for its server now and then.
 const SOAK_THREADS: usize = 4;
 
@@ -64,7 +65,7 @@ pub(crate) fn accesses(log: &str) -> BTreeMap<(String, String), usize> {
     most
 }
 
-/// About `count` of the points, spread evenly; others for each commit. All of them in a soak.
+/// About `count` of the points, spread evenly, as `HOLDFAST_PICK` chooses. All of them in a soak.
 pub(crate) fn sample<T>(points: Vec<T>, count: usize) -> Vec<T> {
     assert!(!points.is_empty(), "nothing to inject into");
     let step = if soak() { 1 } else { points.len().div_ceil(count).max(1) };
@@ -96,9 +97,16 @@ pub(crate) fn each<T: Sync>(cases: &[T], run: impl Fn(usize, &T, &mut Tally) + S
     sum
 }
 
-/// Repeats a case that did not come to its point, on a fresh copy each time: `run` says whether it did.
-pub(crate) fn persist(mut run: impl FnMut() -> bool) -> bool {
-    (0..ATTEMPTS).any(|_| run())
+/// Runs a case with an injection at the `nth` point, on a fresh copy each time, and at earlier points while `run` says that
+/// the injection was not made.
+pub(crate) fn persist(nth: usize, mut run: impl FnMut(usize) -> bool) -> bool {
+    ATTEMPTS.iter().any(|(part, of)| {
+        let at = (nth * part).div_ceil(*of);
+        if at < nth {
+            println!("point {nth} was not reached: trying {at}");
+        }
+        run(at)
+    })
 }
 
 /// Which cases came to their point.
