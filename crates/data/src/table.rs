@@ -23,6 +23,8 @@ const VERSION: u16 = 1;
 const LOG_HEADER: usize = 24;
 const TABLE_HEADER: usize = 32;
 const ENTRY: usize = 48;
+/// Where less than one part in this many is free, holes are chosen with care.
+const TIGHT_SHARE: u64 = 4;
 /// Changes in one log page.
 pub(crate) const CHANGES_PER_PAGE: usize = (PAGE - LOG_HEADER) / ENTRY;
 const ADD: u8 = 1;
@@ -185,7 +187,8 @@ impl Table {
         self.free.values().map(|length| length / bytes.max(1)).sum::<u64>().min(entries_left)
     }
 
-    /// Takes an extent for a fragment of `payload` bytes: the next fit behind the last one, so that writes run on.
+    /// Takes an extent for a fragment of `payload` bytes: the next fit behind the last one, so that writes run on; where
+    /// little is free the best fit, so that large extents stay for large fragments.
     pub(crate) fn allocate(&mut self, payload: u32) -> Option<Extent> {
         if self.by_offset.len() >= self.entries_max {
             return None;
@@ -193,11 +196,13 @@ impl Table {
         let mut extent = Extent { offset: 0, payload, allocation: self.next };
         let bytes = extent.bytes();
         let fits = |(offset, length): (&u64, &u64)| (*length >= bytes).then_some(*offset);
-        extent.offset = self
-            .free
-            .range(self.cursor..)
-            .find_map(fits)
-            .or_else(|| self.free.range(..self.cursor).find_map(fits))?;
+        extent.offset = if self.free_bytes < self.capacity() / TIGHT_SHARE {
+            let holes = self.free.iter().filter(|(_, length)| **length >= bytes);
+            *holes.min_by_key(|(_, length)| **length)?.0
+        } else {
+            let behind = self.free.range(self.cursor..).find_map(fits);
+            behind.or_else(|| self.free.range(..self.cursor).find_map(fits))?
+        };
         self.take(extent.offset, bytes);
         self.next += 1;
         self.cursor = extent.offset + bytes;

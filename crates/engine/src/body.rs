@@ -212,10 +212,8 @@ impl Engine {
         let there = last.filter(|piece| is_worth(piece)).map(|piece| (piece.fingerprint, piece.clone()));
         let unwanted = unchanged.iter().filter(|(_, chunk)| !chunk.pieces.iter().all(is_worth));
         let unwanted = unwanted.map(|(bound, _)| (*bound).clone()).collect();
-        let limit = self.shared.config.container_bytes as usize;
         let writer = PieceWriter {
             shared: &self.shared,
-            limit,
             there: there.collect(),
             builder: Builder::new(),
             slots: Vec::new(),
@@ -234,7 +232,6 @@ enum Names<'a> {
 /// Writes pieces that are not there yet, a container at a time.
 struct PieceWriter<'a> {
     shared: &'a Shared,
-    limit: usize,
     there: BTreeMap<Fingerprint, MetaPiece>,
     builder: Builder,
     /// What is in the container being filled.
@@ -245,13 +242,14 @@ impl PieceWriter<'_> {
     /// Cuts `bytes` into pieces and sees to it that they are written; gives their names.
     async fn add(&mut self, bytes: &[u8]) -> Result<Vec<Fingerprint>, EngineError> {
         let mut names = Vec::new();
-        for piece in pieces(bytes, PIECE_BYTES.min(self.limit / 4)) {
+        let most = PIECE_BYTES.min(self.shared.config.container_bytes as usize / 4);
+        for piece in pieces(bytes, most) {
             let name = self.shared.sealer.fingerprint(Kind::Meta, piece);
             names.push(name);
             if self.there.contains_key(&name) || self.slots.iter().any(|(found, _)| *found == name) {
                 continue;
             }
-            if !self.builder.has_room(1, piece.len() + SLACK_BYTES, self.limit) {
+            if !self.builder.has_room(1, piece.len() + SLACK_BYTES, self.shared.container_limit()) {
                 self.commit().await?;
             }
             let mut unit = Vec::new();

@@ -286,7 +286,7 @@ impl PageSink for PageWriter<'_> {
 
     fn store<'a>(&'a mut self, page: &'a Page) -> BoxFuture<'a, Result<(Fingerprint, Place), EngineError>> {
         Box::pin(async move {
-            if !self.builder.has_room(1, 2 * SLACK_BYTES, self.shared.config.container_bytes as usize) {
+            if !self.builder.has_room(1, 2 * SLACK_BYTES, self.shared.container_limit()) {
                 self.finish().await?;
             }
             let done = &self.done;

@@ -221,6 +221,7 @@ impl Engine {
             self.shared.rt.sleep(INDEXING_PAUSE).await;
         }
         self.shared.dedup.forget_condemned();
+        self.flush_trims().await?;
         self.show_garbage().await?;
         {
             let _gate = self.shared.flush_gate.lock().await;
@@ -231,6 +232,26 @@ impl Engine {
         self.shared.pool.refresh_space().await;
         self.shared.room_wake.notify_waiters();
         swept
+    }
+
+    /// What is trimmed in the write buffer alone is still data to a mark: it goes to a container first. Where that finds no
+    /// room, what is garbage already makes some.
+    async fn flush_trims(&self) -> Result<(), EngineError> {
+        let is_trimmed = {
+            let state = self.shared.lock();
+            let mut generations = state.frozen.iter().map(|frozen| &**frozen).chain([&state.active]);
+            generations.any(|generation| generation.holes > 0)
+        };
+        if !is_trimmed {
+            return Ok(());
+        }
+        match self.drain().await {
+            Err(error) if error.kind == EngineErrorKind::NoSpace => {
+                tracing::warn!(%error, "the cleaner begins before the write buffer is flushed");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// A checkpoint: what it takes over is no longer needed for recovery. Where there is no room for one, what is garbage

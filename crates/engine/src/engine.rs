@@ -22,7 +22,7 @@ use crate::error::{EngineError, EngineErrorKind};
 use crate::generation::Generation;
 use crate::ranges::Ranges;
 use crate::rebuild::Rebuild;
-use crate::state::{MapChange, PendingCommit, State};
+use crate::state::{Flushed, PendingCommit, State};
 use crate::stubs::Contents;
 use crate::witness::Witness;
 
@@ -127,6 +127,16 @@ impl Shared {
         Ok(journal.readable().await?)
     }
 
+    /// Most bytes of a container that is written now: less than the full size where the media's room is in pieces.
+    pub(crate) fn container_limit(&self) -> usize {
+        let full = self.config.container_bytes as usize;
+        match self.pool.space().place_bytes as usize {
+            // None finds a place, as far as is known: a write tells.
+            0 => full,
+            place => place.min(full),
+        }
+    }
+
     pub(crate) fn journal(&self) -> Result<&Journal, EngineError> {
         self.journal
             .get()
@@ -134,11 +144,11 @@ impl Shared {
     }
 
     /// Writes a container and makes its commit record durable; `changes` tells what the commit changes in the maps, for
-    /// each generation that is in it.
+    /// each generation of which something is in it.
     pub(crate) async fn commit_container(
         &self,
         what: ToCommit<'_>,
-        changes: impl FnOnce(&Built) -> Vec<Vec<MapChange>>,
+        changes: impl FnOnce(&Built) -> Vec<Flushed>,
     ) -> Result<Built, EngineError> {
         let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
         let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await?;

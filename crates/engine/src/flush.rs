@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use container::{Builder, Built, Change, UnitKind};
+use container::{Builder, Built, CHANGES_MAX, Change, PRELUDE_BYTES, UnitKind};
 use journal::{JournalError, JournalErrorKind};
 use units::{Address, DiskId, Fingerprint, Lba, Map, Seq};
 
 use crate::dedup::Budget;
-use crate::engine::{Engine, ToCommit};
+use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
-use crate::generation::Generation;
-use crate::state::MapChange;
+use crate::generation::{Buffered, CHANGE_BYTES, CONTAINER_FIXED_BYTES, Generation};
+use crate::start::FLUSH_BYTES;
+use crate::state::{Flushed, MapChange};
 
 /// Pause after a flush that failed: media may come back, room may be made.
 const RETRY: Duration = Duration::from_secs(1);
@@ -26,18 +27,55 @@ enum Home {
     Elsewhere(Address),
 }
 
+/// A change of a generation that is in the container.
+enum Placed {
+    Hole(DiskId, Lba, u64),
+    Block(DiskId, Lba, Fingerprint, Home),
+}
+
+impl Placed {
+    fn change(&self, built: &Built) -> MapChange {
+        match *self {
+            Self::Hole(disk, lba, count) => MapChange::Hole(disk, lba, count),
+            Self::Block(disk, lba, fingerprint, Home::Slot(slot)) => {
+                MapChange::Put(disk, lba, fingerprint, built.address(slot))
+            }
+            Self::Block(disk, lba, fingerprint, Home::Elsewhere(address)) => {
+                MapChange::Put(disk, lba, fingerprint, address)
+            }
+        }
+    }
+}
+
+/// What the container has of one generation.
+#[derive(Default)]
+struct Part {
+    placed: Vec<Placed>,
+    whole: bool,
+}
+
 /// A container being filled.
 #[derive(Default)]
 struct Filling {
     builder: Builder,
     /// What is in it.
     here: Map<Fingerprint, u16>,
-    budget: Budget,
+    /// Generations of which something is in it, the oldest first.
+    parts: Vec<Part>,
     blocks: u32,
     block_bytes: u64,
 }
 
-type Placed = (DiskId, Lba, Fingerprint, Home);
+/// Generations on their way into containers.
+struct Flushing<'a> {
+    shared: &'a Shared,
+    /// Most bytes of a container.
+    limit: usize,
+    filling: Filling,
+    budget: Budget,
+    /// Behind the last generation that is in containers as a whole.
+    covered: Seq,
+}
 
 impl Engine {
     /// The flusher's task: ends when the engine is closed and nothing is left.
@@ -71,6 +109,8 @@ impl Engine {
                     tracing::warn!(%error, "flush failed, it will be tried again: the journal holds what was acknowledged");
                     self.shared.set_stuck(Some(error));
                     self.give_up_waiting();
+                    // It may be what makes the room that the flush lacks.
+                    self.checkpoint_when_due().await;
                     if self.shared.lock().closed {
                         // The journal holds it until the next start.
                         return;
@@ -138,12 +178,13 @@ impl Engine {
     pub(crate) async fn flush_once(&self) -> Result<bool, EngineError> {
         let _gate = self.shared.flush_gate.lock().await;
         let pressed = self.shared.journal()?.used_percent() >= PRESSURE_PERCENT;
+        let limit = self.shared.container_limit();
         let batch = {
             let mut state = self.shared.lock();
             if pressed && !state.has_ripe() {
                 state.freeze();
             }
-            state.next_batch(self.shared.config.container_bytes as usize)
+            state.next_batch(limit)
         };
         if batch.is_empty() {
             if pressed {
@@ -151,7 +192,15 @@ impl Engine {
             }
             return Ok(false);
         }
-        self.flush_batch(&batch).await?;
+        self.shared.check_start(FLUSH_BYTES)?;
+        match self.flush_batch(&batch, limit).await {
+            // The room left is in smaller pieces: what is not written yet goes there.
+            Err(error) if error.kind == EngineErrorKind::NoSpace => {
+                self.shared.pool.refresh_space().await;
+                return if self.shared.container_limit() < limit { Ok(true) } else { Err(error) };
+            }
+            done => done?,
+        }
         let covered = self.shared.lock().covered;
         self.shared.journal()?.trim(covered);
         self.shared.pool.refresh_space().await;
@@ -184,77 +233,107 @@ impl Engine {
         Ok(())
     }
 
-    async fn flush_batch(&self, batch: &[Arc<Generation>]) -> Result<(), EngineError> {
-        let Some(last) = batch.last() else { return Ok(()) };
-        let mut filling = Filling::default();
-        let mut placed: Vec<Vec<Placed>> = Vec::new();
+    /// Puts generations into containers: one, where it has room for them all.
+    async fn flush_batch(&self, batch: &[Arc<Generation>], limit: usize) -> Result<(), EngineError> {
+        let (filling, budget) = (Filling::default(), Budget::default());
+        let mut flushing = Flushing { shared: &self.shared, limit, filling, budget, covered: Seq(0) };
         for generation in batch {
-            placed.push(self.fill(&mut filling, generation).await);
+            flushing.add(generation).await?;
         }
-        let Filling { builder, blocks, block_bytes, .. } = filling;
-        let what = ToCommit { builder: &builder, covered: last.end, blocks, block_bytes };
-        let changes = |built: &Built| {
-            batch
-                .iter()
-                .zip(&placed)
-                .map(|(generation, placed)| map_changes(generation, placed, built))
-                .collect()
-        };
-        let built = self.shared.commit_container(what, changes).await?;
-        self.shared.dedup.learn(&built.head, (built.fragment_bytes / units::PAGE) as u16, true);
-        Ok(())
+        flushing.commit().await
     }
+}
 
-    /// Puts a generation into the container: units that are new, and the map log.
-    async fn fill(&self, filling: &mut Filling, generation: &Generation) -> Vec<Placed> {
-        let Filling { builder, here, budget, blocks, block_bytes } = filling;
-        let mut placed: Vec<Placed> = Vec::new();
+impl Flushing<'_> {
+    /// Puts a generation into the container: units that are new, and the map log. What is full meanwhile is written.
+    async fn add(&mut self, generation: &Generation) -> Result<(), EngineError> {
+        self.filling.parts.push(Part::default());
         // Behind all blocks of this generation and before all of the next.
         let seq = Seq(generation.end.0.saturating_sub(1));
         for (disk, overlay) in &generation.disks {
             // A hole overrules what the maps below say; points that came after it are listed behind it.
             for (start, end) in overlay.holes().iter() {
-                builder.change(Change::Hole { disk: *disk, lba: Lba(start), count: end - start, seq });
+                self.make_room(0).await?;
+                let (disk, lba, count) = (*disk, Lba(start), end - start);
+                self.put(Change::Hole { disk, lba, count, seq }, Placed::Hole(disk, lba, count));
             }
             for (lba, block) in overlay.points(0, u64::MAX) {
-                let fp = block.fingerprint;
-                let known = match here.get(&fp) {
-                    Some(slot) => Some(Home::Slot(*slot)),
-                    None => self.shared.dedup.find(&self.shared.pool, &fp, budget).await.map(Home::Elsewhere),
-                };
-                let known = known.filter(|home| match home {
-                    Home::Elsewhere(address) => self.shared.lock().note_hit(address.container),
-                    Home::Slot(_) => true,
-                });
-                let home = known.unwrap_or_else(|| {
-                    let (slot, _) = builder.add(UnitKind::Data, fp, &block.unit);
-                    here.insert(fp, slot);
-                    *blocks += 1;
-                    *block_bytes += block.unit.len() as u64;
-                    Home::Slot(slot)
-                });
-                let (disk, seq) = (*disk, block.seq);
-                builder.change(match home {
-                    Home::Slot(slot) => Change::Put { disk, lba, seq, slot },
-                    Home::Elsewhere(address) => Change::Hit { disk, lba, seq, fingerprint: fp, address },
-                });
-                placed.push((disk, lba, fp, home));
+                self.add_block(*disk, lba, block).await?;
             }
         }
-        placed
+        if let Some(part) = self.filling.parts.last_mut() {
+            part.whole = true;
+        }
+        self.covered = generation.end;
+        Ok(())
     }
-}
 
-fn map_changes(generation: &Generation, placed: &[Placed], built: &Built) -> Vec<MapChange> {
-    let holes = generation.disks.iter().flat_map(|(disk, overlay)| {
-        overlay.holes().iter().map(|(start, end)| MapChange::Hole(*disk, Lba(start), end - start))
-    });
-    let puts = placed.iter().map(|(disk, lba, fp, home)| {
-        let address = match home {
-            Home::Slot(slot) => built.address(*slot),
-            Home::Elsewhere(address) => *address,
+    async fn add_block(&mut self, disk: DiskId, lba: Lba, block: &Buffered) -> Result<(), EngineError> {
+        let Buffered { fingerprint, unit, seq } = block;
+        let (fingerprint, seq) = (*fingerprint, *seq);
+        self.make_room(unit.len()).await?;
+        let known = match self.filling.here.get(&fingerprint) {
+            Some(slot) => Some(Home::Slot(*slot)),
+            None => {
+                let found = self.shared.dedup.find(&self.shared.pool, &fingerprint, &mut self.budget).await;
+                found.map(Home::Elsewhere)
+            }
         };
-        MapChange::Put(*disk, *lba, *fp, address)
-    });
-    holes.chain(puts).collect()
+        let known = known.filter(|home| match home {
+            Home::Elsewhere(address) => self.shared.lock().note_hit(address.container),
+            Home::Slot(_) => true,
+        });
+        let home = known.unwrap_or_else(|| {
+            let filling = &mut self.filling;
+            let (slot, _) = filling.builder.add(UnitKind::Data, fingerprint, unit);
+            filling.here.insert(fingerprint, slot);
+            filling.blocks += 1;
+            filling.block_bytes += unit.len() as u64;
+            Home::Slot(slot)
+        });
+        let change = match home {
+            Home::Slot(slot) => Change::Put { disk, lba, seq, slot },
+            Home::Elsewhere(address) => Change::Hit { disk, lba, seq, fingerprint, address },
+        };
+        self.put(change, Placed::Block(disk, lba, fingerprint, home));
+        Ok(())
+    }
+
+    fn put(&mut self, change: Change, placed: Placed) {
+        self.filling.builder.change(change);
+        if let Some(part) = self.filling.parts.last_mut() {
+            part.placed.push(placed);
+        }
+    }
+
+    /// Writes the container when it takes no further change with a unit of `unit` bytes, and goes on with the generation
+    /// in the next.
+    async fn make_room(&mut self, unit: usize) -> Result<(), EngineError> {
+        let builder = &self.filling.builder;
+        let changes = builder.changes().len();
+        // As generations count, so that one that fits is not cut.
+        let slack = CONTAINER_FIXED_BYTES - PRELUDE_BYTES + (changes + 1) * CHANGE_BYTES;
+        if changes == 0 || changes < CHANGES_MAX && builder.has_room(1, slack + unit, self.limit) {
+            return Ok(());
+        }
+        self.commit().await?;
+        self.filling.parts.push(Part::default());
+        Ok(())
+    }
+
+    /// Writes the container being filled.
+    async fn commit(&mut self) -> Result<(), EngineError> {
+        let Filling { builder, parts, blocks, block_bytes, .. } = std::mem::take(&mut self.filling);
+        let what = ToCommit { builder: &builder, covered: self.covered, blocks, block_bytes };
+        let changes = |built: &Built| {
+            let flushed = |Part { placed, whole }: Part| Flushed {
+                changes: placed.iter().map(|placed| placed.change(built)).collect(),
+                whole,
+            };
+            parts.into_iter().map(flushed).collect()
+        };
+        let built = self.shared.commit_container(what, changes).await?;
+        self.shared.dedup.learn(&built.head, (built.fragment_bytes / units::PAGE) as u16, true);
+        Ok(())
+    }
 }

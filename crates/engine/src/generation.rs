@@ -9,9 +9,11 @@ use units::{DiskId, Fingerprint, Lba, Seq};
 /// RAM a buffered block costs beyond its sealed unit.
 const BLOCK_OVERHEAD_BYTES: u64 = 160;
 /// What a container needs for a block beside its unit: directory entry and map-log change, worst case.
-pub(crate) const BLOCK_DIRECTORY_BYTES: usize = 32 + 48;
+pub(crate) const BLOCK_DIRECTORY_BYTES: usize = container::ENTRY_BYTES + CHANGE_BYTES;
+/// Of these, the change.
+pub(crate) const CHANGE_BYTES: usize = 48;
 /// What a container needs besides: prelude and the map log's seal.
-const CONTAINER_FIXED_BYTES: usize = 512;
+pub(crate) const CONTAINER_FIXED_BYTES: usize = 512;
 
 /// A block in the write buffer.
 #[derive(Debug, Clone)]

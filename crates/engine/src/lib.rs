@@ -53,6 +53,7 @@ mod reseal;
 mod scrub;
 mod sink;
 mod space;
+mod start;
 mod state;
 mod status;
 mod stubs;

@@ -99,7 +99,8 @@ impl Shared {
         let mut state = self.lock();
         let carried = state.meta_bytes();
         // A record that finds little carried goes, however long: start records are made for that.
-        if segments >= spare && (carried <= most || carried + bytes <= limits * most) {
+        let fits = carried <= most || carried + bytes <= limits * most;
+        if segments >= spare && fits && self.start_takes(&state, bytes) {
             state.meta_waits_since = None;
             return Ok(true);
         }

@@ -8,7 +8,7 @@ use units::{DiskId, Seq};
 
 use crate::engine::Shared;
 use crate::generation::Buffered;
-use crate::state::State;
+use crate::state::{Flushed, State};
 use crate::witness::WitnessState;
 
 /// Feeds the engine's state.
@@ -84,10 +84,13 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
         Entry::Commit(commit) => {
             let pending = state.pending.remove(&commit.container);
             state.commit(commit);
-            for changes in pending.into_iter().flat_map(|pending| pending.generations) {
+            for Flushed { changes, whole } in pending.into_iter().flat_map(|pending| pending.generations) {
                 changes.iter().for_each(|change| state.apply(change));
                 state.changed_since_clean += changes.len() as u64;
                 state.may_have_garbage = true;
+                if !whole {
+                    continue;
+                }
                 if let Some(generation) = state.frozen.pop_front() {
                     state.buffered_bytes -= generation.ram_bytes;
                 }

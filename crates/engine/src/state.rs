@@ -27,8 +27,16 @@ pub(crate) enum MapChange {
 /// What to do when a commit record becomes durable.
 #[derive(Debug)]
 pub(crate) struct PendingCommit {
-    /// For each generation that is in it, oldest first. These generations go.
-    pub(crate) generations: Vec<Vec<MapChange>>,
+    /// What of each generation is in it, oldest first.
+    pub(crate) generations: Vec<Flushed>,
+}
+
+/// What a container has of a generation.
+#[derive(Debug)]
+pub(crate) struct Flushed {
+    pub(crate) changes: Vec<MapChange>,
+    /// With it all of the generation is in containers: it goes.
+    pub(crate) whole: bool,
 }
 
 /// A committed container, as its commit record has it.

@@ -17,6 +17,7 @@ use crate::error::{EngineError, EngineErrorKind};
 use crate::pace::Step;
 use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
+use crate::start::DELETION_BYTES;
 use crate::stubs;
 
 /// Further attempts at a container that found no room.
@@ -137,7 +138,7 @@ impl Engine {
         moving: &mut Moving<'_>,
         report: &mut CleanReport,
     ) -> Result<(), EngineError> {
-        let limit = self.shared.config.container_bytes as usize;
+        let limit = self.shared.container_limit();
         let start = run.first().map_or(0, |first| first.address.offset as usize);
         for (live, anew) in run.iter().zip(&read.anew) {
             let at = live.address.offset as usize - start;
@@ -262,6 +263,11 @@ impl Engine {
                 blocks: doomed.size.blocks,
             })
             .collect();
+        let needed = deleted.len() * DELETION_BYTES;
+        if self.shared.check_start(needed).is_err() {
+            self.take_checkpoint().await?;
+            self.shared.check_start(needed)?;
+        }
         {
             // A checkpoint's totals have a deletion or not, as the order of their records says.
             let _turn = self.shared.checkpointing.lock().await;

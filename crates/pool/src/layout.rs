@@ -10,6 +10,8 @@ use crate::geometry::Class;
 /// Most rows of a class. A site needs one row for each medium and set of media that are up; with media that fail and
 /// return, old rows add up, and the start of every journal segment lists them all.
 pub(crate) const ROWS_MAX: usize = 1024;
+/// Most bytes of a row's record besides its media: class, number, version, two counts.
+const ROW_BYTES: usize = 1 + 3 + 5 + 2 * 5;
 
 /// Class and number of a row.
 pub(crate) type RowKey = (u8, u16);
@@ -76,6 +78,12 @@ impl Layout {
     }
 
     /// All rows, in order.
+    /// Most bytes that all rows take in a record of the journal.
+    pub(crate) fn record_bytes(&self) -> usize {
+        let bytes = |row: &Row| ROW_BYTES + (row.members.len() + row.target.len()) * size_of::<MediumId>();
+        self.rows.values().map(bytes).sum()
+    }
+
     pub(crate) fn rows(&self) -> Vec<Row> {
         self.rows.values().cloned().collect()
     }

@@ -6,12 +6,20 @@ use container::{fragment_bytes, header_bytes};
 use proto::{MediumInfo, Request, Response};
 use units::MediumId;
 
+use crate::geometry::Class;
 use crate::stripe::{Pool, lock};
 
 /// How often the room is asked for when media fail meanwhile; then none is reported until the next time.
 const SPACE_ATTEMPTS: usize = 3;
 /// Fragments a medium may hold beyond its share while stripes turn over the media.
 const AHEAD_MAX: u64 = 2;
+
+/// Where the free room of media is in pieces, containers of half the size are written, and so on, so often at most.
+const HALVINGS: u32 = 4;
+/// Least size of a container for that, bytes: smaller ones would be headers for the most part.
+const LEAST_BYTES: u32 = 32 << 10;
+/// Room is in pieces when full containers would take less than this share of it, percent.
+const WHOLE_PERCENT: u128 = 75;
 
 /// Room of the pool, as last asked. It counts full containers; smaller ones cost a little more for each byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,10 +28,12 @@ pub struct Space {
     pub raw_capacity: u64,
     /// Bytes of them that fragments hold.
     pub raw_used: u64,
-    /// Full containers that can still be written in the current class.
+    /// Full containers that can still be written in the current class, or as much in smaller ones where room is in pieces.
     pub containers: u64,
     /// Bytes of a full container.
     pub container_bytes: u64,
+    /// Bytes of the largest container that finds a place; 0 when none does.
+    pub place_bytes: u64,
 }
 
 impl Space {
@@ -31,6 +41,18 @@ impl Space {
     pub fn usable(&self) -> u64 {
         self.containers * self.container_bytes
     }
+}
+
+/// What the media say of containers of one size.
+struct Fits {
+    raw_capacity: u64,
+    raw_used: u64,
+    /// Bytes that are free on media that take part.
+    free: u64,
+    /// Containers that are sure to fit.
+    stripes: u64,
+    /// Bytes of all fragments of one.
+    stripe_bytes: u64,
 }
 
 impl Pool {
@@ -52,7 +74,34 @@ impl Pool {
     /// The room in the present class; `None` when there is none or media failed meanwhile, so that it is another now.
     async fn ask_space(&self) -> Option<Space> {
         let class = self.current_class()?;
-        let payload = fragment_bytes(self.shared.container_bytes as usize, class.k);
+        let container_bytes = self.shared.container_bytes;
+        let whole = self.ask_fits(class, container_bytes).await?;
+        let (mut usable, mut place_bytes) = (whole.stripes * u64::from(container_bytes), 0);
+        if whole.stripes > 0 {
+            place_bytes = u64::from(container_bytes);
+        }
+        if u128::from(whole.stripes * whole.stripe_bytes) * 100 < u128::from(whole.free) * WHOLE_PERCENT {
+            for size in (1..=HALVINGS).map(|times| container_bytes >> times).take_while(|s| *s >= LEAST_BYTES)
+            {
+                let smaller = self.ask_fits(class, size).await?;
+                usable = usable.max(smaller.stripes * u64::from(size));
+                if place_bytes == 0 && smaller.stripes > 0 {
+                    place_bytes = u64::from(size);
+                }
+            }
+        }
+        Some(Space {
+            raw_capacity: whole.raw_capacity,
+            raw_used: whole.raw_used,
+            containers: usable / u64::from(container_bytes),
+            container_bytes: u64::from(container_bytes),
+            place_bytes,
+        })
+    }
+
+    /// What fits where containers have `container_bytes`; `None` when media failed meanwhile, so that the class is another.
+    async fn ask_fits(&self, class: Class, container_bytes: u32) -> Option<Fits> {
+        let payload = fragment_bytes(container_bytes as usize, class.k);
         let extent = (payload + header_bytes(payload)) as u64;
         let up = self.lock_health().up();
         let answers = seam::join_all(up.iter().map(|medium| self.info(*medium, extent))).await;
@@ -65,11 +114,15 @@ impl Pool {
         // too little when they do not share it, and never too much.
         let sharers = infos.iter().filter(|(_, info)| info.room_below != u64::MAX).count().max(1) as u64;
         let fit_media = self.lock_health().fit();
-        let mut fits = BTreeMap::new();
+        let (mut fits, mut free) = (BTreeMap::new(), 0);
         for (medium, info) in infos.iter().filter(|(medium, _)| fit_media.contains(medium)) {
             let fit = match info.room_below {
                 u64::MAX => info.free_extents,
                 room => info.free_extents.min(room / sharers / extent),
+            };
+            free += match info.room_below {
+                u64::MAX => info.free,
+                room => info.free.min(room / sharers),
             };
             if fit > 0 {
                 self.lock_health().set_full(*medium, false);
@@ -81,11 +134,12 @@ impl Pool {
             .iter()
             .map(|media| of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>()))
             .collect();
-        Some(Space {
+        Some(Fits {
             raw_capacity: infos.iter().map(|(_, info)| info.capacity).sum(),
             raw_used: infos.iter().map(|(_, info)| info.capacity.saturating_sub(info.free)).sum(),
-            containers: stripes(&fits, class.width()),
-            container_bytes: u64::from(self.shared.container_bytes),
+            free,
+            stripes: stripes(&fits, class.width()),
+            stripe_bytes: extent * class.width() as u64,
         })
     }
 

@@ -1,14 +1,14 @@
 //! Goal: a site with room for what its disks hold takes any number of overwrites: the cleaner makes room before writers
-//! give up.
+//! give up. One that was filled to the last in pieces gets all of it back when guests trim, without a restart.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use data::{Layout, Params};
-use engine::Engine;
+use engine::{Engine, EngineErrorKind, Progress};
 use meta::Txn;
 use seam::Runtime;
-use sim::{Limits, Simulation, Site, SiteSpec};
+use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 
 /// Room for data on each of three media, which all hold all of it.
@@ -18,6 +18,8 @@ const FULL: u64 = 70;
 /// How often the disk is written again, in order and in no order.
 const TIMES: u64 = 2;
 const WRITERS: u64 = 8;
+/// Sites that are filled in pieces.
+const FILLS: u64 = 4;
 
 fn spec() -> SiteSpec {
     let params = Params {
@@ -86,6 +88,116 @@ fn a_site_that_is_full_enough_takes_every_overwrite() {
                 write_all(&engine, disk, blocks, &mut rng, in_order).await;
                 life.runtime().sleep(Duration::from_secs(3)).await;
             }
+            site.end(life, false);
+        };
+        sim.run_until(work).expect("it ends");
+    }
+}
+
+/// Blocks of a write that fills the site in pieces: as guests do, of all sizes.
+const SIZES: [u64; 4] = [1, 4, 16, 64];
+/// Blocks of the disk that fills the site, more than it has room for.
+const WIDE: u64 = 4 * ROOM / BLOCK_U64;
+/// What comes back at least when all is trimmed, percent of what could be written at first.
+const BACK: u64 = 85;
+
+async fn open(site: &Site) -> (Life, Engine) {
+    let mut life = site.boot();
+    let engine = life.opened().await.expect("it lives").expect("a sound site opens");
+    (life, engine)
+}
+
+/// The first bytes of each block, which no other block has; none where a write was refused.
+type Contents = Vec<Option<[u8; 8]>>;
+
+fn tag(block: &[u8]) -> [u8; 8] {
+    block[..8].try_into().expect("a block is longer")
+}
+
+/// Writes random data of `sizes`, in order or at random places, until there is no room; gives the blocks written.
+async fn fill(
+    engine: &Engine,
+    disk: DiskId,
+    contents: &mut Contents,
+    rng: &mut Rng,
+    (sizes, in_order): (&[u64], bool),
+) -> u64 {
+    let (mut next, mut written) = (0, 0);
+    loop {
+        let blocks = sizes[rng.index(sizes.len())];
+        let place = if in_order { next } else { rng.below(WIDE - blocks) };
+        if next + blocks > WIDE {
+            return written;
+        }
+        next += blocks;
+        let data: Vec<u8> = (0..blocks).flat_map(|_| block(rng)).collect();
+        let done = engine.write(disk, place * BLOCK_U64, &data).await;
+        for (at, block) in (place..).zip(data.chunks_exact(BLOCK)) {
+            contents[at as usize] = done.is_ok().then(|| tag(block));
+        }
+        match done {
+            Ok(()) => written += blocks,
+            Err(error) if error.kind == EngineErrorKind::NoSpace => return written,
+            Err(error) => panic!("a write: {error:?}"),
+        }
+    }
+}
+
+async fn trim(engine: &Engine, disk: DiskId, contents: &mut Contents, blocks: std::ops::Range<u64>) {
+    let (offset, length) = (blocks.start * BLOCK_U64, (blocks.end - blocks.start) * BLOCK_U64);
+    engine.punch(disk, offset, length, false).await.expect("a trim");
+    blocks.for_each(|lba| contents[lba as usize] = Some([0; 8]));
+}
+
+async fn look(engine: &Engine, disk: DiskId, contents: &Contents, when: &str) {
+    for (at, part) in contents.chunks(64).enumerate() {
+        let read = engine.read(disk, at as u64 * 64 * BLOCK_U64, part.len() * BLOCK).await.expect("reads");
+        for (block, wanted) in read.chunks_exact(BLOCK).zip(part) {
+            assert!(wanted.is_none_or(|wanted| wanted == tag(block)), "{when}: blocks behind {}", at * 64);
+        }
+    }
+}
+
+/// Filled to the last, killed, overwritten in pieces of all sizes until nothing goes any more: cleaning ends well, what
+/// is trimmed comes back, and the rest reads right.
+#[test]
+fn a_site_filled_in_pieces_gets_its_room_back() {
+    for seed in 0..FILLS {
+        let sim = Simulation::new(seed, Limits { steps: 80_000_000, ..Limits::default() });
+        let control = (*sim).clone();
+        let mut rng = sim.rng("test");
+        let work = async {
+            let site = Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec() }).await;
+            let (mut life, mut engine) = open(&site).await;
+            let disk = engine.new_disk_id().await.expect("an id");
+            assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));
+            let mut contents: Contents = vec![Some([0; 8]); WIDE as usize];
+            let first = engine.status().await.usable_bytes;
+            let filled = fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
+            assert!(filled * BLOCK_U64 > ROOM / 2, "seed {seed}: only {filled} blocks");
+            for round in 0..3 {
+                drop(engine);
+                site.end(life, round == 1);
+                (life, engine) = open(&site).await;
+                fill(&engine, disk, &mut contents, &mut rng, (&SIZES, false)).await;
+                look(&engine, disk, &contents, "overwritten").await;
+            }
+            let cleaned = engine.clean(0, &Progress::default()).await;
+            assert!(cleaned.is_ok(), "seed {seed}: {cleaned:?}");
+            // A part first: as when one VM of many makes room.
+            let quarter = WIDE / 4;
+            trim(&engine, disk, &mut contents, 0..quarter).await;
+            engine.clean(0, &Progress::default()).await.expect("cleans");
+            let some = engine.status().await.usable_bytes;
+            assert!(some > 0, "seed {seed}: nothing of a quarter came back");
+            look(&engine, disk, &contents, "a quarter trimmed").await;
+            trim(&engine, disk, &mut contents, quarter..WIDE).await;
+            engine.clean(0, &Progress::default()).await.expect("cleans");
+            let back = engine.status().await.usable_bytes;
+            assert!(back * 100 >= first * BACK, "seed {seed}: {back} of {first} bytes came back");
+            let again = fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
+            assert!(again * 100 >= filled * BACK, "seed {seed}: {again} blocks where {filled} were");
+            look(&engine, disk, &contents, "filled again").await;
             site.end(life, false);
         };
         sim.run_until(work).expect("it ends");
