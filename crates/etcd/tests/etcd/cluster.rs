@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use etcd_client::{Client, CompactionOptions, ConnectOptions, TlsOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,10 +56,20 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("holdfast-etcd-").tempdir_in(place).unwrap()
 }
 
-/// Ports that nobody listens at now, all different.
+/// Ports of servers: below those that the kernel gives to connections, so that none takes the port of a server that is down.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+
+/// Ports that nobody listens at now, all different, and none of a cluster before.
 fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
-    sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect()
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let many = PORTS.end - PORTS.start;
+    // Tests of other processes begin elsewhere.
+    let first = (std::process::id().wrapping_mul(97) % u32::from(many)) as u16;
+    let ports = std::iter::from_fn(|| {
+        let turn = TAKEN.fetch_add(1, Ordering::Relaxed);
+        Some(PORTS.start + (first + turn % many) % many)
+    });
+    ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect()
 }
 
 impl Cluster {
