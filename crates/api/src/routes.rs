@@ -89,6 +89,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(upkeep::verify))
         .routes(routes!(upkeep::keys))
         .routes(routes!(upkeep::rotate_key))
+        .routes(routes!(upkeep::change_passphrase))
         .routes(routes!(upkeep::space, upkeep::compute_space))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))

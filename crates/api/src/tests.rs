@@ -18,9 +18,9 @@ use tempfile::TempDir;
 
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewSnapshot, NewSpace,
-    Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind, TaskState,
-    TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
+    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewPassphrase, NewSnapshot,
+    NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind,
+    TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::types::{Medium, NewMedium};
 use crate::{Answer, Backend, Client, MediaChanges, Problem, Server, Upkeep};
@@ -93,6 +93,10 @@ impl Upkeep for Fake {
 
     fn rotate_key(&self) -> Answer<'_, Task> {
         at_once(Err(problem("media_down")))
+    }
+
+    fn change_passphrase(&self, _: NewPassphrase) -> Answer<'_, Keys> {
+        at_once(Err(problem("no_passphrase")))
     }
 
     fn compute_space(&self, _: NewSpace) -> Answer<'_, Task> {

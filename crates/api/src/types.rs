@@ -23,7 +23,8 @@ pub use trash::{
     TrashTotals,
 };
 pub use upkeep::{
-    GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow,
+    GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space,
+    SpaceRow,
 };
 
 /// How the site is, in one word.

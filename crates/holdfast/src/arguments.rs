@@ -26,7 +26,9 @@ pub(crate) use roles::{
 };
 pub(crate) use snapshots::SnapshotCommand;
 pub(crate) use trash::TrashCommand;
-pub(crate) use upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
+pub(crate) use upkeep::{
+    CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
+};
 
 /// Longest wait for an answer that may be asked for: a day.
 const TIMEOUT_SECONDS_MAX: u64 = 86_400;

@@ -330,7 +330,20 @@ fn a_wrong_passphrase_opens_nothing_and_changes_nothing() {
         assert_eq!(code(&ran), (exit, wanted.to_owned()), "{arguments:?}");
         assert!(snapshot(&bench.dir()) == before, "{arguments:?}");
     }
-    let _server = bench.start(&["--passphrase-file", &right]);
+    let server = bench.start(&["--passphrase-file", &right]);
+    assert_eq!(bench.connect("web01/disk0").read(0, 6).unwrap(), b"secret");
+    let change = |current: &str, new: &str| {
+        bench.json(&["passphrase", "change", "--current-file", current, "--new-file", new])
+    };
+    let next = file("next", "battery staple\n");
+    assert_eq!(code(&change(&wrong, &next)), (5, "key_wrong".to_owned()));
+    assert_eq!(code(&change(&right, &none)), (2, "passphrase_missing".to_owned()));
+    assert_eq!(change(&right, &next).code, 0);
+    assert_eq!(bench.connect("web01/disk0").read(0, 6).unwrap(), b"secret");
+    server.kill();
+    let ran = bench.refused(&["--passphrase-file", &right, "-o", "json"]);
+    assert_eq!(code(&ran), (5, "key_wrong".to_owned()));
+    let _server = bench.start(&["--passphrase-file", &next]);
     assert_eq!(bench.connect("web01/disk0").read(0, 6).unwrap(), b"secret");
 }
 

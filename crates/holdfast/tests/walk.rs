@@ -64,6 +64,12 @@ const WALKS: &[Walk] = &[
     walk("verify", &[], "Task", &["more"]),
     walk("key show", &[], "Keys", &["more"]),
     walk("key rotate", &[], "Task", &["more"]),
+    walk(
+        "passphrase change",
+        &["--current-file", "@/phrase", "--new-file", "@/next"],
+        "Keys",
+        &["--current-file", "@/next", "--new-file", "@/phrase"],
+    ),
     walk("scrub start", &[], "Task", &["more"]),
     walk("scrub show", &[], "Scrubbing", &["more"]),
     walk("scrub every", &["12h"], "Scrubbing", &["1s"]),
@@ -211,7 +217,10 @@ fn every_command_keeps_to_the_published_types() {
     for form in ["json", "yaml", "table"] {
         let bench = Bench::new();
         lose_a_site(&bench);
-        let _server = bench.start(TINY);
+        std::fs::write(bench.path("phrase"), "a phrase\n").unwrap();
+        std::fs::write(bench.path("next"), "another phrase\n").unwrap();
+        let phrase = bench.path("phrase").display().to_string();
+        let _server = bench.start(&[TINY, &["--passphrase-file", &phrase]].concat());
         bench.json(&["vm", "create", "a", "--disk", "1M", "--disk", "1M"]).json();
         std::fs::write(bench.path("text"), "yes: no\n  # \u{e4}\n").unwrap();
         std::fs::write(bench.path("image"), [7; 20_000]).unwrap();

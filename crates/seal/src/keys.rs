@@ -263,6 +263,30 @@ impl WrappedKeys {
         Self { by_recovery: wrap_secret(&ring.master, &recovery.kek(), random), ..self.clone() }
     }
 
+    /// The same ring under a new passphrase, which alone opens it from then on; the recovery key stays as it is. `random` is
+    /// 28 random bytes.
+    ///
+    /// # Errors
+    /// [`KeyError::Parameters`] when the key derivation refuses the passphrase (it never does for 1 to 2^32 bytes).
+    pub fn with_passphrase(
+        &self,
+        ring: &KeyRing,
+        phrase: &[u8],
+        random: &[u8; 28],
+    ) -> Result<Self, KeyError> {
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&random[12..]);
+        let kek = Kek::from_passphrase(phrase, &salt, ARGON_MEMORY_KIB, ARGON_PASSES)?;
+        Ok(Self {
+            kdf_passphrase: true,
+            memory_kib: ARGON_MEMORY_KIB,
+            passes: ARGON_PASSES,
+            salt,
+            by_kek: wrap_secret(&ring.master, &kek, &random[..12]),
+            by_recovery: self.by_recovery,
+        })
+    }
+
     /// Whether a passphrase opens this site; otherwise a key file does.
     pub fn wants_passphrase(&self) -> bool {
         self.kdf_passphrase

@@ -244,6 +244,9 @@ codes! {
     no_definition 404 4 "No definition"
         "No text is stored with the VM."
         "`vm set-definition` stores one.";
+    no_passphrase 409 6 "No passphrase in use"
+        "The site is opened by its key file: it has no passphrase to change."
+        "Keep the key file safe; only a site that was made with --passphrase-file has a passphrase.";
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
         "Empty the trash, delete what is not needed, make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";

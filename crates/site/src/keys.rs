@@ -93,7 +93,7 @@ pub(crate) fn open_epochs(epochs: &EpochKeys, ring: &KeyRing) -> Result<KeyRing>
 }
 
 /// The passphrase in a file's bytes: all but the ends of lines behind it.
-pub(crate) fn phrase_of(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn phrase_of(mut bytes: Vec<u8>) -> Vec<u8> {
     while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         bytes.pop();
     }

@@ -24,7 +24,59 @@ pub struct KeyState {
     pub oldest: u16,
 }
 
+/// Longest passphrase, bytes: a page of a book, and a bound for what a request may hold.
+pub const PASSPHRASE_BYTES_MAX: usize = 4096;
+
 impl Site {
+    /// Has another passphrase open the site from now on: the keys are wrapped anew on every medium, and the one before opens
+    /// nothing any more. Cut off half-way, the new one opens the site where a medium has it; the next start brings the others
+    /// up to date.
+    ///
+    /// # Errors
+    /// `no_passphrase` for a site with a key file; `key_wrong` when `current` does not open it; `passphrase_missing` when
+    /// the new one is empty; `invalid_request` when it is too long; `media_down` while a medium is not there: the one before
+    /// would go on to open it.
+    pub async fn change_passphrase(&self, current: Vec<u8>, new: Vec<u8>) -> Result<()> {
+        if new.is_empty() {
+            return Err(
+                SiteError::invalid("passphrase_missing", "the new passphrase is empty").hint("choose one")
+            );
+        }
+        if new.len() > PASSPHRASE_BYTES_MAX {
+            let reason = format!("a passphrase has at most {PASSPHRASE_BYTES_MAX} bytes");
+            return Err(SiteError::invalid("invalid_request", reason).hint("choose a shorter one"));
+        }
+        self.check_all_up("the passphrase before would go on to open it").await?;
+        let shared = &self.shared;
+        let mut keys = shared.keys.lock().await;
+        if !keys.keys.wants_passphrase() {
+            let reason = "this site is opened by its key file, not by a passphrase";
+            return Err(SiteError::new(ErrorKind::Conflict, "no_passphrase", reason));
+        }
+        let mut random = [0; 28];
+        shared.parts.rt.fill_random(&mut random);
+        let (wrapped, ring) = (keys.keys.clone(), shared.parts.ring.clone());
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        // Each derivation takes a tenth of a second.
+        let derive = move || {
+            let opened = wrapped.unwrap_with_passphrase(&current);
+            let _ = answer.send(opened.and_then(|_| wrapped.with_passphrase(&ring, &new, &random)));
+        };
+        shared.parts.rt.spawn_blocking("passphrase", Box::new(derive));
+        let derived = answered.await.map_err(|_| {
+            SiteError::new(ErrorKind::Failed, "internal", "the key of the passphrase was not derived")
+        })?;
+        let next = derived.map_err(|error| {
+            SiteError::new(ErrorKind::Denied, "key_wrong", error.to_string())
+                .hint("give the current passphrase")
+        })?;
+        let next = Superblock { keys: next, generation: keys.generation + 1, ..keys.clone() };
+        shared.spread(&next).await?;
+        *keys = next;
+        tracing::info!("the passphrase was changed");
+        Ok(())
+    }
+
     /// The site's data keys.
     pub async fn key_state(&self) -> KeyState {
         let epochs = self.shared.keys.lock().await.epochs.clone();
@@ -38,13 +90,7 @@ impl Site {
     /// goes on; `too_many_key_epochs`.
     pub async fn rotate_key(&self) -> Result<Task> {
         let shared = &self.shared;
-        if let Some(medium) =
-            self.status().await?.media.iter().find(|medium| medium.state == crate::MediumState::Down)
-        {
-            let reason = format!("medium {} is down: it would not get the new key", medium.path.display());
-            return Err(SiteError::new(ErrorKind::Unavailable, "media_down", reason)
-                .hint("bring it back, or take it out of the site, then rotate"));
-        }
+        self.check_all_up("it would not get the new key").await?;
         let message = "a new data key; what is there is sealed anew";
         let (task, progress) = shared.tasks.begin_work(TaskKind::Rekey, "site", message).await?;
         if let Err(error) = shared.add_key().await {
@@ -54,6 +100,17 @@ impl Site {
         }
         shared.reseal(task.id, progress);
         Ok(task)
+    }
+
+    /// Requires that every medium is there: `else_what` says what would become of one that is not.
+    async fn check_all_up(&self, else_what: &str) -> Result<()> {
+        let media = self.status().await?.media;
+        let Some(medium) = media.iter().find(|medium| medium.state == crate::MediumState::Down) else {
+            return Ok(());
+        };
+        let reason = format!("medium {} is down: {else_what}", medium.path.display());
+        Err(SiteError::new(ErrorKind::Unavailable, "media_down", reason)
+            .hint("bring it back, or take it out of the site, then try again"))
     }
 }
 

@@ -4,7 +4,9 @@ use site::{Site, VmName};
 
 use super::Answer;
 use crate::problem::Problem;
-use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task};
+use crate::types::{
+    Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task,
+};
 
 /// The part of a backend that looks after the site.
 pub trait Upkeep: Send + Sync + 'static {
@@ -22,6 +24,8 @@ pub trait Upkeep: Send + Sync + 'static {
     fn keys(&self) -> Answer<'_, Keys>;
     /// Has everything sealed under a new data key.
     fn rotate_key(&self) -> Answer<'_, Task>;
+    /// Has another passphrase open the site.
+    fn change_passphrase(&self, new: NewPassphrase) -> Answer<'_, Keys>;
     /// Has space computed.
     fn compute_space(&self, new: NewSpace) -> Answer<'_, Task>;
     /// What VMs and snapshots take, as last computed.
@@ -65,6 +69,14 @@ impl Upkeep for Site {
 
     fn rotate_key(&self) -> Answer<'_, Task> {
         Box::pin(async move { Ok(Self::rotate_key(self).await?.into()) })
+    }
+
+    fn change_passphrase(&self, new: NewPassphrase) -> Answer<'_, Keys> {
+        Box::pin(async move {
+            let NewPassphrase { current, new } = new;
+            Self::change_passphrase(self, current.into_bytes(), new.into_bytes()).await?;
+            self.keys().await
+        })
     }
 
     fn compute_space(&self, new: NewSpace) -> Answer<'_, Task> {

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::snapshots::also;
 use super::{Client, Result};
-use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 impl Client {
     /// Has the cleaner free what nothing reaches any more.
@@ -61,6 +61,14 @@ impl Client {
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn rotate_key(&self) -> Result<Task> {
         self.call(Method::POST, "keys/rotate", None::<&()>).await
+    }
+
+    /// Has another passphrase open the site.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn change_passphrase(&self, new: &NewPassphrase) -> Result<Keys> {
+        self.call(Method::POST, "keys/passphrase", Some(new)).await
     }
 
     /// Has space computed.

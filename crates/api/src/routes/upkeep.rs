@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::{App, Body, Question};
 use crate::problem::Problem;
-use crate::types::{Keys, ListSpace, NewClean, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task};
 
 type Accepted = (StatusCode, Json<Task>);
 
@@ -80,6 +80,19 @@ pub(super) async fn keys(State(app): State<App>) -> Result<Json<Keys>, Problem> 
 pub(super) async fn rotate_key(State(app): State<App>) -> Result<Accepted, Problem> {
     let task = app.change(|backend| Box::pin(async move { backend.rotate_key().await })).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// Has another passphrase open the site from now on; the one before opens nothing any more.
+#[utoipa::path(
+    post, path = "/api/v1/keys/passphrase", tag = "upkeep",
+    request_body = NewPassphrase,
+    responses((status = 200, body = Keys), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn change_passphrase(
+    State(app): State<App>,
+    Body(new): Body<NewPassphrase>,
+) -> Result<Json<Keys>, Problem> {
+    Ok(Json(app.change(|backend| Box::pin(async move { backend.change_passphrase(new).await })).await?))
 }
 
 /// Has space computed: what each VM and snapshot takes, or what deleting some of them would free.

@@ -25,6 +25,24 @@ fn garbage_percent() -> u64 {
     GARBAGE_PERCENT
 }
 
+/// A passphrase in place of another.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassphrase {
+    /// The one that opens the site now.
+    #[schema(min_length = 1, max_length = 4096)]
+    pub current: String,
+    /// The one that is to open it from then on.
+    #[schema(min_length = 1, max_length = 4096)]
+    pub new: String,
+}
+
+impl std::fmt::Debug for NewPassphrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewPassphrase(..)")
+    }
+}
+
 /// What space is computed for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

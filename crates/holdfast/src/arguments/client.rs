@@ -9,7 +9,7 @@ use super::media::MediaCommand;
 use super::size;
 use super::snapshots::SnapshotCommand;
 use super::trash::TrashCommand;
-use super::upkeep::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
+use super::upkeep::{CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting};
 
 /// Commands that ask a running site.
 #[derive(Debug, Subcommand)]
@@ -56,6 +56,12 @@ pub(crate) enum ClientCommand {
     /// The keys that the data is sealed under
     #[command(subcommand, after_help = "Example:\n  holdfast key rotate")]
     Key(KeyCommand),
+    /// The passphrase that opens the site, where one does
+    #[command(
+        subcommand,
+        after_help = "Example:\n  holdfast passphrase change --current-file /root/phrase --new-file /root/next"
+    )]
+    Passphrase(PassphraseCommand),
     /// Long work: imports, exports and upkeep, running and past
     #[command(subcommand, after_help = "Example:\n  holdfast task list")]
     Task(TaskCommand),

@@ -1,5 +1,7 @@
 //! Commands about what the site does for itself.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// Whether a command stays until its task has ended.
@@ -62,6 +64,22 @@ pub(crate) enum KeyCommand {
     Rotate {
         #[command(flatten)]
         waiting: Waiting,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PassphraseCommand {
+    /// Have another passphrase open the site from now on; the one before opens nothing any more
+    #[command(
+        after_help = "Example:\n  holdfast passphrase change --current-file /root/phrase --new-file /root/next"
+    )]
+    Change {
+        /// File with the passphrase that opens the site now
+        #[arg(long, value_name = "FILE")]
+        current_file: PathBuf,
+        /// File with the passphrase that is to open it; the server's --passphrase-file needs it at the next start
+        #[arg(long, value_name = "FILE")]
+        new_file: PathBuf,
     },
 }
 

@@ -1,12 +1,15 @@
 //! Commands about what the site does for itself.
 
+use std::path::Path;
 use std::time::Duration;
 
-use api::types::{ListSpace, NewClean, NewSpace, ScrubEvery, Space, Task, TaskState};
-use site::{SPACE_ROWS_AT_ONCE, Version, VmName};
+use api::types::{ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Space, Task, TaskState};
+use site::{SPACE_ROWS_AT_ONCE, SiteError, Version, VmName};
 
 use super::Asking;
-use crate::arguments::{CleanArguments, KeyCommand, ScrubCommand, SpaceArguments, Waiting};
+use crate::arguments::{
+    CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
+};
 use crate::failure::Failure;
 
 /// Pause between two looks at a task.
@@ -15,6 +18,18 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOK_LATER: Duration = Duration::from_secs(1);
 /// After so long a task takes long.
 const LONG: Duration = Duration::from_secs(10);
+
+/// The passphrase in a file.
+fn phrase(path: &Path) -> Result<String, Failure> {
+    let refused = |reason: String| {
+        let hint = "name a file that holds the passphrase on one line";
+        SiteError::new(site::ErrorKind::Invalid, "passphrase_missing", reason).hint(hint)
+    };
+    let shown = path.display();
+    let bytes = site::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
+    let text = String::from_utf8(site::phrase_of(bytes));
+    Ok(text.map_err(|_| refused(format!("{shown}: the passphrase is not text in UTF-8")))?)
+}
 
 impl Asking {
     pub(super) async fn clean(&self, arguments: CleanArguments) -> Result<(), Failure> {
@@ -52,6 +67,13 @@ impl Asking {
                 self.follow(task, waiting).await
             }
         }
+    }
+
+    pub(super) async fn passphrase(&self, command: PassphraseCommand) -> Result<(), Failure> {
+        let PassphraseCommand::Change { current_file, new_file } = command;
+        let new = NewPassphrase { current: phrase(&current_file)?, new: phrase(&new_file)? };
+        let keys = self.client.change_passphrase(&new).await.map_err(|error| self.failed(error))?;
+        self.printer.keys(&keys)
     }
 
     pub(super) async fn space(&self, arguments: SpaceArguments) -> Result<(), Failure> {

@@ -174,6 +174,47 @@ fn other_keys_and_passphrases_are_denied() {
     drop(bench.made(with(right)));
 }
 
+/// The old passphrase opens nothing from then on, whichever medium is asked.
+#[test]
+fn another_passphrase_takes_the_place_of_the_first() {
+    let bench = Bench::new();
+    let phrase = |name: &str, text: &str| {
+        std::fs::write(bench.path(name), text).unwrap();
+        Some(bench.path(name))
+    };
+    let (first, second) = (phrase("first", "correct horse\n"), phrase("second", "battery staple\n"));
+    let with = |passphrase_file: &Option<PathBuf>| Options {
+        passphrase_file: passphrase_file.clone(),
+        ..bench.later("p")
+    };
+    let started = bench.start(Options { passphrase_file: first.clone(), ..bench.options("p", 3) }).unwrap();
+    let change = |current: &str, new: &str| {
+        let (current, new) = (current.as_bytes().to_vec(), new.as_bytes().to_vec());
+        bench.runtime.block_on(started.site.change_passphrase(current, new)).map_err(|error| error.code)
+    };
+    assert_eq!(change("incorrect horse", "battery staple"), Err("key_wrong"));
+    assert_eq!(change("correct horse", ""), Err("passphrase_missing"));
+    assert_eq!(change("correct horse", &"x".repeat(crate::PASSPHRASE_BYTES_MAX + 1)), Err("invalid_request"));
+    assert_eq!(change("correct horse", "battery staple"), Ok(()));
+    assert_eq!(change("correct horse", "a third"), Err("key_wrong"));
+    bench.stop(&started.site);
+    drop(started);
+    assert_eq!(bench.refused(with(&first)), "key_wrong");
+    drop(bench.made(with(&second)));
+    // Every medium alone knows: the others are away.
+    for medium in media(&bench.path("p")) {
+        let away = medium.with_extension("away");
+        std::fs::rename(&medium, &away).unwrap();
+        assert_eq!(bench.refused(with(&first)), "key_wrong", "without {}", medium.display());
+        std::fs::rename(&away, &medium).unwrap();
+    }
+    drop(bench.made(with(&second)));
+
+    let keyed = bench.start(bench.options("d", 2)).unwrap();
+    let refused = bench.runtime.block_on(keyed.site.change_passphrase(b"x".to_vec(), b"y".to_vec()));
+    assert_eq!(refused.unwrap_err().code, "no_passphrase");
+}
+
 #[test]
 fn a_recovery_key_goes_to_a_new_file_and_to_every_medium() {
     let bench = Bench::new();
