@@ -57,7 +57,7 @@ pub use founding::{Founded, Founding, found, load_founded};
 pub use joining::{Joining, join};
 pub use keeping::Keeper;
 pub use manager::{Manager, TOKEN_LIFE, TOKEN_LIFE_MAX};
-pub use members::{Roster, nodes, watch};
+pub use members::{Roster, nodes};
 pub use membership::Membership;
 pub use port::Port;
 pub use records::{Certificate, Node, State};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use meta::{KeyValue, Revision, Store};
 use seam::Rt;
 use site::{ErrorKind, Result, SiteError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use trust::Role;
 use trust::rustls::pki_types::CertificateRevocationListDer;
 use units::NodeId;
@@ -19,8 +19,11 @@ use crate::text::node_id;
 pub(crate) const NODES_MAX: usize = 1024;
 /// Pause before the next look where the store did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Without news all is read again after so long.
-const LOOK: Duration = Duration::from_secs(60);
+/// Without news all is read again after this time: a watch of a store that was made anew may wait for a revision of the one
+/// before.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long whoever asks for the newest roster waits for it.
+const REFRESH: Duration = Duration::from_secs(5);
 
 /// What a node knows of all nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,23 +80,57 @@ async fn look(store: &dyn Store) -> Result<(Roster, Revision)> {
     Ok((Roster { nodes: nodes(store).await?, revoked }, got.revision.next()))
 }
 
+/// Has the roster be read again.
+#[derive(Debug, Clone)]
+pub(crate) struct Refresher {
+    wanted: Arc<Notify>,
+    /// How often it was read.
+    looks: watch::Receiver<u64>,
+}
+
+impl Refresher {
+    /// Waits until the roster was read again, or for a while where the store does not answer.
+    pub(crate) async fn refresh(&self, rt: &Rt) {
+        let mut looks = self.looks.clone();
+        // One that is under way may have begun before this was called.
+        let until = *looks.borrow_and_update() + 2;
+        let read = async {
+            while *looks.borrow_and_update() < until {
+                self.wanted.notify_one();
+                if looks.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = seam::timeout(&**rt, REFRESH, read).await;
+    }
+}
+
 /// Reads the roster, and keeps it fresh until nobody looks at it any more.
 ///
 /// # Errors
 /// When it cannot be read now.
-pub async fn watch(rt: &Rt, store: Arc<dyn Store>) -> Result<watch::Receiver<Arc<Roster>>> {
+pub(crate) async fn watch(
+    rt: &Rt,
+    store: Arc<dyn Store>,
+) -> Result<(watch::Receiver<Arc<Roster>>, Refresher)> {
     let (roster, mut from) = look(&*store).await?;
     let (sender, receiver) = watch::channel(Arc::new(roster));
+    let (looked, looks) = watch::channel(0);
+    let wanted = Arc::new(Notify::new());
+    let refresher = Refresher { wanted: wanted.clone(), looks };
     let own = rt.clone();
     let keep = async move {
         loop {
             tokio::select! {
                 () = news(&own, &*store, from) => {}
+                () = wanted.notified() => {}
                 () = sender.closed() => return,
             }
             match look(&*store).await {
                 Ok((roster, next)) => {
                     from = next;
+                    looked.send_modify(|looks| *looks += 1);
                     sender.send_if_modified(|known| {
                         let is_news = **known != roster;
                         if is_news {
@@ -110,7 +147,7 @@ pub async fn watch(rt: &Rt, store: Arc<dyn Store>) -> Result<watch::Receiver<Arc
         }
     };
     rt.spawn("roster", Box::pin(keep));
-    Ok(receiver)
+    Ok((receiver, refresher))
 }
 
 /// Waits until something may have changed since `from`, or a look is due.

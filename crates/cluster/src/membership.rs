@@ -10,7 +10,7 @@ use trust::Identity;
 
 use crate::access::{EtcdAccess, Meta, connect};
 use crate::keeping::Keeper;
-use crate::members::{Roster, watch as watch_nodes};
+use crate::members::{Refresher, Roster, watch as watch_nodes};
 
 /// Pause before the store is asked again.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ pub struct Membership {
     pub roster: watch::Receiver<Arc<Roster>>,
     /// Who the node is, with its newest certificate.
     pub identity: watch::Receiver<Identity>,
+    rt: Rt,
+    refresher: Refresher,
 }
 
 impl std::fmt::Debug for Membership {
@@ -47,7 +49,7 @@ impl Membership {
                 }
             }
         };
-        let roster = loop {
+        let (roster, refresher) = loop {
             match watch_nodes(rt, meta.clone()).await {
                 Ok(roster) => break roster,
                 Err(error) => {
@@ -57,7 +59,12 @@ impl Membership {
             }
         };
         let identity = Keeper::start(rt, directory, identity, roster.clone(), meta.clone());
-        Self { meta, roster, identity }
+        Self { meta, roster, identity, rt: rt.clone(), refresher }
+    }
+
+    /// Has the nodes be as the store has them now, where it answers.
+    pub async fn refresh(&self) {
+        self.refresher.refresh(&self.rt).await;
     }
 
     /// Waits for another certificate or other nodes; false when there will be no news.

@@ -223,6 +223,7 @@ impl NodesHome {
 
     async fn look_for_all(&self) -> FoundMedia {
         let (all, silent) = self.nodes.list_all().await;
+        let asked = self.nodes.roster.borrow().of(Role::Data).count();
         let mut manifest = self.manifest();
         let site = manifest.site();
         let mut media = FoundMedia::default();
@@ -234,7 +235,7 @@ impl NodesHome {
             let Some(told) = all.iter().find(is_it) else {
                 let on = |node: NodeId| silent.iter().find(|(of, _)| *of == node).map(|(_, why)| why.clone());
                 let why = entry.node().and_then(on);
-                media.absent.push((id, why.unwrap_or_else(|| "no data node has it".to_owned())));
+                media.absent.push((id, why.unwrap_or_else(|| format!("none of {asked} data nodes has it"))));
                 continue;
             };
             if let Some(trouble) = &told.medium.trouble {

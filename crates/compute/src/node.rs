@@ -296,6 +296,8 @@ impl Compute<'_> {
 
     async fn open(&self) -> Result<(Site, watch::Sender<()>)> {
         let member = self.membership.identity.borrow().member();
+        // A store that was made anew meanwhile may have been read before it had all nodes.
+        self.membership.refresh().await;
         let (store, nodes) = (self.store(), self.nodes(&member));
         nodes.set_addresses();
         let (manifest, at) = match NodesHome::load(&*store).await? {

@@ -423,10 +423,23 @@ fn compute_nodes_are_emptied_in_turns(site: &Site, clients: &Clients) {
     }
 }
 
+/// Waits until the manager's copy of the metadata store has that no node is to be emptied any more: it is written within a
+/// second or two of such news, and what is restored is what it has.
+fn wait_for_copy(site: &Site) {
+    // Its values are records in JSON, in hexadecimal.
+    let draining: String = b"draining".iter().map(|byte| format!("{byte:02x}")).collect();
+    let begun = Instant::now();
+    while std::fs::read_to_string(site.path("m/catalogue.json")).unwrap().contains(&draining) {
+        assert!(begun.elapsed() < PAUSE_MAX, "the copy of the metadata store is not brought up to date");
+        std::thread::sleep(POLL);
+    }
+}
+
 /// All of etcd is lost, under guests that go on; a manager's copy makes it anew, and another node takes over from there.
 fn a_lost_metadata_store_is_made_anew(site: &mut Site, clients: &Clients) {
     let manager = site.dir("m");
     let (_, stands_by) = serving(site);
+    wait_for_copy(site);
     assert_eq!(site.end("m"), Some(0));
     for name in ["e1", "e2", "e3"] {
         kill(site, name);

@@ -220,7 +220,7 @@ async fn tokens_end() {
 #[tokio::test]
 async fn a_removed_node_is_revoked_and_gets_no_certificate() {
     let world = World::new().await;
-    let mut roster = members::watch(&world.rt, world.store.clone()).await.unwrap();
+    let (mut roster, _refresher) = members::watch(&world.rt, world.store.clone()).await.unwrap();
     let token = world.token(Role::Data).await;
     let member = world.join("d1", &token).await.unwrap();
     let (identity, _) = node::load_identity(&world.directory("d1")).unwrap();
