@@ -1,8 +1,8 @@
 //! Where the map is cut for checkpoints: what did not change since the last one need not be encoded again.
 //!
 //! A chunk is the keys from one **bound** up to the next. The first bound is the empty key; beyond it, a key is one when
-//! its hash says so: the same keys are cut in the same places, in whatever order they came and whoever restores them. A
-//! chunk has a stamp that no other state of it had.
+//! its hash says so, or its value is large: the same entries are cut in the same places, in whatever order they came and
+//! whoever restores them, and a change of one large value costs no other. A chunk has a stamp that no other state of it had.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,6 +12,8 @@ use crate::key::Key;
 /// One key in so many is a bound unless told otherwise: chunks of some tens of KiB, the records of a VM or snapshot being
 /// 100 to 300 bytes.
 pub(crate) const KEYS_PER_CHUNK: u64 = 128;
+/// A value of at least this many bytes begins a chunk: far above the record of a VM of some disks.
+const LARGE_BYTES: usize = 4096;
 
 /// The chunks of a map.
 #[derive(Debug)]
@@ -29,21 +31,37 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// The same keys with other bounds.
-    pub(crate) fn cut_anew<'a>(&mut self, keys_per_chunk: u64, keys: impl Iterator<Item = &'a Key>) {
+    /// The same entries with other bounds: keys, each with the bytes of its value.
+    pub(crate) fn cut_anew<'a>(
+        &mut self,
+        keys_per_chunk: u64,
+        entries: impl Iterator<Item = (&'a Key, usize)>,
+    ) {
         if self.keys != keys_per_chunk.max(1) {
             *self = Self { keys: keys_per_chunk.max(1), last: self.last, ..Self::default() };
-            keys.for_each(|key| self.put(key));
+            entries.for_each(|(key, bytes)| self.put(key, bytes));
         }
     }
 
-    /// A key has come, or its entry has changed.
-    pub(crate) fn put(&mut self, key: &Key) {
-        if self.is_bound(key.as_bytes()) && !self.stamps.contains_key(key.as_bytes()) {
-            // The keys behind it leave the chunk that they were in.
-            self.stamp(key.as_bytes());
-            self.stamps.insert(key.as_bytes().into(), 0);
+    /// A key has come with a value of `bytes` bytes, or has another value.
+    pub(crate) fn put(&mut self, key: &Key, bytes: usize) {
+        let (is_bound, was_bound) =
+            (bytes >= LARGE_BYTES || self.is_bound(key.as_bytes()), self.stamps.contains_key(key.as_bytes()));
+        match (is_bound, was_bound) {
+            (true, false) => {
+                // The keys behind it leave the chunk that they were in.
+                self.stamp(key.as_bytes());
+                self.stamps.insert(key.as_bytes().into(), 0);
+            }
+            // And join the chunk before.
+            (false, true) => drop(self.stamps.remove(key.as_bytes())),
+            _ => {}
         }
+        self.stamp(key.as_bytes());
+    }
+
+    /// What is told of a key beside its value has changed.
+    pub(crate) fn touch(&mut self, key: &Key) {
         self.stamp(key.as_bytes());
     }
 
@@ -76,5 +94,45 @@ impl Chunks {
         }
         hash = (hash ^ (hash >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (hash >> 33).is_multiple_of(self.keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        Key::new(format!("key{number:04}").into_bytes()).expect("a short key")
+    }
+
+    fn bounds(chunks: &Chunks) -> Vec<&[u8]> {
+        chunks.iter().map(|(bound, _)| bound).collect()
+    }
+
+    /// Large values are alone; a value that becomes small joins its neighbours; and whoever restores cuts the same.
+    #[test]
+    fn a_large_value_begins_a_chunk() {
+        let sizes = |number: usize| if number % 10 == 3 { LARGE_BYTES } else { LARGE_BYTES - 1 };
+        let mut grown = Chunks::default();
+        (0..500).rev().for_each(|number| grown.put(&key(number), 0));
+        (0..500).for_each(|number| grown.put(&key(number), sizes(number)));
+        let mut restored = Chunks { keys: 1, ..Chunks::default() };
+        let keys: Vec<Key> = (0..500).map(key).collect();
+        let entries = keys.iter().enumerate().map(|(number, key)| (key, sizes(number)));
+        restored.cut_anew(KEYS_PER_CHUNK, entries);
+        assert_eq!(bounds(&grown), bounds(&restored));
+        assert!((0..50).all(|number| grown.stamps.contains_key(key(10 * number + 3).as_bytes())));
+
+        let stamp = |chunks: &Chunks, bound: &Key| chunks.stamps.get(bound.as_bytes()).copied();
+        let (changed, next) = (key(13), key(23));
+        let (before, beside) = (stamp(&grown, &changed), stamp(&grown, &next));
+        grown.put(&changed, LARGE_BYTES + 7);
+        assert_ne!(stamp(&grown, &changed), before);
+        assert_eq!(stamp(&grown, &next), beside, "another value costs nothing");
+
+        (0..500).for_each(|number| grown.put(&key(number), 0));
+        let mut small = Chunks { keys: 1, ..Chunks::default() };
+        small.cut_anew(KEYS_PER_CHUNK, keys.iter().map(|key| (key, 0)));
+        assert_eq!(bounds(&grown), bounds(&small));
     }
 }

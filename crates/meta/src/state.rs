@@ -93,7 +93,7 @@ impl State {
 
     /// Cuts it into chunks of about so many keys.
     pub(crate) fn cut_into(&mut self, keys_per_chunk: u64) {
-        self.chunks.cut_anew(keys_per_chunk, self.map.keys());
+        self.chunks.cut_anew(keys_per_chunk, self.map.iter().map(|(key, kv)| (key, kv.value.len())));
     }
 
     /// How many keys there are.
@@ -210,11 +210,11 @@ impl State {
             if attached.ttl < lease.ttl {
                 // All its keys tell of it.
                 attached.ttl = lease.ttl;
-                attached.keys.iter().for_each(|key| self.chunks.put(key));
+                attached.keys.iter().for_each(|key| self.chunks.touch(key));
             }
             attached.keys.insert(kv.key.clone());
         }
-        self.chunks.put(&kv.key);
+        self.chunks.put(&kv.key, kv.value.len());
         self.map.insert(kv.key.clone(), kv);
     }
 

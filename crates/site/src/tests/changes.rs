@@ -216,3 +216,33 @@ fn lines_for_guests_are_quoted_for_their_readers() {
     let first = AttachInfo::new("web01/disk0", 0, Path::new("/s"));
     assert!(first.libvirt.contains("dev='vda'"));
 }
+
+/// Whoever stores a large definition pays for that one, whatever others there are, and what checkpoints supersede is freed.
+#[test]
+fn large_definitions_cost_what_they_are() {
+    const VMS: usize = 40;
+    let bench = Bench::new();
+    let medium = crate::FileMedia { count: 3, bytes: 1 << 30 };
+    let options = Options { sizes: crate::Sizes::Normal, file_media: Some(medium), ..bench.later("d") };
+    let site = bench.start(options).unwrap().site;
+    // Letters of a key stream: as good as random, and one byte each.
+    let text = |seed: u64| {
+        let mut state = seed;
+        let letter = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Some(char::from(b' ' + ((state >> 33) % 94) as u8))
+        };
+        std::iter::from_fn(letter).take(crate::DEFINITION_BYTES_MAX).collect::<String>()
+    };
+    bench.runtime.block_on(async {
+        for number in 0..VMS {
+            let vm = name(&format!("v{number}"));
+            site.create_vm(&vm, &[MIB]).await.unwrap();
+            site.set_definition(&vm, &text(number as u64)).await.unwrap();
+        }
+        let stored = site.status().await.unwrap().stored_bytes;
+        let own = (VMS * crate::DEFINITION_BYTES_MAX) as u64;
+        assert!(stored < 3 * own, "{stored} bytes for {own} of definitions");
+    });
+    bench.stop(&site);
+}
