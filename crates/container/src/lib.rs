@@ -27,7 +27,7 @@ mod maplog;
 pub use build::{Builder, Built};
 pub use fragment::{FRAGMENT_MEMBERS_MAX, FragmentHeader, fragment_bytes, header_bytes};
 pub use head::{ENTRY_BYTES, Entry, FormatError, Head, HeadPlace, PRELUDE_BYTES, UnitKind};
-pub use maplog::{CHANGES_MAX, Change, MapLog};
+pub use maplog::{CHANGE_BYTES_MAX, CHANGES_MAX, Change, MapLog};
 
 /// Most slots of a container: bounds the directory (1 MiB).
 pub const SLOTS_MAX: usize = 32 * 1024;

@@ -17,7 +17,7 @@ const U64_BYTES_MAX: usize = 10;
 const ADDRESS_BYTES_MAX: usize =
     U64_BYTES_MAX + U32_BYTES_MAX + 1 + U16_BYTES_MAX + 2 * U16_BYTES_MAX + 2 * U32_BYTES_MAX;
 /// Most bytes of a change. The longest is a hit: its kind, disk, block and position, a name, an address.
-const CHANGE_BYTES_MAX: usize = 1 + 3 * U64_BYTES_MAX + size_of::<Fingerprint>() + ADDRESS_BYTES_MAX;
+pub const CHANGE_BYTES_MAX: usize = 1 + 3 * U64_BYTES_MAX + size_of::<Fingerprint>() + ADDRESS_BYTES_MAX;
 /// Most bytes of a log besides: its version and the number of changes.
 const FIXED_BYTES_MAX: usize = 1 + U64_BYTES_MAX;
 

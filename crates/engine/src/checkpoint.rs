@@ -35,6 +35,7 @@ impl Engine {
             || state.disks.values().any(|disk| disk.layers.len() >= times * LAYERS_MAX)
             || state.unsettled.len() >= times * UNSETTLED_MAX
             || self.shared.changes_take_room(&state, times)
+            || times == 1 && self.shared.start_wants_checkpoint(&state)
     }
 
     /// Merges what changed into the trees and writes roots and metadata to the log. Does nothing when nothing changed,

@@ -294,10 +294,10 @@ impl Engine {
             let state = self.shared.lock();
             left.iter().filter(|id| state.is_committed(**id)).for_each(|id| self.shared.dedup.pardon(*id));
         }
-        swept?;
         if self.shared.lock().deleted.len() >= DELETED_MAX {
             self.take_checkpoint().await?;
         }
+        swept?;
         Ok(report)
     }
 
@@ -347,8 +347,8 @@ impl Engine {
                 garbage > 0 && garbage >= u64::from(choice.garbage_percent) * u64::from(size.entries);
             let locked_until_ms = locked.get(container).copied().unwrap_or(0);
             let is_wanted = count == 0 || enough || (choice.also)(*container);
-            let is_small =
-                u64::from(size.total) * SMALL_SHARE <= u64::from(self.shared.config.container_bytes);
+            // Where room is in pieces, those that are written now are none: moving them would go on for ever.
+            let is_small = u64::from(size.total) * SMALL_SHARE <= self.shared.container_limit() as u64;
             let condemned = (count, Condemned { container: *container, size, live, locked_until_ms });
             match (is_wanted, is_small) {
                 (true, _) => chosen.push(condemned),

@@ -8,7 +8,7 @@ use cache::{BlockCache, Cache};
 use container::{Builder, Built};
 use journal::{Commit, Entry, Journal};
 use map::Page;
-use pool::Pool;
+use pool::{Pool, PoolErrorKind};
 use proto::Transport;
 use seal::Sealer;
 use seam::{Rt, SiteClock};
@@ -151,7 +151,13 @@ impl Shared {
         changes: impl FnOnce(&Built) -> Vec<Flushed>,
     ) -> Result<Built, EngineError> {
         let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
-        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await?;
+        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await;
+        let is_in_pieces = self.container_limit() < self.config.container_bytes as usize;
+        if is_in_pieces || written.as_ref().is_err_and(|error| error.kind == PoolErrorKind::NoSpace) {
+            // What finds a place changes with each container.
+            self.pool.refresh_space().await;
+        }
+        let written = written?;
         // Kept until the commit is durable: until then the row does not move.
         let _using = written.using;
         let built = written.built;
@@ -301,8 +307,15 @@ impl Engine {
             tokio::pin!(waited);
             waited.as_mut().enable();
             let is_out = |oldest: &Arc<Generation>| oldest.end > until;
-            if self.shared.lock().frozen.front().is_none_or(is_out) {
-                return Ok(());
+            let is_over = {
+                let state = self.shared.lock();
+                if state.frozen.front().is_none_or(is_out) {
+                    return Ok(());
+                }
+                state.ended
+            };
+            if is_over {
+                return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
             }
             if let Some(error) = self.shared.stuck_error() {
                 return Err(error);

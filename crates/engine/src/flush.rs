@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use container::{Builder, Built, CHANGES_MAX, Change, PRELUDE_BYTES, UnitKind};
+use container::{Builder, Built, CHANGE_BYTES_MAX, CHANGES_MAX, Change, PRELUDE_BYTES, UnitKind};
 use journal::{JournalError, JournalErrorKind};
 use units::{Address, DiskId, Fingerprint, Lba, Map, Seq};
 
@@ -12,7 +12,6 @@ use crate::dedup::Budget;
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::generation::{Buffered, CHANGE_BYTES, CONTAINER_FIXED_BYTES, Generation};
-use crate::start::FLUSH_BYTES;
 use crate::state::{Flushed, MapChange};
 
 /// Pause after a flush that failed: media may come back, room may be made.
@@ -62,6 +61,8 @@ struct Filling {
     here: Map<Fingerprint, u16>,
     /// Generations of which something is in it, the oldest first.
     parts: Vec<Part>,
+    /// Bytes of the map log, at most.
+    log_bytes: usize,
     blocks: u32,
     block_bytes: u64,
 }
@@ -139,8 +140,11 @@ impl Engine {
             let taken = engine.checkpoint_once().await;
             if let Err(error) = &taken {
                 tracing::warn!(%error, "checkpoint failed, it will be tried again");
+                engine.shared.lock().room_wanted |= error.kind == EngineErrorKind::NoSpace;
                 engine.pause().await;
             }
+            // What a checkpoint supersedes is garbage too, also where no guest writes.
+            engine.clean_when_low();
             // Before the disks are settled: their records may wait until the next checkpoint made room for metadata.
             engine.shared.checkpoint_running.store(false, Ordering::Relaxed);
             engine.shared.flush_wake.notify_one();
@@ -192,17 +196,18 @@ impl Engine {
             }
             return Ok(false);
         }
-        self.shared.check_start(FLUSH_BYTES)?;
-        match self.flush_batch(&batch, limit).await {
+        self.shared.check_flush()?;
+        let flushed = self.flush_batch(&batch, limit).await;
+        // Where a part failed too: the generations before it are in containers.
+        let covered = self.shared.lock().covered;
+        self.shared.journal()?.trim(covered);
+        match flushed {
             // The room left is in smaller pieces: what is not written yet goes there.
             Err(error) if error.kind == EngineErrorKind::NoSpace => {
-                self.shared.pool.refresh_space().await;
                 return if self.shared.container_limit() < limit { Ok(true) } else { Err(error) };
             }
             done => done?,
         }
-        let covered = self.shared.lock().covered;
-        self.shared.journal()?.trim(covered);
         self.shared.pool.refresh_space().await;
         self.clean_when_low();
         Ok(true)
@@ -300,6 +305,10 @@ impl Flushing<'_> {
     }
 
     fn put(&mut self, change: Change, placed: Placed) {
+        self.filling.log_bytes += match change {
+            Change::Hit { .. } => CHANGE_BYTES_MAX,
+            Change::Put { .. } | Change::Hole { .. } => CHANGE_BYTES,
+        };
         self.filling.builder.change(change);
         if let Some(part) = self.filling.parts.last_mut() {
             part.placed.push(placed);
@@ -311,8 +320,8 @@ impl Flushing<'_> {
     async fn make_room(&mut self, unit: usize) -> Result<(), EngineError> {
         let builder = &self.filling.builder;
         let changes = builder.changes().len();
-        // As generations count, so that one that fits is not cut.
-        let slack = CONTAINER_FIXED_BYTES - PRELUDE_BYTES + (changes + 1) * CHANGE_BYTES;
+        // No more than generations count, so that one that fits is not cut.
+        let slack = CONTAINER_FIXED_BYTES - PRELUDE_BYTES + self.filling.log_bytes + CHANGE_BYTES;
         if changes == 0 || changes < CHANGES_MAX && builder.has_room(1, slack + unit, self.limit) {
             return Ok(());
         }

@@ -20,11 +20,15 @@ const INCARNATION_BYTES: usize = 20;
 /// Most bytes of a piece of the checkpoint: a name and an address.
 const PIECE_BYTES: usize = 51;
 /// A commit makes a range at most.
-pub(crate) const FLUSH_BYTES: usize = COMMIT_BYTES + RANGE_BYTES;
+const FLUSH_BYTES: usize = COMMIT_BYTES + RANGE_BYTES;
 /// A deletion cuts a range in two at most.
-pub(crate) const DELETION_BYTES: usize = DELETED_BYTES + RANGE_BYTES;
-/// Part of a segment that a start record may have, percent. The journal itself takes none of more than half a segment.
-const SEGMENT_PERCENT: usize = 45;
+const DELETION_BYTES: usize = DELETED_BYTES + RANGE_BYTES;
+/// Part of a segment that a start record may have, percent, with a flush and with what else makes it longer: deletions make
+/// room, and metadata takes some. The journal itself takes none of more than half a segment.
+const FLUSH_PERCENT: usize = 43;
+const SEGMENT_PERCENT: usize = 46;
+/// From this part of a segment on a start record calls for a checkpoint.
+const CHECKPOINT_PERCENT: usize = 38;
 
 impl State {
     /// Bytes that the start record needs at most, without rows.
@@ -41,18 +45,40 @@ impl State {
 }
 
 impl Shared {
-    /// Whether the start record takes `more` bytes.
-    pub(crate) fn start_takes(&self, state: &State, more: usize) -> bool {
-        let most = self.config.segment_bytes as usize / 100 * SEGMENT_PERCENT;
+    fn start_is_below(&self, state: &State, more: usize, percent: usize) -> bool {
+        let most = self.config.segment_bytes as usize / 100 * percent;
         state.start_bytes() + self.pool.row_bytes() + more <= most
     }
 
-    /// Refuses what would make the start record too long.
+    /// Whether the start record takes `more` bytes of metadata.
+    pub(crate) fn start_takes(&self, state: &State, more: usize) -> bool {
+        self.start_is_below(state, more, SEGMENT_PERCENT)
+    }
+
+    /// Whether the start record is long, and a checkpoint would shorten it.
+    pub(crate) fn start_wants_checkpoint(&self, state: &State) -> bool {
+        let is_relieved = !state.commits.is_empty() || !state.deleted.is_empty() || !state.meta.is_empty();
+        is_relieved && !self.start_is_below(state, 0, CHECKPOINT_PERCENT)
+    }
+
+    /// Refuses a flush whose commit would make the start record too long.
     ///
     /// # Errors
     /// `NoSpace`.
-    pub(crate) fn check_start(&self, more: usize) -> Result<(), EngineError> {
-        if self.start_takes(&self.lock(), more) {
+    pub(crate) fn check_flush(&self) -> Result<(), EngineError> {
+        self.check_start(FLUSH_BYTES, FLUSH_PERCENT)
+    }
+
+    /// Refuses so many deletions when they would make the start record too long.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub(crate) fn check_deletions(&self, count: usize) -> Result<(), EngineError> {
+        self.check_start(count * DELETION_BYTES, SEGMENT_PERCENT)
+    }
+
+    fn check_start(&self, more: usize, percent: usize) -> Result<(), EngineError> {
+        if self.start_is_below(&self.lock(), more, percent) {
             return Ok(());
         }
         let reason = "the journal's start record is full: what it lists has to go to a checkpoint first";

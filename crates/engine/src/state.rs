@@ -359,6 +359,8 @@ impl State {
         self.meta.retain(|(seq, ..)| *seq >= pointer.meta_before);
         self.deleted.clear();
         self.may_have_garbage = true;
+        let superseded: u64 = self.pieces.iter().map(|piece| u64::from(piece.address.length)).sum();
+        self.changed_since_clean += superseded / units::BLOCK_U64;
         let coming = self.coming.iter().position(|(coming, _)| *coming == pointer);
         let pieces = coming.and_then(|at| self.coming.drain(..=at).next_back());
         self.pieces = pieces.map_or_else(|| pointer.pieces.clone(), |(_, pieces)| pieces);

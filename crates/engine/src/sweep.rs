@@ -17,7 +17,6 @@ use crate::error::{EngineError, EngineErrorKind};
 use crate::pace::Step;
 use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
-use crate::start::DELETION_BYTES;
 use crate::stubs;
 
 /// Further attempts at a container that found no room.
@@ -263,10 +262,9 @@ impl Engine {
                 blocks: doomed.size.blocks,
             })
             .collect();
-        let needed = deleted.len() * DELETION_BYTES;
-        if self.shared.check_start(needed).is_err() {
+        if self.shared.check_deletions(deleted.len()).is_err() {
             self.take_checkpoint().await?;
-            self.shared.check_start(needed)?;
+            self.shared.check_deletions(deleted.len())?;
         }
         {
             // A checkpoint's totals have a deletion or not, as the order of their records says.

@@ -32,7 +32,8 @@ pub struct Space {
     pub containers: u64,
     /// Bytes of a full container.
     pub container_bytes: u64,
-    /// Bytes of the largest container that finds a place; 0 when none does.
+    /// Bytes of the containers that are counted, which fill the most room: less than full ones where it is in pieces; 0 when
+    /// none finds a place.
     pub place_bytes: u64,
 }
 
@@ -83,10 +84,9 @@ impl Pool {
         if u128::from(whole.stripes * whole.stripe_bytes) * 100 < u128::from(whole.free) * WHOLE_PERCENT {
             for size in (1..=HALVINGS).map(|times| container_bytes >> times).take_while(|s| *s >= LEAST_BYTES)
             {
-                let smaller = self.ask_fits(class, size).await?;
-                usable = usable.max(smaller.stripes * u64::from(size));
-                if place_bytes == 0 && smaller.stripes > 0 {
-                    place_bytes = u64::from(size);
+                let smaller = self.ask_fits(class, size).await?.stripes * u64::from(size);
+                if smaller > usable {
+                    (usable, place_bytes) = (smaller, u64::from(size));
                 }
             }
         }
