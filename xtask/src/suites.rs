@@ -70,7 +70,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "kill",
         about: "kill -9, EIO and ENOSPC at system calls of the real binary, a sample",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(170),
         runs: Runs::Module,
     },
     Suite {

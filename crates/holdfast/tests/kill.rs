@@ -14,6 +14,7 @@
 //!
 //! What it does not do: a killed process leaves its page cache behind, so a missing sync shows only in the simulator.
 
+mod bulk;
 mod calls;
 mod errors;
 mod full;
