@@ -69,10 +69,11 @@ impl Bench {
         self.runtime.block_on(Site::start(self.rt(), options))
     }
 
-    /// What a site that was stopped still had to do may hold its media for a moment; a process would be gone.
+    /// What a site that was stopped still had to do may hold its media and its lock for a moment; a process would be gone.
     fn wait_for_media(&self, options: &Options) {
         let made = std::fs::read_dir(options.dir.join("media")).into_iter().flatten();
         let media = made.filter_map(Result::ok).map(|entry| entry.path()).chain(options.media.clone());
+        let media = media.chain([options.dir.join("lock")]);
         let is_free = |path: &Path| {
             std::fs::File::open(path).map_or(true, |file| {
                 !matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
