@@ -278,7 +278,8 @@ fn an_import_that_is_ended_leaves_no_vm() {
     child.kill().unwrap();
     child.wait().unwrap();
     until("the client is missed", || newest(&bench)["state"] == "failed");
-    assert_eq!(bench.json(&["vm", "show", "web01"]).code, 4);
+    // It goes when no request of the client is under way any more.
+    until("its VM is gone", || bench.json(&["vm", "show", "web01"]).code == 4);
 
     // So is a server.
     let (mut child, task) = stuck_import(&bench, "web01");
