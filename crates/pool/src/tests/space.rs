@@ -47,6 +47,29 @@ fn what_is_promised_fits() {
     }
 }
 
+/// Holes that each take half a container, and none that takes a whole one: they count as room, and are filled.
+#[test]
+fn room_in_pieces_takes_smaller_containers() {
+    const HALF: u64 = CONTAINER_BYTES as u64 / 2;
+    let half = HALF as usize - 64 - 22 * 32;
+    let site = site_of(&[1 << 20; 3]);
+    let mut written = Vec::new();
+    while let Ok(one) = site.run(site.write(half)) {
+        written.push(one.built.head.container);
+    }
+    let whole = site.run(site.pool.refresh_space());
+    assert_eq!((whole.containers, whole.place_bytes), (0, 0), "{} fill it", written.len());
+    let freed: Vec<_> = written.iter().step_by(2).copied().collect();
+    freed.iter().for_each(|container| site.run(site.pool.delete(*container)));
+    let space = site.run(site.pool.refresh_space());
+    assert_eq!(space.place_bytes, HALF, "{space:?}");
+    assert!(space.containers >= freed.len() as u64 / 2 - 1, "{space:?} where {} are free", freed.len());
+    assert_eq!(site.run(site.write(FULL)).unwrap_err().kind, PoolErrorKind::NoSpace);
+    site.run(site.pool.refresh_space());
+    let again = std::iter::from_fn(|| site.run(site.write(half)).ok()).count();
+    assert_eq!(again, freed.len());
+}
+
 #[test]
 fn a_small_medium_is_left_out_when_it_is_full() {
     // Seven media, six to a stripe.
