@@ -227,12 +227,13 @@ fn etcd_yaml(site: SiteId, founding: &Founding, name: &str, address: SocketAddr,
          name: {}\ndata-dir: {}\nlisten-client-urls: {client}\nadvertise-client-urls: {client}\n\
          listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\ninitial-cluster: {}\n\
          initial-cluster-token: {}\ninitial-cluster-state: new\nauto-compaction-mode: periodic\n\
-         auto-compaction-retention: \"1h\"\nquota-backend-bytes: 2147483648\n\
+         auto-compaction-retention: \"1h\"\nquota-backend-bytes: 2147483648\nmax-txn-ops: {}\n\
          enable-grpc-gateway: false\n{}{}",
         quoted(name.to_owned()),
         quoted(format!("{folder}/data")),
         quoted(members.join(",")),
         quoted(hex(&site.0)),
+        meta::TXN_OPS_MAX,
         security("client", "server", "authority"),
         security("peer", "peer", "peer-authority"),
     )

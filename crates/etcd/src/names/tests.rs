@@ -50,7 +50,7 @@ fn a_prefix_is_a_folder_of_bounded_length() {
     }
     let longest = format!("/{}/", "x".repeat(PREFIX_BYTES_MAX - 2));
     assert!(Names::new(&longest).is_ok());
-    // 128 compares and twice 128 operations, each with some 30 bytes around its key.
+    // As many compares and operations in both branches as there can be, each with some 30 bytes around its key.
     let full = meta::TXN_BYTES_MAX + 3 * meta::TXN_OPS_MAX * (PREFIX_BYTES_MAX + 30);
     assert!(full < 3 << 19, "a full transaction is no longer than etcd takes");
 }

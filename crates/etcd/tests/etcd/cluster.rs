@@ -128,6 +128,7 @@ impl Cluster {
         command.args(["--initial-cluster", &initial.join(","), "--initial-cluster-state", "new"]);
         command.args(["--initial-cluster-token", &self.temp.path().display().to_string()]);
         command.args(["--enable-grpc-gateway=false", "--pre-vote"]);
+        command.args(["--max-txn-ops", &meta::TXN_OPS_MAX.to_string()]);
         if self.shape.hasty {
             command.args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
         }

@@ -118,7 +118,7 @@ fn the_longest_record_fits() {
     let each = TXN_BYTES_MAX / TXN_OPS_MAX - KEY_BYTES_MAX;
     let puts = (0..TXN_OPS_MAX).map(|number| {
         let mut key = vec![1; KEY_BYTES_MAX];
-        key[0] = u8::try_from(number).unwrap();
+        key[..2].copy_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
         Put { key: Key::new(key).unwrap(), value: vec![2; each].into(), lease }
     });
     let record = Record { revision: Revision(REVISION_MAX), puts: puts.collect(), deletes: Vec::new() };

@@ -213,11 +213,11 @@ fn expiry_is_persisted() {
         let lease = store.grant(Duration::from_secs(5)).await.unwrap();
         for chunk in 0..2 {
             let ops =
-                (0..100).map(|n| Op::put_leased(key(&format!("{chunk}/{n}")), *b"", lease.id)).collect();
+                (0..300).map(|n| Op::put_leased(key(&format!("{chunk}/{n}")), *b"", lease.id)).collect();
             store.txn(Txn { then: ops, ..Txn::new() }).await.unwrap();
         }
         rt.sleep(Duration::from_secs(6)).await;
-        assert_eq!(journal.records().len(), 4, "200 keys go in two records");
+        assert_eq!(journal.records().len(), 4, "600 keys go in two records");
         let rebuilt = restore(&rt, journal.clone(), &journal.records());
         assert!(rebuilt.range(KeyRange::all(), 9, None).await.unwrap().kvs.is_empty());
         assert_eq!(rebuilt.checkpoint(), store.checkpoint());

@@ -186,6 +186,52 @@ fn what_was_not_stored_to_its_end_leaves_nothing() {
     bench.stop(&site);
 }
 
+/// The largest VM there can be goes through everything that takes it whole, in records and transactions that hold it.
+#[test]
+fn a_vm_at_its_limits() {
+    let bench = Bench::new();
+    let media = crate::FileMedia { count: 3, bytes: 1 << 30 };
+    let options = bench.options("d", 3);
+    let options = crate::Options { file_media: Some(media), sizes: crate::Sizes::Normal, ..options };
+    let site = bench.start(options).unwrap().site;
+    let (large, twin) = (name(&"v".repeat(63)), name(&"w".repeat(63)));
+    let definition = "x".repeat(crate::DEFINITION_BYTES_MAX);
+    bench.runtime.block_on(async {
+        site.create_vm(&large, &[MIB; crate::DISKS_MAX]).await.unwrap();
+        assert_eq!(code(site.add_disk(&large, 4096).await), "disk_count");
+        for number in 0..FILES_MAX {
+            put(&site, large.as_str(), &format!("{number:a>127}"), b"f", false).await.unwrap();
+        }
+        assert_eq!(code(site.begin_file(&large, &file("one-more"), "", false).await), "too_many_files");
+        site.set_definition(&large, &definition).await.unwrap();
+        let longer = format!("{definition}x");
+        let refused = site.set_definition(&large, &longer).await.unwrap_err();
+        assert_eq!(refused.code, "definition_too_large");
+        site.snapshot(&large, None).await.unwrap();
+        site.snapshot(&large, Some(&name(&"s".repeat(63)))).await.unwrap();
+        site.clone_vm(&version(large.as_str()), &twin).await.unwrap();
+        site.revert(&large, &name("s1")).await.unwrap();
+        site.rename_vm(&twin, &name("u")).await.unwrap();
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        for vm in [large.clone(), name("u")] {
+            let (found, text) = (site.vm(&vm).await.unwrap(), site.definition(&vm).await.unwrap());
+            assert_eq!((found.disks.len(), found.files.len()), (crate::DISKS_MAX, FILES_MAX));
+            assert_eq!(text, definition);
+            let how = crate::Deletion { now: vm != large, with_snapshots: true };
+            site.delete_vm(&vm, how).await.unwrap();
+        }
+        // The trash takes it whole too.
+        let item = site.trash(0, 1).await.unwrap()[0].id;
+        site.restore(item, None).await.unwrap();
+        assert_eq!(site.vm(&large).await.unwrap().files.len(), FILES_MAX);
+    });
+    bench.stop(&site);
+}
+
 #[test]
 fn names_of_files() {
     for good in ["a", "0", "Win11_English_x64.iso", "disk", "disk0.raw", "a+b-c", &"x".repeat(127)] {
