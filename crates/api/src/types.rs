@@ -490,6 +490,8 @@ pub struct Recovered {
     pub media: usize,
     /// Its media that are not.
     pub missing: usize,
+    /// What was given up for good, one sentence each.
+    pub lost: Vec<String>,
 }
 
 /// The command line: the server serves.

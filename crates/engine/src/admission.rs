@@ -57,6 +57,7 @@ impl State {
         let Some(found) = self.disks.get(&disk).filter(|found| !found.gone) else {
             return Err(EngineError::new(EngineErrorKind::NotFound, format!("there is no disk {}", disk.0)));
         };
+        self.doubt.check(disk)?;
         match offset.checked_add(length) {
             Some(end) if end <= found.bytes => Ok(()),
             _ => {

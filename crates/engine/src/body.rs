@@ -12,7 +12,7 @@ use journal::MetaPiece;
 use map::Root;
 use seal::Kind;
 use serde::{Deserialize, Serialize};
-use units::{ContainerId, DiskId, Fingerprint, Seq};
+use units::{ContainerId, DiskId, Fingerprint};
 
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::EngineError;
@@ -265,7 +265,9 @@ impl PieceWriter<'_> {
             return Ok(());
         }
         let builder = std::mem::take(&mut self.builder);
-        let what = ToCommit { builder: &builder, covered: Seq(0), blocks: 0, block_bytes: 0 };
+        // What is covered is told again: behind a loss that was accepted no other commit may tell it.
+        let covered = self.shared.lock().covered;
+        let what = ToCommit { builder: &builder, covered, blocks: 0, block_bytes: 0 };
         let built = self.shared.commit_container(what, |_| Vec::new()).await?;
         for (fingerprint, slot) in self.slots.drain(..) {
             self.there.insert(fingerprint, MetaPiece { fingerprint, address: built.address(slot) });

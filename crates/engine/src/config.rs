@@ -9,6 +9,7 @@ use seal::Sealer;
 use seam::Rt;
 use units::{MediumId, NodeId};
 
+use crate::losses::OnLoss;
 use crate::witness::Witness;
 
 /// What an engine stands on.
@@ -76,6 +77,8 @@ pub struct Config {
     pub rebuild_bytes_per_second: u64,
     /// How long leases hold that media grant; zero where no other process can take over.
     pub lease: Duration,
+    /// What an opening does about losses.
+    pub on_loss: OnLoss,
 }
 
 impl Config {
@@ -100,6 +103,7 @@ impl Config {
             rebuild_after: REBUILD_AFTER,
             rebuild_bytes_per_second: REBUILD_BYTES_PER_SECOND,
             lease: Duration::ZERO,
+            on_loss: OnLoss::Refuse,
         }
     }
 

@@ -264,6 +264,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn open_disk(&self, disk: DiskId) -> Result<OpenDisk, EngineError> {
+        self.shared.lock().doubt.check(disk)?;
         let resident = self.shared.lock().open(disk);
         if !resident {
             let (_, record) = find(&*self.meta(), disk).await?.ok_or_else(|| no_disk(disk))?;
@@ -298,6 +299,18 @@ impl Drop for OpenDisk {
 }
 
 impl State {
+    /// Disks that are in use stay so when another opening's state takes the place of `before`.
+    pub(crate) fn keep_open(&mut self, before: &Self) {
+        for (id, disk) in before.disks.iter().filter(|(_, disk)| disk.users > 0) {
+            if let Some(found) = self.disks.get_mut(id) {
+                found.users = disk.users;
+            } else if disk.read_only && disk.is_flat() && !before.unsettled.contains_key(id) {
+                let Disk { bytes, root, read_only, users, .. } = *disk;
+                self.disks.insert(*id, Disk { bytes, root, read_only, users, ..Disk::default() });
+            }
+        }
+    }
+
     fn publish(&mut self, fork: &Fork, settled: Option<&DiskRecord>) {
         match settled {
             None => {

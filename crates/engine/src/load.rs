@@ -12,8 +12,11 @@ use units::{DiskId, Fingerprint, Lba, Seq};
 
 use crate::body::Body;
 use crate::disk::Disk;
+use crate::engine::Shared;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::generation::Buffered;
+use crate::losses::Losses;
+use crate::metadata::JournalPersist;
 use crate::record::{Base, DiskRecord};
 use crate::sink::{buffer, make_room};
 use crate::state::{MapChange, State};
@@ -181,13 +184,26 @@ impl Cast {
     }
 
     /// Makes the disks whose cut is at `seq` or before.
-    pub(crate) fn come(&mut self, state: &mut State, seq: Seq) -> Result<(), EngineError> {
+    pub(crate) fn come(
+        &mut self,
+        state: &mut State,
+        seq: Seq,
+        losses: &mut Losses,
+    ) -> Result<(), EngineError> {
         while let Some(next) = self.pending.pop_front_if(|next| next.cut <= seq) {
             let Pending { cut, target, source, bytes, read_only, gone } = next;
             if !state.fork(source, target, cut) {
                 let reason = format!("disk {} began as disk {}, which nothing tells of", target.0, source.0);
-                let root = self.at_rest.get(&source);
-                let root = *root.ok_or_else(|| EngineError::new(EngineErrorKind::Lost, reason))?;
+                let root = match self.at_rest.get(&source) {
+                    Some(root) => *root,
+                    None => {
+                        losses.meet(EngineError::new(EngineErrorKind::Lost, reason))?;
+                        if !losses.are_accepted() {
+                            continue;
+                        }
+                        None
+                    }
+                };
                 state.disks.insert(target, Disk { root, ..Disk::default() });
             }
             if let Some(disk) = state.disks.get_mut(&target) {
@@ -205,16 +221,29 @@ pub(crate) async fn replay(
     state: &mut State,
     commits: &[Commit],
     cast: &mut Cast,
+    losses: &mut Losses,
 ) -> Result<(), EngineError> {
     for some in commits.chunks(READ_AHEAD) {
         let changes = seam::join_all(some.iter().map(|commit| changes_of(pool, sealer, commit))).await;
         for (commit, changes) in some.iter().zip(changes) {
-            for (seq, change) in changes? {
-                cast.come(state, seq)?;
-                state.apply(&change);
+            let mut commit = commit.clone();
+            match changes {
+                Ok(changes) => {
+                    for (seq, change) in changes {
+                        cast.come(state, seq, losses)?;
+                        state.apply(&change);
+                    }
+                }
+                Err(error) => {
+                    losses.meet(error)?;
+                    if losses.are_accepted() {
+                        // Nobody looks for it again.
+                        commit.map_log_bytes = 0;
+                    }
+                }
             }
-            cast.come(state, commit.covered)?;
-            state.commit(commit.clone());
+            cast.come(state, commit.covered, losses)?;
+            state.commit(commit);
         }
     }
     Ok(())
@@ -269,21 +298,54 @@ async fn changes_of(
         .collect()
 }
 
-/// Opens the metadata records found in the journal.
-pub(crate) fn open_meta(
+/// Opens the metadata records found in the journal; what comes behind one that is lost goes with it.
+fn open_meta(
     sealer: &Sealer,
     meta: &[(Seq, Fingerprint, Vec<u8>)],
+    losses: &mut Losses,
 ) -> Result<Vec<Vec<u8>>, EngineError> {
-    let open = |(seq, fingerprint, unit): &(Seq, Fingerprint, Vec<u8>)| {
+    let mut records = Vec::new();
+    for (seq, fingerprint, unit) in meta {
         let mut plain = Vec::new();
-        match sealer.open(Kind::Meta, *fingerprint, unit, &mut plain) {
-            Ok(_) => Ok(plain),
-            Err(error) => {
-                Err(EngineError::new(EngineErrorKind::Lost, format!("metadata record {}: {error}", seq.0)))
-            }
+        if let Err(error) = sealer.open(Kind::Meta, *fingerprint, unit, &mut plain) {
+            let reason = format!("metadata record {}: {error}", seq.0);
+            losses.meet(EngineError::new(EngineErrorKind::Lost, reason))?;
+            break;
+        }
+        records.push(plain);
+    }
+    Ok(records)
+}
+
+/// The metadata store as checkpoint and journal have it. Of the journal's records in `meta` those stay that it has taken.
+pub(crate) fn restore_meta(
+    shared: &Arc<Shared>,
+    checkpoint: Option<&[u8]>,
+    meta: &mut Vec<(Seq, Fingerprint, Vec<u8>)>,
+    losses: &mut Losses,
+) -> Result<meta::Embedded, EngineError> {
+    let records = open_meta(&shared.sealer, meta, losses)?;
+    let options = meta::Options {
+        record_bytes: shared.config.meta_record_bytes(),
+        keys_per_chunk: shared.config.meta_keys_per_chunk(),
+        ..meta::Options::default()
+    };
+    let salvage = |checkpoint: Option<&[u8]>| {
+        let persist = Arc::new(JournalPersist { shared: Arc::downgrade(shared) });
+        meta::Embedded::salvage(shared.rt.clone(), persist, options, checkpoint, &records)
+    };
+    let (restored, taken, trouble) = match salvage(checkpoint) {
+        Ok(restored) => restored,
+        Err(error) => {
+            losses.meet_base(error.into())?;
+            salvage(None)?
         }
     };
-    meta.iter().map(open).collect()
+    if let Some(error) = trouble {
+        losses.meet(error.into())?;
+    }
+    meta.truncate(taken);
+    Ok(restored)
 }
 
 /// Puts the uncovered writes back into the write buffer.
@@ -292,10 +354,11 @@ pub(crate) fn refill(
     data: Vec<(Seq, Record)>,
     cast: &mut Cast,
     container_bytes: usize,
+    losses: &mut Losses,
 ) -> Result<(), EngineError> {
     for (seq, record) in data {
         state.next_seq = seq;
-        cast.come(state, seq)?;
+        cast.come(state, seq, losses)?;
         match record {
             Record::Write { disk, lba, fingerprint, unit } => {
                 make_room(state, unit.len(), container_bytes);
@@ -311,5 +374,5 @@ pub(crate) fn refill(
         state.next_seq = seq.plus(1);
     }
     // Nothing is behind these cuts yet.
-    cast.come(state, Seq(u64::MAX))
+    cast.come(state, Seq(u64::MAX), losses)
 }

@@ -22,8 +22,8 @@ use crate::dedup::{Dedup, read_head};
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::holds::kept_time;
-use crate::load::{Cast, Story, open_meta, read_body, refill, replay};
-use crate::metadata::JournalPersist;
+use crate::load::{Cast, Story, read_body, refill, replay, restore_meta};
+use crate::losses::{Losses, OnLoss, recover};
 use crate::ranges::Ranges;
 use crate::record::disks;
 use crate::reseal::retiring;
@@ -47,7 +47,8 @@ impl Engine {
     /// only, and takes over when media come back.
     ///
     /// # Errors
-    /// [`EngineErrorKind::Lost`] when acknowledged data is on none of the media that are there; the error names it.
+    /// [`EngineErrorKind::Lost`] when what was acknowledged is on none of the media that are there, and `config` has losses
+    /// refused; the error names it.
     pub async fn open(mut deps: Deps, config: Config) -> Result<Self, EngineError> {
         let unknown = |error: WitnessError| without_witness(&error, &config);
         let witness = deps.witness.load().await.map_err(unknown)?;
@@ -65,19 +66,28 @@ impl Engine {
         deps.witness.store(WitnessState { epoch, ..witness }).await.map_err(unknown)?;
         deps.transport = Arc::new(By::new(epoch, deps.transport));
         deps.up = journal::seal_media(&*deps.transport, &deps.up).await.map_err(superseded)?;
-        let mut recovered = journal::recover(&*deps.transport, &deps.up, key, &registered).await?;
+        let mut losses = Losses::new(config.on_loss);
+        let mut recovered = recover(&*deps.transport, &deps.up, key, &registered, &mut losses).await?;
 
         let shared = new_shared(&deps, &config, epoch);
         let engine = Self { shared: shared.clone() };
         let story = recovered.as_mut().map(Story::of).unwrap_or_default();
         let next_seq = recovered.as_ref().map_or(Seq(1), |recovered| recovered.next_seq);
         shared.pool.load_rows(&story.rows);
-        engine.load(story, next_seq).await?;
+        engine.load(story, next_seq, &mut losses).await?;
         shared.pool.refresh_space().await;
-        let mut opening = Opening { deps, first_seq: next_seq, recovered, registered, attempts: 0 };
+        let mut opening =
+            Opening { deps, first_seq: next_seq, recovered, registered, attempts: 0, lost_with: None };
+        if let Err(error) = shared.set_losses(&losses) {
+            opening.lost_with = Some(engine.up());
+            engine.read_only(opening, error);
+            return Ok(engine);
+        }
         match engine.begin(&mut opening).await {
             Ok(()) => {}
-            Err(error) if is_passing(&error) => engine.read_only(opening, error),
+            Err(error) if is_passing(&error) && config.on_loss != OnLoss::Accept => {
+                engine.read_only(opening, error);
+            }
             Err(error) => return Err(error),
         }
         Ok(engine)
@@ -88,7 +98,11 @@ impl Engine {
         if self.shared.journal.get().is_none() {
             self.take_over(opening).await?;
         }
-        self.settle_tail().await?;
+        if self.shared.config.on_loss == OnLoss::Accept && !self.losses().is_empty() {
+            self.leave_losses(opening.first_seq).await?;
+        } else {
+            self.settle_tail().await?;
+        }
         self.shared.set_stuck(None);
         self.shared.writable.store(true, Ordering::Release);
         let flusher = self.clone();
@@ -111,6 +125,10 @@ impl Engine {
                 engine.shared.rt.sleep(RETRY).await;
                 if engine.shared.lock().closed {
                     return;
+                }
+                // What is lost with these media is lost.
+                if opening.lost_with.as_ref().is_some_and(|media| *media == engine.up()) {
+                    continue;
                 }
                 match engine.shared.guarded("take-over", engine.begin_again(&mut opening)).await {
                     Ok(()) => return,
@@ -140,13 +158,21 @@ impl Engine {
             let transport = &*opening.deps.transport;
             let sealed = journal::seal_media(transport, &self.up()).await.map_err(superseded)?;
             opening.registered = witness.registered();
-            let mut again = journal::recover(transport, &sealed, key, &opening.registered).await?;
+            let was_lost = opening.lost_with.is_some();
+            opening.lost_with = was_lost.then(|| self.up());
+            let mut losses = Losses::new(self.shared.config.on_loss);
+            let mut again = recover(transport, &sealed, key, &opening.registered, &mut losses).await?;
             let next_seq = again.as_ref().map_or(Seq(1), |found| found.next_seq);
-            if next_seq > opening.first_seq {
+            if was_lost || next_seq > opening.first_seq {
                 let story = again.as_mut().map(Story::of).unwrap_or_default();
                 self.shared.pool.load_rows(&story.rows);
-                self.load(story, next_seq).await?;
+                self.load(story, next_seq, &mut losses).await?;
                 (opening.first_seq, opening.recovered) = (next_seq, again);
+                if let Err(error) = self.shared.set_losses(&losses) {
+                    opening.lost_with = Some(self.up());
+                    return Err(error);
+                }
+                opening.lost_with = None;
             }
         }
         self.begin(opening).await
@@ -158,30 +184,21 @@ impl Engine {
     }
 
     /// Maps, metadata and write buffer, as the journal tells them.
-    async fn load(&self, story: Story, next_seq: Seq) -> Result<(), EngineError> {
+    async fn load(&self, mut story: Story, next_seq: Seq, losses: &mut Losses) -> Result<(), EngineError> {
         let shared = &self.shared;
-        let (body, pieces) = match &story.checkpoint {
-            Some(pointer) => {
-                let (body, pieces) = read_body(&shared.pool, &shared.sealer, pointer).await?;
-                (Some(body), pieces)
+        let mut body = None;
+        let mut pieces = Vec::new();
+        if let Some(pointer) = &story.checkpoint {
+            match read_body(&shared.pool, &shared.sealer, pointer).await {
+                Ok(read) => {
+                    pieces = read.1;
+                    body = Some(read.0);
+                }
+                Err(error) => losses.meet_base(error)?,
             }
-            None => (None, Vec::new()),
-        };
-        let persist = Arc::new(JournalPersist { shared: Arc::downgrade(shared) });
-        let records = open_meta(&shared.sealer, &story.meta)?;
+        }
         let checkpoint = body.as_ref().map(|body| body.meta.as_slice());
-        let meta = meta::Embedded::restore(
-            shared.rt.clone(),
-            persist,
-            meta::Options {
-                record_bytes: shared.config.meta_record_bytes(),
-                keys_per_chunk: shared.config.meta_keys_per_chunk(),
-                ..meta::Options::default()
-            },
-            checkpoint,
-            &records,
-        )?;
-        let meta = Arc::new(meta);
+        let meta = Arc::new(restore_meta(shared, checkpoint, &mut story.meta, losses)?);
         let mut state = State {
             covered: story.covered,
             meta: story.meta,
@@ -192,11 +209,10 @@ impl Engine {
         for run in &story.ledger {
             state.ledger.insert(run.incarnation, run.committed.clone());
         }
-        shared.clock.raise(kept_time(&*meta).await?);
-        let records = disks(&meta).await?;
-        state.stubs = stubs(&meta).await?;
-        state.retiring = retiring(&meta).await?;
-        *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
+        shared.clock.raise(losses.or_default(kept_time(&*meta).await)?);
+        let records = losses.or_default(disks(&meta).await)?;
+        state.stubs = losses.or_default(stubs(&meta).await)?;
+        state.retiring = losses.or_default(retiring(&meta).await)?;
         // Another store's stamps say nothing of this one.
         *shared.checkpointing.lock().await = Known::default();
         let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
@@ -204,8 +220,8 @@ impl Engine {
         state.listed = listed.iter().filter_map(|(id, root)| Some((*id, (*root)?))).collect();
         let mut cast = Cast::new(records, &listed.into_iter().collect(), &mut state);
         state.next_ordinal = state.checkpoint.as_ref().map_or(0, |pointer| pointer.commits_before);
-        replay(&shared.pool, &shared.sealer, &mut state, &story.commits, &mut cast).await?;
-        cast.come(&mut state, story.covered)?;
+        replay(&shared.pool, &shared.sealer, &mut state, &story.commits, &mut cast, losses).await?;
+        cast.come(&mut state, story.covered, losses)?;
         for container in story.committed {
             state.enter_committed(container);
         }
@@ -215,12 +231,33 @@ impl Engine {
         }
         story.uncounted.iter().for_each(|deleted| state.uncount(deleted));
         state.deleted = story.uncounted;
-        refill(&mut state, story.data, &mut cast, shared.config.container_bytes as usize)?;
+        refill(&mut state, story.data, &mut cast, shared.config.container_bytes as usize, losses)?;
         state.drop_gone();
         state.next_seq = next_seq;
         *shared.ordinal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state.next_ordinal;
-        *shared.lock() = state;
+        *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
+        let mut now = shared.lock();
+        state.keep_open(&now);
+        *now = state;
         Ok(())
+    }
+
+    /// Behind a loss that was accepted: all that is left in the journal goes into containers, all there is into a
+    /// checkpoint, and nothing leads to what is lost any more.
+    async fn leave_losses(&self, first_seq: Seq) -> Result<(), EngineError> {
+        loop {
+            self.shared.lock().freeze();
+            if !self.shared.guarded("flusher", self.flush_once()).await? {
+                break;
+            }
+        }
+        {
+            let mut state = self.shared.lock();
+            state.covered = state.covered.max(first_seq);
+            // Written anew, so that a commit says what is covered.
+            state.pieces.clear();
+        }
+        self.take_checkpoint().await
     }
 
     /// Opens the stream of this incarnation. From its first start record on, the old stream is history.
@@ -339,6 +376,8 @@ struct Opening {
     registered: Registered,
     /// How often it was tried to open a stream.
     attempts: u32,
+    /// Something is lost with these media; with others it may not be.
+    lost_with: Option<Vec<MediumId>>,
 }
 
 /// What an error of the witness means for whoever opens the site. A file that fails is lost; a store that others share will

@@ -151,6 +151,8 @@ pub(crate) struct State {
     pub(crate) under_way_bytes: u64,
     /// Blocks of writes that are under way: they hold grants too.
     pub(crate) under_way_blocks: u64,
+    /// What the opening found lost.
+    pub(crate) doubt: crate::losses::Doubt,
     pub(crate) closed: bool,
     /// What was to be written before the end is written: the flusher ends.
     pub(crate) ended: bool,

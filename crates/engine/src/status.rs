@@ -60,6 +60,8 @@ pub struct EngineStatus {
     pub repaired: u64,
     /// Why the write buffer cannot be flushed now.
     pub stuck: Option<EngineError>,
+    /// What the opening found lost, one sentence each.
+    pub losses: Vec<String>,
     /// Why the last checkpoint failed.
     pub checkpoint_trouble: Option<EngineError>,
     /// Tasks that panicked since the start.
@@ -104,6 +106,7 @@ impl Engine {
             faults: stats.faults.load(Ordering::Relaxed),
             repaired: stats.repaired.load(Ordering::Relaxed),
             stuck: self.shared.stuck_error(),
+            losses: state.doubt.lost().to_vec(),
             checkpoint_trouble: state.checkpoint_trouble.clone(),
             panics: self.shared.rt.panics(),
         }

@@ -133,7 +133,7 @@ pub(crate) enum SiteCommand {
     #[command(
         after_help = "Examples:\n  holdfast site recover --dir /srv/holdfast --from-media --recovery-key-file \
                       /root/recovery-key\n  holdfast site recover --dir /srv/holdfast --from-media /dev/sdb /dev/sdc \
-                      --recovery-key-file /root/recovery-key"
+                      --recovery-key-file /root/recovery-key\n  holdfast site recover --dir /srv/holdfast --accept-loss"
     )]
     Recover(Recover),
     /// Found a site of many nodes: its authority, its first manager, and certificates for its etcd
@@ -160,21 +160,25 @@ pub(crate) enum SiteCommand {
 /// Options of `site recover`.
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
-    /// The new directory; no site may be in it
+    /// The new directory; no site may be in it, unless losses are accepted
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// All media of the site; without a path, the files in DIR/media
-    #[arg(long, value_name = "PATH", num_args = 0.., required = true)]
+    #[arg(long, value_name = "PATH", num_args = 0.., required_unless_present = "accept_loss")]
     pub(crate) from_media: Vec<PathBuf>,
     /// File with the recovery key
-    #[arg(long, value_name = "FILE")]
-    pub(crate) recovery_key_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "accept_loss")]
+    pub(crate) recovery_key_file: Option<PathBuf>,
     /// File with the passphrase that opens the site from now on, instead of a new key file in DIR
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// How many media are lost for good: at most as many as the site bears
     #[arg(long, default_value = "0", value_name = "NUMBER")]
     pub(crate) missing: usize,
+    /// Give up what is on none of the media that are there, and go on from what is left. The site in DIR is opened with its
+    /// own key, or made anew first when none is there
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
     /// How media are read and written
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) io: Io,
@@ -204,6 +208,9 @@ pub(crate) struct Standalone {
     /// How long a medium may be away before what it held is made again on others: 30s, 10m, or 0 for at once
     #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
     pub(crate) rebuild_after: Duration,
+    /// Serve all disks, to read, of a site that has lost more than it bears: the newest writes may not be there
+    #[arg(long)]
+    pub(crate) salvage: bool,
     /// How media are read and written
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) io: Io,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::types::{Recovered, Serving};
 use seam::Rt;
-use site::{Options, RecoverOptions, Site, Sizes};
+use site::{OnLoss, Options, RecoverOptions, RecoveredSite, Site, Sizes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -75,15 +75,13 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
         recovery_key_file: options.recovery_key_file,
         passphrase_file: options.passphrase_file,
         missing: options.missing,
+        accept_loss: options.accept_loss,
     };
-    let site = Site::recover(rt, options).await?;
-    let text = format!(
-        "site {}: {} media, {} missing; go on with: holdfast standalone --dir {dir}",
-        site.site, site.media, site.missing
-    );
-    let recovered =
-        Recovered { recovered: dir, site: site.site.to_string(), media: site.media, missing: site.missing };
-    printer.done(&recovered, &text)
+    let RecoveredSite { site, media, missing, lost } = Site::recover(rt, options).await?;
+    let mut text =
+        format!("site {site}: {media} media, {missing} missing; go on with: holdfast standalone --dir {dir}");
+    lost.iter().for_each(|what| text.push_str(&format!("\nlost: {what}")));
+    printer.done(&Recovered { recovered: dir, site: site.to_string(), media, missing, lost }, &text)
 }
 
 fn site_options(options: Standalone) -> Result<Options, Failure> {
@@ -96,6 +94,7 @@ fn site_options(options: Standalone) -> Result<Options, Failure> {
         recovery_key_file: options.recovery_key_file,
         backend: options.io.backend(),
         lease: Duration::ZERO,
+        on_loss: if options.salvage { OnLoss::ServeAll } else { OnLoss::Serve },
         rebuild_after: Some(options.rebuild_after),
         write_patience: options.write_patience,
         task_patience: options.task_patience,

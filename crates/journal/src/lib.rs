@@ -50,7 +50,7 @@ pub use records::{
     CheckpointPointer, Commit, Deleted, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start,
     Tail, decode_records,
 };
-pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover};
+pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover, salvage};
 pub use roll::SEGMENTS_PER_OPENING;
 pub use takeover::{newest_epoch, seal_media};
 pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind, Sink};

@@ -61,45 +61,99 @@ pub async fn recover(
     key: &[u8; 32],
     registered: &Registered,
 ) -> Result<Option<Recovered>, RecoverError> {
-    let (found, told) = list(transport, media, key).await;
-    let witness = registered.last;
-    require_each(&registered.ensembles, &told)?;
-    let reader = Reader { transport, key };
-    for (id, place) in found.iter().rev() {
-        if let Some(last) = witness
-            && *id < last
-        {
-            return Err(lost(format!(
-                "segment {} of incarnation {:016x} (epoch {}) was in use and is on none of the media that are there",
-                last.number, last.stream.0, last.epoch.0
-            )));
-        }
-        let mut cursor = Cursor::new(*id, &place.holders, place.slot_bytes);
-        match reader.batch(&mut cursor).await? {
-            Some(first) => return recover_from(&reader, &found, *id, cursor, first).await.map(Some),
-            // Never acknowledged: its start is durable nowhere. The stream went on elsewhere, or ended before.
-            None if Some(*id) != witness => {}
-            None => {
-                return Err(lost(format!(
-                    "the start of segment {} is damaged on every medium that is there",
-                    id.number
-                )));
+    tell(transport, media, key, registered, &mut Losses::Fatal).await
+}
+
+/// Reads what is left of a journal that [`recover`] cannot read: goes by the newest start record that is sound, and on past
+/// every batch and segment that is not. Gives what is lost besides, one sentence each.
+pub async fn salvage(
+    transport: &dyn Transport,
+    media: &[MediumId],
+    key: &[u8; 32],
+    registered: &Registered,
+) -> (Option<Recovered>, Vec<String>) {
+    let mut losses = Losses::Noted(Vec::new());
+    let recovered = tell(transport, media, key, registered, &mut losses).await;
+    match losses {
+        Losses::Noted(noted) => (recovered.ok().flatten(), noted),
+        Losses::Fatal => (None, Vec::new()),
+    }
+}
+
+/// What a loss does.
+enum Losses {
+    /// It ends the recovery.
+    Fatal,
+    /// It is noted, and what is left is told.
+    Noted(Vec<String>),
+}
+
+impl Losses {
+    fn meet(&mut self, error: RecoverError) -> Result<(), RecoverError> {
+        match self {
+            Self::Fatal => Err(error),
+            Self::Noted(noted) => {
+                noted.push(error.to_string());
+                Ok(())
             }
         }
     }
-    match witness {
-        Some(last) => Err(lost(format!("no segment of incarnation {:016x} is on any medium", last.stream.0))),
-        None => Ok(None),
+}
+
+async fn tell(
+    transport: &dyn Transport,
+    media: &[MediumId],
+    key: &[u8; 32],
+    registered: &Registered,
+    losses: &mut Losses,
+) -> Result<Option<Recovered>, RecoverError> {
+    let (found, told) = list(transport, media, key).await;
+    let mut witness = registered.last;
+    if let Err(error) = require_each(&registered.ensembles, &told) {
+        losses.meet(error)?;
     }
+    let reader = Reader { transport, key };
+    for (id, place) in found.iter().rev() {
+        if let Some(last) = witness.take_if(|last| *id < *last) {
+            losses.meet(lost(format!(
+                "segment {} of incarnation {:016x} (epoch {}) was in use and is on none of the media that are there",
+                last.number, last.stream.0, last.epoch.0
+            )))?;
+        }
+        let mut cursor = Cursor::new(*id, &place.holders, place.slot_bytes);
+        let story = match reader.batch(&mut cursor).await {
+            Ok(Some(first)) => recover_from(&reader, &found, (*id, cursor), first, losses).await.map(Some),
+            // Never acknowledged: its start is durable nowhere. The stream went on elsewhere, or ended before.
+            Ok(None) if Some(*id) != witness => Ok(None),
+            Ok(None) => {
+                let reason =
+                    format!("the start of segment {} is damaged on every medium that is there", id.number);
+                Err(lost(reason))
+            }
+            Err(error) => Err(error),
+        };
+        match story {
+            Ok(Some(recovered)) => return Ok(Some(recovered)),
+            Ok(None) => {}
+            Err(error) => {
+                losses.meet(error)?;
+                witness = None;
+            }
+        }
+    }
+    if let Some(last) = witness {
+        losses.meet(lost(format!("no segment of incarnation {:016x} is on any medium", last.stream.0)))?;
+    }
+    Ok(None)
 }
 
 /// Goes by the start record of segment `id`, the newest; `first` is the batch it is in.
 async fn recover_from(
     reader: &Reader<'_>,
     found: &Found,
-    id: SegmentId,
-    mut cursor: Cursor,
+    (id, mut cursor): (SegmentId, Cursor),
     first: Batch,
+    losses: &mut Losses,
 ) -> Result<Recovered, RecoverError> {
     let carried = Tail::of_start(&first.payload);
     let mut records = first.records.into_iter();
@@ -108,7 +162,7 @@ async fn recover_from(
     };
     let tail: Vec<(Seq, Record)> = records.collect();
     let first_seq = tail.first().map_or(next, |(seq, _)| *seq);
-    let (newest, next_seq, last) = rest(reader, &mut cursor, next).await?;
+    let (newest, next_seq, last) = rest(reader, &mut cursor, next, losses).await?;
     // A segment may be gone once a commit covers it, be it one behind the start record.
     let commits = newest.iter().filter_map(|(_, record)| match record {
         Record::Commit(commit) => Some(commit.covered),
@@ -124,7 +178,7 @@ async fn recover_from(
         let end = live.get(i + 1).map_or(next_seq, |next| next.first_seq);
         keep.push(end > covered);
         if end > covered && *segment != this {
-            records.extend(older(reader, found, segment, end).await?);
+            records.extend(older(reader, found, segment, end, losses).await?);
         }
     }
     // What the start record tells is not told again by records from before it.
@@ -154,6 +208,7 @@ async fn older(
     found: &Found,
     live: &LiveSegment,
     end: Seq,
+    losses: &mut Losses,
 ) -> Result<Vec<(Seq, Record)>, RecoverError> {
     let none = Place::default();
     let place = found.get(&live.id()).unwrap_or(&none);
@@ -161,20 +216,29 @@ async fn older(
     let mut records = Vec::new();
     let mut next = live.first_seq;
     while next < end {
-        let batch = reader.batch(&mut cursor).await?;
-        let Some(Batch { header, records: of_batch, .. }) = batch else {
-            return Err(lost(format!(
-                "records {} to {} of segment {} are damaged or missing on every medium that is there",
-                next.0,
-                end.0 - 1,
-                live.number
-            )));
+        let batch = reader.batch(&mut cursor).await.and_then(|batch| {
+            let reason = || {
+                format!(
+                    "records {} to {} of segment {} are damaged or missing on every medium that is there",
+                    next.0,
+                    end.0 - 1,
+                    live.number
+                )
+            };
+            batch.ok_or_else(|| lost(reason()))
+        });
+        let Batch { header, records: of_batch, .. } = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                losses.meet(error)?;
+                return Ok(records);
+            }
         };
         // A start record counts for nothing; the tail behind it does.
         let begins = of_batch.iter().find(|(_, record)| !matches!(record, Record::Start(_)));
         let begins = begins.map_or(header.first_seq, |(seq, _)| *seq);
         if begins != next {
-            return Err(jump(live.number, next, begins));
+            losses.meet(jump(live.number, next, begins))?;
         }
         next = header.end_seq();
         records.extend(of_batch.into_iter().filter(|(seq, _)| *seq < end));
@@ -187,14 +251,24 @@ async fn rest(
     reader: &Reader<'_>,
     cursor: &mut Cursor,
     first: Seq,
+    losses: &mut Losses,
 ) -> Result<(Vec<(Seq, Record)>, Seq, Option<Tail>), RecoverError> {
     let mut records = Vec::new();
     let mut next = first;
     let mut last = None;
-    while let Some(batch) = reader.batch(cursor).await? {
-        if batch.header.first_seq != next {
-            return Err(jump(batch.header.segment.number, next, batch.header.first_seq));
-        }
+    loop {
+        let batch = match reader.batch(cursor).await {
+            Ok(Some(batch)) if batch.header.first_seq == next => batch,
+            Ok(None) => break,
+            Ok(Some(batch)) => {
+                losses.meet(jump(batch.header.segment.number, next, batch.header.first_seq))?;
+                break;
+            }
+            Err(error) => {
+                losses.meet(error)?;
+                break;
+            }
+        };
         next = batch.header.end_seq();
         records.extend(batch.records);
         last =

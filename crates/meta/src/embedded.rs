@@ -173,6 +173,32 @@ impl Embedded {
         Ok(Self::start(rt, persist, options, rebuild(options, checkpoint, records)?))
     }
 
+    /// [`Embedded::restore`], up to the first record that makes no sense: the store as it was before it, how many records
+    /// that took, and what is wrong with the next.
+    ///
+    /// # Errors
+    /// `Corrupt`: a checkpoint that cannot be decoded.
+    pub fn salvage<R: AsRef<[u8]>>(
+        rt: Rt,
+        persist: Arc<dyn Persist>,
+        options: Options,
+        checkpoint: Option<&[u8]>,
+        records: impl IntoIterator<Item = R>,
+    ) -> Result<(Self, usize, Option<Error>)> {
+        let mut state = base(options, checkpoint)?;
+        let (mut taken, mut trouble) = (0, None);
+        for bytes in records {
+            match advance(&mut state, bytes.as_ref()) {
+                Ok(()) => taken += 1,
+                Err(error) => {
+                    trouble = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok((Self::start(rt, persist, options, state), taken, trouble))
+    }
+
     /// An empty store that persists nothing: for tests and the simulator.
     pub fn in_memory(rt: Rt, options: Options) -> Self {
         let state = State::empty(options.history_events, options.history_bytes);
@@ -241,30 +267,35 @@ pub(crate) fn rebuild<R: AsRef<[u8]>>(
     checkpoint: Option<&[u8]>,
     records: impl IntoIterator<Item = R>,
 ) -> Result<State> {
-    let mut state = match checkpoint {
-        Some(bytes) => decode_checkpoint(bytes, options.history_events, options.history_bytes)?,
-        None => State::empty(options.history_events, options.history_bytes),
-    };
+    let mut state = base(options, checkpoint)?;
     for bytes in records {
-        let record = decode_record(bytes.as_ref())?;
-        if record.revision <= state.revision() {
-            continue;
-        }
-        if record.revision != state.revision().next() {
-            let (next, found) = (state.revision().next(), record.revision);
-            return Err(Error::corrupt(format!(
-                "records are missing: revision {next} expected, {found} found"
-            )));
-        }
-        if !state.changes(&record) {
-            return Err(Error::corrupt(format!(
-                "record {} changes nothing: not of this state",
-                record.revision
-            )));
-        }
-        state.apply(record);
+        advance(&mut state, bytes.as_ref())?;
     }
     Ok(state)
+}
+
+fn base(options: Options, checkpoint: Option<&[u8]>) -> Result<State> {
+    match checkpoint {
+        Some(bytes) => decode_checkpoint(bytes, options.history_events, options.history_bytes),
+        None => Ok(State::empty(options.history_events, options.history_bytes)),
+    }
+}
+
+/// Applies an encoded record that is the next one; one that the state has already does nothing.
+fn advance(state: &mut State, bytes: &[u8]) -> Result<()> {
+    let record = decode_record(bytes)?;
+    if record.revision <= state.revision() {
+        return Ok(());
+    }
+    if record.revision != state.revision().next() {
+        let (next, found) = (state.revision().next(), record.revision);
+        return Err(Error::corrupt(format!("records are missing: revision {next} expected, {found} found")));
+    }
+    if !state.changes(&record) {
+        return Err(Error::corrupt(format!("record {} changes nothing: not of this state", record.revision)));
+    }
+    state.apply(record);
+    Ok(())
 }
 
 pub(crate) fn checkpoint(state: &State) -> Checkpoint {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data::{Params, Superblock};
-use engine::{Config, Deps, Engine, EngineError, WitnessState};
+use engine::{Config, Deps, Engine, EngineError, OnLoss, WitnessState};
 use seal::{EpochKeys, Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
 use seam::{Rt, Runtime};
 use tokio::sync::oneshot;
@@ -263,6 +263,11 @@ impl Site {
 
     /// As [`Site::boot`], on those media only that `there` says.
     pub fn boot_on(&self, there: &[bool]) -> Life {
+        self.boot_for(there, OnLoss::Refuse)
+    }
+
+    /// As [`Site::boot_on`], and what is to be done about losses.
+    pub fn boot_for(&self, there: &[bool], on_loss: OnLoss) -> Life {
         let rt = self.control.process("node");
         let transport = SimTransport::new(rt.clone(), self.wires.clone());
         let present = |(number, store): (usize, &SimStore)| there[number].then(|| store.clone());
@@ -299,7 +304,7 @@ impl Site {
             sealer: self.sealer.clone(),
             witness: Arc::new(self.witness.open(rt.clone())),
         };
-        let config = self.config();
+        let config = Config { on_loss, ..self.config() };
         let boot = async move {
             let opened = node.open(deps, config).await;
             let ok = opened.is_ok();

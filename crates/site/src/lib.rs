@@ -70,6 +70,7 @@ pub use attach::AttachInfo;
 pub use codes::Code;
 pub use definition::DEFINITION_BYTES_MAX;
 pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
+pub use engine::OnLoss;
 pub use error::{ErrorKind, Result, SiteError};
 pub use files::FILES_MAX;
 pub use group::{admit as admit_group, group_id};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data::{LocalTransport, Superblock};
+use engine::OnLoss;
 use media::Backend;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
@@ -22,6 +23,8 @@ use crate::lock::Lock;
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Found, Opener, medium_error, peek};
 use crate::running::Site;
+use crate::start::Options;
+use crate::status::MediumState;
 use crate::witness;
 
 /// What to recover a site from.
@@ -31,12 +34,14 @@ pub struct RecoverOptions {
     pub dir: PathBuf,
     /// The site's media; none: the files in `dir`/media.
     pub media: Vec<PathBuf>,
-    /// File with the recovery key.
-    pub recovery_key_file: PathBuf,
+    /// File with the recovery key; not asked for where the directory has its site.
+    pub recovery_key_file: Option<PathBuf>,
     /// File with the passphrase that shall open the site from now on, instead of a key file.
     pub passphrase_file: Option<PathBuf>,
     /// How many media are lost for good: at most as many as the geometry bears.
     pub missing: usize,
+    /// Give up what is on none of the media that are there: then as many as there are may be missing.
+    pub accept_loss: bool,
     /// How media are read and written.
     pub backend: Backend,
 }
@@ -50,18 +55,41 @@ pub struct RecoveredSite {
     pub media: usize,
     /// Its media that are not.
     pub missing: usize,
+    /// What was given up, one sentence each.
+    pub lost: Vec<String>,
 }
 
 impl Site {
-    /// Makes the directory of a site anew. The site is not started.
+    /// Makes the directory of a site anew, and gives up what is lost where that is said. The site does not serve.
     ///
     /// # Errors
     /// `site_exists` when the directory has a site; `recovery_key_wrong`; `media_missing`; `foreign_medium` when the
     /// media are of several sites; `journal_lost` when the media do not tell all that was acknowledged. Nothing is
-    /// changed on the media before all of that is known.
+    /// changed on the media before all of that is known. Where losses are accepted, as [`Site::start`].
     pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
-        let recovery = read_recovery_key(&options.recovery_key_file)?;
         let directory = Directory::new(&options.dir)?;
+        if !options.accept_loss {
+            return Self::make_anew(rt, options, directory).await;
+        }
+        let accept = Options {
+            passphrase_file: options.passphrase_file.clone(),
+            backend: options.backend,
+            on_loss: OnLoss::Accept,
+            ..Options::new(&options.dir)
+        };
+        if Manifest::load(&directory.manifest())?.is_none() {
+            Self::make_anew(rt.clone(), options, directory).await?;
+        }
+        accept_losses(rt, accept).await
+    }
+
+    async fn make_anew(rt: Rt, options: RecoverOptions, directory: Directory) -> Result<RecoveredSite> {
+        let key_file = options.recovery_key_file.as_deref().ok_or_else(|| {
+            let reason = format!("{}: no site is there, and no recovery key is given", options.dir.display());
+            SiteError::new(ErrorKind::Denied, "recovery_key_wrong", reason)
+                .hint("name the directory of the site, or its media and recovery key")
+        })?;
+        let recovery = read_recovery_key(key_file)?;
         directory.make()?;
         let _lock = Lock::take(&directory.lock())?;
         if Manifest::load(&directory.manifest())?.is_some() {
@@ -74,6 +102,17 @@ impl Site {
         let work = Recovering { rt, directory, options, media: Vec::new() };
         work.run(&opener, &recovery).await
     }
+}
+
+/// Opens the site, has it go on from what is left, and stops it.
+async fn accept_losses(rt: Rt, options: Options) -> Result<RecoveredSite> {
+    let site = Site::start(rt, options).await?.site;
+    let lost = site.engine().losses();
+    let status = site.status().await;
+    site.stop().await?;
+    let status = status?;
+    let media = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
+    Ok(RecoveredSite { site: status.site, media, missing: status.media.len() - media, lost })
 }
 
 fn read_recovery_key(path: &Path) -> Result<RecoveryKey> {
@@ -109,7 +148,7 @@ impl Recovering {
         let unreachable = self.members(&newest, &ring).await?;
         self.change(&newest, &ring, recovery, &unreachable).await?;
         tracing::info!(site = %newest.site, media = self.media.len(), missing, "site recovered");
-        Ok(RecoveredSite { site: newest.site, media: self.media.len(), missing })
+        Ok(RecoveredSite { site: newest.site, media: self.media.len(), missing, lost: Vec::new() })
     }
 
     /// Opens the media and sees that they are different ones of one site.
@@ -173,6 +212,9 @@ impl Recovering {
             2 => 1,
             _ => 2,
         };
+        if self.options.accept_loss {
+            return Ok(missing);
+        }
         if missing > bearable {
             return Err(media_missing(format!(
                 "the site has {total} media, {given} are given, and no more than {bearable} may be missing"
@@ -198,11 +240,15 @@ impl Recovering {
         }
         let sealer = Sealer::new(&keys::open_epochs(&newest.epochs, ring)?);
         let unknown = journal::Registered::default();
-        let story =
-            journal::recover(&transport, &there, sealer.journal_key(), &unknown).await.map_err(|error| {
+        let story = match journal::recover(&transport, &there, sealer.journal_key(), &unknown).await {
+            Err(_) if self.options.accept_loss => {
+                journal::salvage(&transport, &there, sealer.journal_key(), &unknown).await.0
+            }
+            story => story.map_err(|error| {
                 SiteError::new(ErrorKind::Failed, "journal_lost", error.to_string())
-                    .hint("bring more of the site's media")
-            })?;
+                    .hint("bring more of the site's media; --accept-loss gives up what is on none of them")
+            })?,
+        };
         let Some(story) = story else { return Ok(Vec::new()) };
         let mut rows = std::collections::BTreeMap::new();
         let later = story.records.iter().filter_map(|(_, record)| match record {

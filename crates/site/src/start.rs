@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data::Superblock;
-use engine::{Config, Deps, Engine, EngineErrorKind, Witness};
+use engine::{Config, Deps, Engine, EngineErrorKind, OnLoss, Witness};
 use media::Backend;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
@@ -70,6 +70,9 @@ pub struct Options {
     pub nbd_group: Option<u32>,
     /// How long leases hold that media grant; zero where no other process can take over.
     pub lease: Duration,
+    /// What to do when something that was acknowledged is on none of the media that are there. Where another process can
+    /// take over the start is refused.
+    pub on_loss: OnLoss,
 }
 
 impl Options {
@@ -86,6 +89,7 @@ impl Options {
             task_patience: None,
             nbd_group: None,
             lease: Duration::ZERO,
+            on_loss: OnLoss::Serve,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
         }
@@ -287,6 +291,9 @@ impl Opening<'_> {
         let mut config =
             Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
         config.lease = self.options.lease;
+        if config.lease.is_zero() {
+            config.on_loss = self.options.on_loss;
+        }
         if let Some(patience) = self.options.write_patience {
             config.write_patience = patience;
         }

@@ -20,6 +20,8 @@ const USABLE_PERCENT_MIN: u128 = 5;
 
 /// How reasons begin that say that room is short.
 const POOL_IS: &str = "the pool is";
+/// How reasons begin that say what the start found lost.
+const LOST: &str = "lost: ";
 
 /// The judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +162,12 @@ pub(crate) fn judge(
         vms,
     };
     let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
-    let troubles =
-        Troubles { stuck: engine.stuck, checkpoint: engine.checkpoint_trouble, panics: engine.panics };
+    let troubles = Troubles {
+        stuck: engine.stuck.filter(|_| engine.losses.is_empty()),
+        checkpoint: engine.checkpoint_trouble,
+        panics: engine.panics,
+        losses: engine.losses,
+    };
     find_reasons(&mut status, up, &troubles);
     find_next(&mut status, up, &troubles);
     find_notices(&mut status, engine.recovering_index, shared_devices);
@@ -217,6 +223,8 @@ struct Troubles {
     checkpoint: Option<EngineError>,
     /// Tasks that panicked.
     panics: Vec<PanicNote>,
+    /// What the start found lost.
+    losses: Vec<String>,
 }
 
 fn find_reasons(status: &mut Status, up: usize, troubles: &Troubles) {
@@ -242,7 +250,8 @@ fn find_reasons(status: &mut Status, up: usize, troubles: &Troubles) {
     if status.journal_used_percent > JOURNAL_PERCENT_MAX {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
-    let Troubles { stuck, checkpoint, panics } = troubles;
+    let Troubles { stuck, checkpoint, panics, losses } = troubles;
+    reasons.extend(losses.iter().map(|what| format!("{LOST}{what}")));
     reasons.extend(stuck.iter().map(|error| format!("the journal cannot be emptied: {error}")));
     reasons.extend(checkpoint.iter().map(|error| {
         format!("checkpoints fail, and without one changes of VMs are refused in the end: {error}")
@@ -267,6 +276,13 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
         let next =
             "report the bug with the server's log; what was acknowledged is safe, and a restart does no harm";
         status.next.push(next.to_owned());
+    }
+    if !troubles.losses.is_empty() {
+        status.next.push(
+            "snapshots that were made before are served; `standalone --salvage` serves the disks too, to read, as far as \
+             they are known; `site recover --accept-loss` goes on from what is left"
+                .to_owned(),
+        );
     }
     if up < status.media.len() {
         status.next.push(

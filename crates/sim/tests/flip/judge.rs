@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Engine, EngineError, EngineErrorKind, ScrubTotals};
+use engine::{Engine, EngineError, EngineErrorKind, OnLoss, ScrubTotals};
 use seam::Runtime;
 use sim::{Life, Limits, Simulation, Site, SiteImage};
 use units::{BLOCK, BLOCK_U64, DiskId};
 
-use super::make::{Contents, STEPS, Store};
+use super::make::{Contents, STEPS, Store, VALUES, block};
 use super::survey::{What, fixed_places_are_sound};
 
 /// Long enough for repairs in the background.
@@ -27,7 +27,9 @@ pub(super) enum Fate {
     Dropped,
     /// Some reads failed, and said what is lost.
     LostBlocks,
-    /// The site did not open, and said what is lost.
+    /// The site did not open, said what is lost, and went on without it when that was accepted.
+    WentOn,
+    /// The site did not open, and said that nothing of it is left.
     LostSite,
 }
 
@@ -186,8 +188,78 @@ pub(super) fn beyond(store: &Store, image: SiteImage, what: What, without_last: 
             scrub_tells(&scrub(&life, &engine).await?, what, &lost)?;
             site.end(life, false);
         }
+        if fate == Fate::LostSite && goes_on(&site, contents).await? {
+            fate = Fate::WentOn;
+        }
         Ok(fate)
     })
+}
+
+/// A site that is not whole any more opens all the same: what it serves by itself is right, what it serves as far as it
+/// knows was there once, and once the loss is accepted it is a site as any other, whatever comes. False when there is
+/// nothing to go on from.
+async fn goes_on(site: &Site, contents: &Contents) -> Result<bool, String> {
+    let there = vec![true; site.stores().len()];
+    let was_written: BTreeSet<Vec<u8>> = VALUES.map(block).chain([vec![0; BLOCK]]).collect();
+    for on_loss in [OnLoss::Serve, OnLoss::ServeAll] {
+        let mut life = site.boot_for(&there, on_loss);
+        let engine = life.opened().await.expect("nobody kills it");
+        let engine = engine.map_err(|error| format!("it does not open to read: {error}"))?;
+        if engine.is_writable() || engine.losses().is_empty() {
+            return Err("it opens as if nothing were lost".to_owned());
+        }
+        for (disk, bytes) in contents {
+            let Ok(_open) = engine.open_disk(*disk).await else { continue };
+            for (at, right) in bytes.chunks(BLOCK).enumerate() {
+                match engine.read(*disk, at as u64 * BLOCK_U64, BLOCK).await {
+                    Ok(read) if read == right => {}
+                    Ok(read) if on_loss == OnLoss::ServeAll && was_written.contains(&read) => {}
+                    Ok(_) => return Err(format!("{on_loss:?}: disk {} reads wrong at block {at}", disk.0)),
+                    Err(error) if error.kind == EngineErrorKind::Lost => {}
+                    Err(error) => return Err(format!("{on_loss:?}: {:?}: {error}", error.kind)),
+                }
+            }
+        }
+        if engine.write(contents[0].0, 0, &block(1)).await.is_ok() {
+            return Err("it takes a write".to_owned());
+        }
+        site.end(life, false);
+    }
+    let mut life = site.boot_for(&there, OnLoss::Accept);
+    match life.opened().await.expect("nobody kills it") {
+        Ok(engine) if !engine.is_writable() => {
+            return Err("the loss is accepted and it does not go on".to_owned());
+        }
+        Ok(_) => {}
+        Err(error) if error.reason.contains("nothing") => return Ok(false),
+        Err(error) => return Err(format!("the loss is not accepted: {error}")),
+    }
+    site.end(life, false);
+    let mut disk = None;
+    for start in 0..2 {
+        let mut life = site.boot();
+        let engine = life.opened().await.expect("nobody kills it");
+        let engine = engine.map_err(|error| format!("start {start} behind the loss: {error}"))?;
+        all_up(&engine)?;
+        match disk {
+            None => {
+                let new = engine.new_disk_id().await.map_err(|error| error.to_string())?;
+                let made = engine.apply(meta::Txn::new(), &[(new, BLOCK_U64)], &[]).await;
+                if !made.map_err(|error| error.to_string())? {
+                    return Err("a disk number is used twice".to_owned());
+                }
+                engine.write(new, 0, &block(1)).await.map_err(|error| error.to_string())?;
+                engine.checkpoint().await.map_err(|error| format!("no checkpoint: {error}"))?;
+                disk = Some(new);
+            }
+            Some(disk) => match engine.read(disk, 0, BLOCK).await {
+                Ok(read) if read == block(1) => {}
+                other => return Err(format!("what was written behind the loss: {other:?}")),
+            },
+        }
+        site.end(life, false);
+    }
+    Ok(true)
 }
 
 /// Every block and every disk, right or lost; gives the disks that are not all right.

@@ -8,6 +8,8 @@ use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 
 /// A run that takes so many steps hangs.
 pub(super) const STEPS: u64 = 2_000_000;
+/// What blocks are made from.
+pub(super) const VALUES: std::ops::Range<u64> = 0..1002;
 /// Blocks of the two disks; the second needs map pages of two levels.
 const DISK_BLOCKS: [u64; 2] = [12, 70];
 /// Holes written to fill a segment: far more than it can take.
@@ -53,7 +55,7 @@ fn spec(media: usize) -> SiteSpec {
 }
 
 /// A block that compresses to about a hundred bytes.
-fn block(value: u64) -> Vec<u8> {
+pub(super) fn block(value: u64) -> Vec<u8> {
     let mut word = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = vec![0; BLOCK];
     for byte in &mut out[..48] {

@@ -184,7 +184,7 @@ fn of_both_copies_on_two_media() {
 }
 
 fn assert_all_ends_met(fates: &BTreeMap<Fate, u64>) {
-    for fate in [Fate::Harmless, Fate::Dropped, Fate::LostBlocks, Fate::LostSite] {
+    for fate in [Fate::Harmless, Fate::Dropped, Fate::LostBlocks, Fate::WentOn, Fate::LostSite] {
         assert!(fates.contains_key(&fate), "no case was {fate:?}");
     }
 }

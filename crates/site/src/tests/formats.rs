@@ -271,6 +271,7 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         faults: 0,
         repaired: 0,
         stuck: None,
+        losses: Vec::new(),
         checkpoint_trouble: None,
         panics: Vec::new(),
     }

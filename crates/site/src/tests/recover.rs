@@ -15,7 +15,8 @@ impl Bench {
         RecoverOptions {
             dir: self.path(name),
             media,
-            recovery_key_file: self.path("recovery"),
+            recovery_key_file: Some(self.path("recovery")),
+            accept_loss: false,
             passphrase_file: None,
             missing: 0,
             backend: Backend::Sync,
