@@ -116,6 +116,8 @@ pub(crate) async fn recover(
     losses: &mut Losses,
 ) -> Result<Option<Recovered>, EngineError> {
     let error = match journal::recover(transport, media, key, registered).await {
+        // A new site has lost nothing.
+        Ok(None) if losses.are_accepted() => return Err(nothing_left("there is no journal")),
         Ok(recovered) => return Ok(recovered),
         Err(error) => EngineError::from(error),
     };
@@ -130,11 +132,16 @@ pub(crate) async fn recover(
     }
     let (recovered, lost) = journal::salvage(transport, media, key, registered).await;
     if losses.are_accepted() && recovered.is_none() {
-        let reason = format!("{error}; nothing is left of the journal, so nothing can be gone on from");
-        return Err(EngineError::new(EngineErrorKind::Lost, reason));
+        return Err(nothing_left(&error.reason));
     }
     lost.into_iter().for_each(|lost| losses.note(lost));
     Ok(recovered)
+}
+
+/// To go on from nothing would be to begin a new site over what the old one left.
+fn nothing_left(why: &str) -> EngineError {
+    let reason = format!("{why}: nothing is left of the journal on these media, and nothing to go on from");
+    EngineError::new(EngineErrorKind::Lost, reason)
 }
 
 /// What is known to be lost.

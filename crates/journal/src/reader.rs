@@ -45,6 +45,8 @@ pub(crate) struct Cursor {
     offset: u32,
     index: u32,
     previous: Option<[u8; 16]>,
+    /// Offset and index of the sound batch behind the damaged one that was met.
+    behind: Option<(u32, u32)>,
 }
 
 struct Member {
@@ -58,7 +60,14 @@ impl Cursor {
     pub(crate) fn new(id: SegmentId, holders: &[MediumId], slot_bytes: u32) -> Self {
         let member = |medium: &MediumId| Member { medium: *medium, window: None, gone: false };
         let members = holders.iter().map(member).collect();
-        Self { id, slot_bytes, members, offset: PAGE as u32, index: 0, previous: None }
+        Self { id, slot_bytes, members, offset: PAGE as u32, index: 0, previous: None, behind: None }
+    }
+
+    /// Goes on past the damaged batches that [`Reader::batch`] met; false when nothing is behind them.
+    pub(crate) fn skip(&mut self) -> bool {
+        let Some((offset, index)) = self.behind.take() else { return false };
+        (self.offset, self.index, self.previous) = (offset, index, None);
+        true
     }
 }
 
@@ -80,7 +89,8 @@ impl Reader<'_> {
                 return Ok(Some(batch));
             }
         }
-        if let Some(header) = self.batch_behind(cursor).await {
+        if let Some((offset, header)) = self.batch_behind(cursor).await {
+            cursor.behind = Some((offset, header.index));
             return Err(lost(format!(
                 "batch {} of segment {} is damaged on every medium that is there, and batch {} behind it is sound",
                 cursor.index, cursor.id.number, header.index
@@ -110,7 +120,7 @@ impl Reader<'_> {
     }
 
     /// A valid batch of the segment further on, on any member.
-    async fn batch_behind(&self, cursor: &mut Cursor) -> Option<BatchHeader> {
+    async fn batch_behind(&self, cursor: &mut Cursor) -> Option<(u32, BatchHeader)> {
         for member in 0..cursor.members.len() {
             let mut offset = cursor.offset + PAGE as u32;
             while offset < cursor.slot_bytes && !cursor.members[member].gone {
@@ -123,7 +133,7 @@ impl Reader<'_> {
                     && let Some(bytes) = self.bytes(cursor, member, offset, header.batch_bytes() as u32).await
                     && header.verify(bytes, self.key).is_ok()
                 {
-                    return Some(header);
+                    return Some((offset, header));
                 }
                 offset += PAGE as u32;
             }

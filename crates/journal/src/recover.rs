@@ -93,7 +93,7 @@ impl Losses {
         match self {
             Self::Fatal => Err(error),
             Self::Noted(noted) => {
-                noted.push(error.to_string());
+                noted.push(error.reason);
                 Ok(())
             }
         }
@@ -215,6 +215,7 @@ async fn older(
     let mut cursor = Cursor::new(live.id(), &place.holders, place.slot_bytes);
     let mut records = Vec::new();
     let mut next = live.first_seq;
+    let mut is_behind = false;
     while next < end {
         let batch = reader.batch(&mut cursor).await.and_then(|batch| {
             let reason = || {
@@ -231,13 +232,17 @@ async fn older(
             Ok(batch) => batch,
             Err(error) => {
                 losses.meet(error)?;
-                return Ok(records);
+                if !cursor.skip() {
+                    return Ok(records);
+                }
+                is_behind = true;
+                continue;
             }
         };
         // A start record counts for nothing; the tail behind it does.
         let begins = of_batch.iter().find(|(_, record)| !matches!(record, Record::Start(_)));
         let begins = begins.map_or(header.first_seq, |(seq, _)| *seq);
-        if begins != next {
+        if begins != next && !std::mem::take(&mut is_behind) {
             losses.meet(jump(live.number, next, begins))?;
         }
         next = header.end_seq();
@@ -256,19 +261,23 @@ async fn rest(
     let mut records = Vec::new();
     let mut next = first;
     let mut last = None;
+    let mut is_behind = false;
     loop {
         let batch = match reader.batch(cursor).await {
-            Ok(Some(batch)) if batch.header.first_seq == next => batch,
+            Ok(Some(batch)) => batch,
             Ok(None) => break,
-            Ok(Some(batch)) => {
-                losses.meet(jump(batch.header.segment.number, next, batch.header.first_seq))?;
-                break;
-            }
             Err(error) => {
                 losses.meet(error)?;
-                break;
+                if !cursor.skip() {
+                    break;
+                }
+                is_behind = true;
+                continue;
             }
         };
+        if batch.header.first_seq != next && !std::mem::take(&mut is_behind) {
+            losses.meet(jump(batch.header.segment.number, next, batch.header.first_seq))?;
+        }
         next = batch.header.end_seq();
         records.extend(batch.records);
         last =

@@ -77,10 +77,13 @@ impl Site {
             on_loss: OnLoss::Accept,
             ..Options::new(&options.dir)
         };
+        let mut lost = Vec::new();
         if Manifest::load(&directory.manifest())?.is_none() {
-            Self::make_anew(rt.clone(), options, directory).await?;
+            lost = Self::make_anew(rt.clone(), options, directory).await?.lost;
         }
-        accept_losses(rt, accept).await
+        let accepted = accept_losses(rt, accept).await?;
+        lost.extend(accepted.lost);
+        Ok(RecoveredSite { lost, ..accepted })
     }
 
     async fn make_anew(rt: Rt, options: RecoverOptions, directory: Directory) -> Result<RecoveredSite> {
@@ -145,10 +148,17 @@ impl Recovering {
         })?;
         let total = usize::from(newest.media);
         let missing = self.check_missing(total)?;
+        let mut lost = Vec::new();
+        if missing > bearable(total) {
+            // No witness tells whether the newest segment is among those that are there.
+            lost.push(format!(
+                "{missing} of {total} media are missing: the newest changes may have been on these alone"
+            ));
+        }
         let unreachable = self.members(&newest, &ring).await?;
         self.change(&newest, &ring, recovery, &unreachable).await?;
         tracing::info!(site = %newest.site, media = self.media.len(), missing, "site recovered");
-        Ok(RecoveredSite { site: newest.site, media: self.media.len(), missing, lost: Vec::new() })
+        Ok(RecoveredSite { site: newest.site, media: self.media.len(), missing, lost })
     }
 
     /// Opens the media and sees that they are different ones of one site.
@@ -207,11 +217,7 @@ impl Recovering {
     fn check_missing(&self, total: usize) -> Result<usize> {
         let given = self.media.len();
         let missing = total.saturating_sub(given);
-        let bearable = match total {
-            0 | 1 => 0,
-            2 => 1,
-            _ => 2,
-        };
+        let bearable = bearable(total);
         if self.options.accept_loss {
             return Ok(missing);
         }
@@ -249,7 +255,14 @@ impl Recovering {
                     .hint("bring more of the site's media; --accept-loss gives up what is on none of them")
             })?,
         };
-        let Some(story) = story else { return Ok(Vec::new()) };
+        let Some(story) = story else {
+            if self.options.accept_loss {
+                let reason = "nothing is left of the journal on these media, and nothing to go on from";
+                return Err(SiteError::new(ErrorKind::Failed, "journal_lost", reason)
+                    .hint("bring more of the site's media; nothing was changed"));
+            }
+            return Ok(Vec::new());
+        };
         let mut rows = std::collections::BTreeMap::new();
         let later = story.records.iter().filter_map(|(_, record)| match record {
             journal::Record::Row(row) => Some(row),
@@ -298,6 +311,15 @@ impl Recovering {
         witness::make(&self.directory.witness())?;
         directory::replace(&self.directory.manifest(), &Manifest::new(newest.site, entries).encode()?)?;
         directory::remove(&self.directory.first_start())
+    }
+}
+
+/// How many of so many media may be lost.
+fn bearable(total: usize) -> usize {
+    match total {
+        0 | 1 => 0,
+        2 => 1,
+        _ => 2,
     }
 }
 

@@ -24,6 +24,7 @@ impl Bench {
     }
 
     fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, SiteError> {
+        self.wait_for_media(&Options { media: options.media.clone(), ..Options::new(&options.dir) });
         self.runtime.block_on(Site::recover(self.rt(), options))
     }
 
@@ -163,4 +164,116 @@ fn a_passphrase_may_take_the_place_of_the_key_file() {
     bench.recover(options).unwrap();
     assert_eq!(bench.refused(bench.later("e")), "passphrase_wanted");
     drop(bench.made(Options { passphrase_file: Some(phrase), ..bench.later("e") }));
+}
+
+/// Spoils the second batch of the newest segment, wherever it stands: the writes in it were acknowledged.
+fn spoil_journal(media: &[PathBuf]) {
+    let mut batches = Vec::new();
+    for path in media {
+        let bytes = std::fs::read(path).unwrap();
+        let pages = bytes.chunks(4096).enumerate();
+        let found = pages.filter_map(|(page, bytes)| Some((journal::BatchHeader::peek(bytes).ok()?, page)));
+        batches.extend(found.map(|(header, page)| (header.segment, header.index, path, page * 4096)));
+    }
+    let newest = batches.iter().map(|(segment, ..)| *segment).max().unwrap();
+    assert!(batches.iter().any(|(segment, index, ..)| *segment == newest && *index > 1));
+    for (_, _, path, at) in batches.into_iter().filter(|(s, index, ..)| *s == newest && *index == 1) {
+        edit(path, |bytes| bytes[at + journal::BATCH_HEADER_BYTES] ^= 1);
+    }
+}
+
+/// The kind: what cannot be replayed is named, what stands for itself is served, and there is a way on.
+#[test]
+fn a_journal_with_a_hole_ends_no_start() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 3);
+    let name = |text: &str| VmName::parse(text).unwrap();
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(site.snapshot(&name("web01"), None)).unwrap();
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let disk = site.exports().open("web01/disk0").await.unwrap();
+        for block in 0..8 {
+            disk.write(block * 4096, contents(1000 + block).into()).await.unwrap();
+        }
+        drop(disk);
+        site.abandon().await;
+    });
+    drop(site);
+    bench.wait_for_media(&bench.later("d"));
+    spoil_journal(&media);
+
+    let read = async |site: &Site, export: &str, block: u64| {
+        let disk = site.exports().open(export).await.map_err(|_| ())?;
+        disk.read(block * 4096, 4096).await.map(|bytes| bytes.to_vec()).map_err(|_| ())
+    };
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let status = site.status().await.unwrap();
+        assert_eq!((status.health, status.writable, status.vms), (crate::Health::Failed, false, 1));
+        assert!(
+            status.reasons.iter().any(|reason| reason.starts_with("lost: ") && reason.contains("batch 1"))
+        );
+        assert!(status.next.iter().any(|next| next.contains("--accept-loss")));
+        for block in 0..DISK_BYTES / 4096 {
+            assert_eq!(read(&site, "web01@s1/disk0", block).await, Ok(contents(block)));
+            assert_eq!(read(&site, "web01/disk0", block).await, Err(()));
+        }
+        assert_eq!(site.create_vm(&name("b"), &[4096]).await.unwrap_err().code, "data_lost");
+    });
+    bench.stop(&site);
+    drop(site);
+    let options = Options { on_loss: crate::OnLoss::ServeAll, ..bench.later("d") };
+    let site = bench.start(options).unwrap().site;
+    bench.runtime.block_on(async {
+        assert_eq!(read(&site, "web01/disk0", 9).await, Ok(contents(9)));
+        let disk = site.exports().open("web01/disk0").await.unwrap();
+        disk.write(0, vec![0; 4096].into()).await.unwrap_err();
+    });
+    bench.stop(&site);
+    drop(site);
+
+    let accept = |media: Vec<PathBuf>| RecoverOptions { accept_loss: true, ..bench.recovering("d", media) };
+    let found = bench.recover(accept(media.clone())).unwrap();
+    assert_eq!((found.media, found.missing, found.lost.len()), (3, 0, 1), "{:?}", found.lost);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let status = site.status().await.unwrap();
+        assert!(status.writable && !status.reasons.iter().any(|reason| reason.starts_with("lost")));
+        for block in 0..DISK_BYTES / 4096 {
+            let read = read(&site, "web01/disk0", block).await.unwrap();
+            assert!(read == contents(block) || block < 8 && read == contents(1000 + block), "block {block}");
+        }
+        site.create_vm(&name("b"), &[4096]).await.unwrap();
+    });
+    bench.stop(&site);
+    drop(site);
+    assert_eq!(bench.recover(accept(media)).unwrap().lost, Vec::<String>::new(), "nothing is lost");
+}
+
+/// Three of six media are lost for good: what is left is named and served, with and without the directory.
+#[test]
+fn more_media_are_lost_than_the_site_bears() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 6);
+    let left = media[3..].to_vec();
+    for path in &media[..3] {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(
+        bench.not_recovered(RecoverOptions { missing: 3, ..bench.recovering("e", left.clone()) }),
+        "media_missing"
+    );
+    // Neither half of 4+2 fragments makes a container, so of the VMs nothing is left; that is said before any harm is done.
+    let before: Vec<Vec<u8>> = left.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    match bench.recover(RecoverOptions { accept_loss: true, ..bench.recovering("e", left.clone()) }) {
+        // An older segment was left, from before there was any VM.
+        Ok(found) => assert!(found.lost[0].starts_with("3 of 6 media are missing"), "{:?}", found.lost),
+        Err(error) => assert!(error.reason.contains("nothing"), "{error:?}"),
+    }
+    if !bench.path("e/site.json").exists() {
+        assert!(left.iter().zip(before).all(|(path, before)| std::fs::read(path).unwrap() == before));
+    }
 }
