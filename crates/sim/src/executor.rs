@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use seam::{BoxFuture, Runtime};
+use seam::{BoxFuture, PanicNote, Panicked, Runtime};
 
 use crate::digest::Event;
 use crate::rng::Rng;
@@ -74,6 +74,9 @@ pub struct Stuck {
 /// A process of the simulation. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProcessId(u32);
+
+/// What a panic says that a test wants.
+pub(crate) const TRAP: &str = "a trap of the test";
 
 /// Owns a simulation: runs it, and drops every task when it is dropped.
 #[derive(Debug)]
@@ -308,5 +311,20 @@ impl Runtime for SimRuntime {
         let mut state = self.shared.lock();
         state.random.fill(out);
         state.digest.fold_bytes(Event::Random, out);
+    }
+
+    /// Only a trap is survived: whatever else panics is a bug.
+    fn note_panic(&self, task: &'static str, panicked: Panicked) {
+        assert!(panicked.0 == TRAP, "{task}: {}", panicked.0);
+        let mut state = self.shared.lock();
+        let panics = &mut state.process(self.process).panics;
+        match panics.iter_mut().find(|note| note.task == task) {
+            Some(note) => note.count += 1,
+            None => panics.push(PanicNote { task, said: panicked.0, count: 1 }),
+        }
+    }
+
+    fn panics(&self) -> Vec<PanicNote> {
+        self.shared.lock().process(self.process).panics.clone()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use data::{Params, Superblock};
 use engine::{Config, Deps, Engine, EngineError, OnLoss, WitnessState};
+use proto::Request;
 use seal::{EpochKeys, Kek, KeyRing, RecoveryKey, Sealer, WrappedKeys};
 use seam::{Rt, Runtime};
 use tokio::sync::oneshot;
@@ -385,6 +386,11 @@ impl Life {
     /// certain. `None` when this process wrote no batch.
     pub fn newest_batches(&self) -> Option<Duration> {
         self.transport.newest_appends()
+    }
+
+    /// Has the task of the engine that sends the next request of a kind panic.
+    pub fn set_trap(&self, kind: fn(&Request) -> bool) {
+        self.transport.set_trap(kind);
     }
 
     /// The runtime of the process.

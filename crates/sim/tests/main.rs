@@ -3,6 +3,7 @@
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
 mod flip;
+mod panics;
 mod room;
 mod snapshots;
 

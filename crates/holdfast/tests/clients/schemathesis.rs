@@ -44,10 +44,12 @@ const RUNS_MAX: usize = 4;
 fn python() -> PathBuf {
     let version = PINNED.lines().find_map(|line| line.strip_prefix("schemathesis==")).unwrap();
     let version = version.trim_end_matches(" \\");
-    let target = Path::new(program()).ancestors().nth(2).unwrap();
-    let python = target.join(format!("tools/schemathesis-{version}/bin/python"));
-    assert!(python.exists(), "{}", wanted("Schemathesis"));
-    python
+    let target = Path::new(program()).ancestors().nth(2).unwrap().join("tools");
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")));
+    let tools = [cache.map(|cache| cache.join("holdfast-tools")), Some(target)];
+    let pythons = tools.into_iter().flatten().map(|at| at.join(format!("schemathesis-{version}/bin/python")));
+    pythons.into_iter().find(|python| python.exists()).unwrap_or_else(|| panic!("{}", wanted("Schemathesis")))
 }
 
 /// A port of this machine alone that leads to a unix socket, as long as the test runs.

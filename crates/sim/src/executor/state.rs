@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use seam::BoxFuture;
+use seam::{BoxFuture, PanicNote};
 
 use crate::digest::{Digest, Event};
 use crate::rng::Rng;
@@ -52,6 +52,8 @@ pub(super) struct Process {
     pub(super) wall_jump_ms: i64,
     /// Ready tasks held back while it is paused.
     parked: Vec<TaskId>,
+    /// Tasks of it that sprang a trap.
+    pub(super) panics: Vec<PanicNote>,
 }
 
 struct Timer {
@@ -159,6 +161,7 @@ impl State {
             paused: false,
             wall_jump_ms: 0,
             parked: Vec::new(),
+            panics: Vec::new(),
         });
         u32::try_from(self.processes.len() - 1).expect("a simulation makes fewer than 2^32 processes")
     }

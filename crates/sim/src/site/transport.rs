@@ -10,6 +10,7 @@ use seam::{BoxFuture, Rt, SiteClock};
 use tokio::sync::oneshot;
 use units::{Epoch, MediumId};
 
+use crate::executor::TRAP;
 use crate::net::{Fate, Link};
 
 /// No answer within this time counts as none, as in `data::LocalTransport`.
@@ -25,6 +26,9 @@ pub(super) struct Wire {
 /// All wires of a site; they outlive processes.
 pub(super) type Wires = Arc<Mutex<BTreeMap<MediumId, Wire>>>;
 
+/// A kind of requests.
+pub(super) type Kind = fn(&Request) -> bool;
+
 type Answer = Result<Response, CallError>;
 
 struct Inner {
@@ -33,6 +37,8 @@ struct Inner {
     wires: Wires,
     media: Mutex<BTreeMap<MediumId, Arc<MediumNode>>>,
     appends: Mutex<Appends>,
+    /// Whoever sends the next request of this kind panics.
+    trap: Mutex<Option<Kind>>,
 }
 
 /// The newest batches of the journal: where each stands, and when it was sent first.
@@ -69,7 +75,14 @@ impl SimTransport {
     pub(super) fn new(rt: Rt, wires: Wires) -> Self {
         let clock = SiteClock::new(rt.clone());
         Self {
-            inner: Arc::new(Inner { rt, clock, wires, media: Mutex::default(), appends: Mutex::default() }),
+            inner: Arc::new(Inner {
+                rt,
+                clock,
+                wires,
+                media: Mutex::default(),
+                appends: Mutex::default(),
+                trap: Mutex::default(),
+            }),
         }
     }
 
@@ -89,6 +102,11 @@ impl SimTransport {
     pub(super) fn newest_appends(&self) -> Option<Duration> {
         let appends = lock(&self.inner.appends);
         appends.before.or(appends.newest.map(|(_, at)| at))
+    }
+
+    /// Has whoever sends the next request of a kind panic.
+    pub(super) fn set_trap(&self, kind: Kind) {
+        *lock(&self.inner.trap) = Some(kind);
     }
 
     /// The media that are attached.
@@ -144,6 +162,8 @@ impl SimTransport {
 impl Transport for SimTransport {
     fn call_by(&self, by: Epoch, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
+            let sprung = lock(&self.inner.trap).take_if(|kind| kind(&request));
+            assert!(sprung.is_none(), "{TRAP}");
             if let Request::SegmentAppend { id, offset, .. } = &request {
                 lock(&self.inner.appends).note((*id, *offset), self.inner.rt.now());
             }

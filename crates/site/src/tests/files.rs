@@ -80,6 +80,17 @@ fn a_file_is_there_when_it_is_whole_and_does_not_change() {
         ] {
             assert_eq!(found, "file_storing");
         }
+        // Nor is it there for anything else that takes a file.
+        site.create_vm(&name("c"), &[4096]).await.unwrap();
+        for found in [
+            code(site.remove_file(&name("a"), &file("Debian+1.iso")).await),
+            code(site.clone_disk(&version("a"), "Debian+1.iso", &name("c")).await),
+            code(site.attach_info(&name("a"), "Debian+1.iso").await),
+            code(site.begin_export(&version("a"), Some("Debian+1.iso"), "").await),
+        ] {
+            assert!(["file_not_found", "disk_not_found"].contains(&found), "{found}");
+        }
+        site.delete_vm(&name("c"), NOW).await.unwrap();
         site.grow_file(&name("a"), &file("Debian+1.iso"), 5000).await.unwrap();
         assert_eq!(code(site.grow_file(&name("a"), &file("Debian+1.iso"), 9).await), "would_shrink");
         site.finish_task(task.id, IMPORT).await.unwrap();
