@@ -152,7 +152,7 @@ pub(crate) enum SiteCommand {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// So many media are lost for good: 0 to 2
-        #[arg(long, default_value_t = 0, value_name = "N")]
+        #[arg(long, default_value_t = 0, value_name = "N", value_parser = missing)]
         missing: usize,
     },
 }
@@ -173,7 +173,7 @@ pub(crate) struct Recover {
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// How many media are lost for good: at most as many as the site bears
-    #[arg(long, default_value = "0", value_name = "NUMBER")]
+    #[arg(long, default_value = "0", value_name = "NUMBER", value_parser = missing)]
     pub(crate) missing: usize,
     /// Give up what is on none of the media that are there, and go on from what is left. The site in DIR is opened with its
     /// own key, or made anew first when none is there
@@ -276,6 +276,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(seconds) if (1..=TIMEOUT_SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("a number of seconds from 1 to {TIMEOUT_SECONDS_MAX}")),
     }
+}
+
+/// How many media are lost for good: no site bears more than two.
+fn missing(text: &str) -> Result<usize, String> {
+    let bearable = text.parse().ok().filter(|count| *count <= 2);
+    bearable.ok_or_else(|| {
+        "a site bears the loss of 0 to 2 media; `site recover --accept-loss` is for more".to_owned()
+    })
 }
 
 fn file_media(text: &str) -> Result<FileMedia, String> {

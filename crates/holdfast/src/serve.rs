@@ -27,6 +27,9 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
     let mut stop = Stop::new()?;
     let started = Site::start(rt.clone(), site_options(options)?).await?;
     let site = started.site;
+    if let Some(other) = &started.other_media {
+        tracing::warn!("{other}");
+    }
     if let Some(key) = &started.recovery_key {
         show_recovery_key(key);
     }

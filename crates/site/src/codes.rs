@@ -184,9 +184,6 @@ codes! {
     media_count 422 2 "Number of media"
         "A site has 1 to 64 media."
         "Name as many.";
-    media_differ 409 6 "Other media"
-        "The media named are not those of the site."
-        "Leave --media and --file-media out: the site remembers its media.";
     media_down 503 1 "A medium is not there"
         "What was asked needs every medium of the site."
         "Bring it back, or take it out of the site, then try again.";

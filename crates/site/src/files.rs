@@ -150,7 +150,7 @@ impl Site {
         source: &str,
         replace: bool,
     ) -> Result<(Task, Disk)> {
-        self.shared.tasks.begin_file(vm, file, source, replace).await
+        self.turn(&[vm], || Box::pin(self.shared.tasks.begin_file(vm, file, source, replace))).await
     }
 
     /// Makes a file that is being stored as long as `bytes`.
@@ -158,7 +158,7 @@ impl Site {
     /// # Errors
     /// `file_not_found`; `file_taken` when it is whole; `would_shrink`; `invalid_size`.
     pub async fn grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
-        self.shared.vms.grow_file(vm, file, bytes).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.grow_file(vm, file, bytes))).await
     }
 
     /// Deletes a file for good; snapshots and clones that have it keep it.
@@ -166,7 +166,7 @@ impl Site {
     /// # Errors
     /// `file_not_found`; `vm_in_use` while a client has it open.
     pub async fn remove_file(&self, vm: &VmName, file: &FileName) -> Result<()> {
-        self.shared.vms.remove_file(vm, file).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.remove_file(vm, file))).await
     }
 }
 

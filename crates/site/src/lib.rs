@@ -59,6 +59,7 @@ mod status;
 mod tasks;
 mod time;
 mod trash;
+mod turns;
 mod upkeep;
 mod uses;
 mod version;

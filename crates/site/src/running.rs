@@ -28,6 +28,7 @@ use crate::snapshots::Snapshot;
 use crate::status::{Status, judge};
 use crate::tasks::{Task, TaskKind, Tasks};
 use crate::trash::{Deletion, TrashItem};
+use crate::turns::Turns;
 use crate::version::Version;
 use crate::vms::{Vm, VmSummary, Vms};
 
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) vms: Vms,
     pub(crate) tasks: Tasks,
+    /// Changes of a VM wait for each other.
+    pub(crate) turns: Turns,
     away: Mutex<BTreeMap<MediumId, Away>>,
     server: tokio::sync::Mutex<Option<nbd::Server>>,
     /// What VMs and snapshots take, as last computed.
@@ -128,6 +131,7 @@ impl Site {
             parts,
             vms,
             tasks,
+            turns: Turns::default(),
             away,
             server: tokio::sync::Mutex::default(),
             space: Mutex::default(),
@@ -302,10 +306,10 @@ impl Site {
     /// Deletes a VM with its disks: into the trash, which is what is given, or for good.
     ///
     /// # Errors
-    /// `vm_not_found`; `vm_has_snapshots`; `snapshot_held`; `vm_in_use` while a client has a disk open; `vm_importing`; `vm_changed` when another was
-    /// faster. So for every change of a VM.
+    /// `vm_not_found`; `vm_has_snapshots`; `snapshot_held`; `vm_in_use` while a client has a disk open; `vm_importing`. Changes of one VM
+    /// come one after the other; `vm_changed` when tasks keep changing it, `busy` when those before do not end.
     pub async fn delete_vm(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
-        self.shared.vms.delete(name, how).await
+        self.turn(&[name], || Box::pin(self.shared.vms.delete(name, how))).await
     }
 
     /// Gives a VM another name.
@@ -313,7 +317,7 @@ impl Site {
     /// # Errors
     /// `vm_in_use`: a client that lost its connection would not find its disk again. `vm_exists`.
     pub async fn rename_vm(&self, name: &VmName, new: &VmName) -> Result<Vm> {
-        self.shared.vms.rename(name, new).await
+        self.turn(&[name], || Box::pin(self.shared.vms.rename(name, new))).await
     }
 
     /// Adds an empty disk of `bytes`.
@@ -321,7 +325,7 @@ impl Site {
     /// # Errors
     /// `invalid_size`, `disk_count`.
     pub async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
-        self.shared.vms.add_disk(name, bytes).await
+        self.turn(&[name], || Box::pin(self.shared.vms.add_disk(name, bytes))).await
     }
 
     /// Removes a disk with its data.
@@ -329,7 +333,7 @@ impl Site {
     /// # Errors
     /// `disk_not_found`; `vm_in_use` while a client has this disk open; `disk_count` for the last one.
     pub async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
-        self.shared.vms.remove_disk(name, disk).await
+        self.turn(&[name], || Box::pin(self.shared.vms.remove_disk(name, disk))).await
     }
 
     /// Changes the size of a disk. Clients that have it open see a larger one when they open it again. After a kill in
@@ -339,7 +343,7 @@ impl Site {
     /// `would_shrink` without `shrink`; `vm_in_use` when it would shrink beneath a client; `disk_not_found`;
     /// `invalid_size`.
     pub async fn resize_disk(&self, name: &VmName, disk: &str, bytes: u64, shrink: bool) -> Result<Vm> {
-        self.shared.vms.resize_disk(name, disk, bytes, shrink).await
+        self.turn(&[name], || Box::pin(self.shared.vms.resize_disk(name, disk, bytes, shrink))).await
     }
 
     /// Stores a text with a VM; an empty one removes it.
@@ -347,7 +351,19 @@ impl Site {
     /// # Errors
     /// `definition_too_large`.
     pub async fn set_definition(&self, name: &VmName, text: &str) -> Result<()> {
-        self.shared.vms.set_definition(name, text, self.definition_bytes_max()).await
+        self.turn(&[name], || {
+            Box::pin(self.shared.vms.set_definition(name, text, self.definition_bytes_max()))
+        })
+        .await
+    }
+
+    /// Makes a change of VMs behind those that came before it.
+    pub(crate) async fn turn<'a, T>(
+        &'a self,
+        vms: &[&VmName],
+        change: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
+        self.shared.turns.change(&**self.runtime(), vms, change).await
     }
 
     fn definition_bytes_max(&self) -> usize {
@@ -368,7 +384,7 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `snapshot_exists`, `vm_importing`, and what the engine says.
     pub async fn snapshot(&self, vm: &VmName, name: Option<&VmName>) -> Result<Snapshot> {
-        self.shared.vms.snapshot(&**self.runtime(), vm, name).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.snapshot(&**self.runtime(), vm, name))).await
     }
 
     /// Snapshots of one VM or all, by VM and name; at most `limit`, and 1,000, of those behind `after`.
@@ -398,7 +414,7 @@ impl Site {
     /// # Errors
     /// `snapshot_not_found`; `snapshot_held`; `vm_in_use` while a client reads it.
     pub async fn delete_snapshot(&self, vm: &VmName, name: &VmName, now: bool) -> Result<Option<TrashItem>> {
-        self.shared.vms.delete_snapshot(vm, name, now).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.delete_snapshot(vm, name, now))).await
     }
 
     /// Holds a snapshot until a time, RFC 3339 or a span from now on such as `30d`: no command deletes it before.
@@ -406,7 +422,7 @@ impl Site {
     /// # Errors
     /// `snapshot_not_found`, `invalid_time`; `hold_shorter` than the hold it has.
     pub async fn hold_snapshot(&self, vm: &VmName, name: &VmName, until: &str) -> Result<Snapshot> {
-        self.shared.vms.hold_snapshot(vm, name, until).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.hold_snapshot(vm, name, until))).await
     }
 
     /// Gives a snapshot another name.
@@ -414,7 +430,7 @@ impl Site {
     /// # Errors
     /// `snapshot_not_found`, `snapshot_exists`; `vm_in_use` while a client reads it.
     pub async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
-        self.shared.vms.rename_snapshot(vm, name, new).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.rename_snapshot(vm, name, new))).await
     }
 
     /// Makes a VM that begins as another is at this instant, or was at a snapshot. It copies no data.
@@ -422,7 +438,10 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `snapshot_not_found`, `vm_exists`, `too_many_vms`.
     pub async fn clone_vm(&self, from: &Version, new: &VmName) -> Result<Vm> {
-        self.shared.vms.clone_vm(&**self.runtime(), from, new, self.definition_bytes_max()).await
+        self.turn(&[&from.vm], || {
+            Box::pin(self.shared.vms.clone_vm(&**self.runtime(), from, new, self.definition_bytes_max()))
+        })
+        .await
     }
 
     /// Adds a disk to a VM that begins as a disk of a VM or snapshot is.
@@ -430,7 +449,7 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `disk_count`.
     pub async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
-        self.shared.vms.clone_disk(from, disk, vm).await
+        self.turn(&[&from.vm, vm], || Box::pin(self.shared.vms.clone_disk(from, disk, vm))).await
     }
 
     /// Puts a VM back to a snapshot: disks, their names and sizes, and definition. Gives the VM, and the snapshot that was
@@ -439,7 +458,7 @@ impl Site {
     /// # Errors
     /// `vm_in_use` while a client has a disk open; `vm_not_found`, `snapshot_not_found`.
     pub async fn revert(&self, vm: &VmName, name: &VmName) -> Result<(Vm, Snapshot)> {
-        self.shared.vms.revert(&**self.runtime(), vm, name).await
+        self.turn(&[vm], || Box::pin(self.shared.vms.revert(&**self.runtime(), vm, name))).await
     }
 
     /// The stretches of a disk from `offset` on that differ between two versions of a VM, at most `limit`; without `old`

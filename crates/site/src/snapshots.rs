@@ -85,6 +85,7 @@ impl Vms {
         vm: &VmName,
         name: Option<&VmName>,
     ) -> Result<Snapshot> {
+        let is_given = name.is_some();
         for _ in 0..TRIES {
             let (kv, mut record) = self.find_ready(vm).await?;
             let number = self.number(&mut record).await?;
@@ -122,7 +123,7 @@ impl Vms {
                 tracing::info!(%vm, snapshot = name, "snapshot made");
                 return Ok(snapshot.show(vm.as_str(), &name));
             }
-            if self.engine.meta().get(&key).await?.kv.is_some() {
+            if is_given && self.engine.meta().get(&key).await?.kv.is_some() {
                 return Err(exists(vm, &name));
             }
         }

@@ -105,14 +105,16 @@ pub struct Started {
     pub is_new: bool,
     /// The recovery key of a new site whose key went to no file: for the administrator's eyes, once.
     pub recovery_key: Option<String>,
+    /// What the site's media are, where the options name others: they are for a site's first start.
+    pub other_media: Option<String>,
 }
 
 impl Site {
     /// Starts the site in a directory, making it at the first start.
     ///
     /// # Errors
-    /// `site_busy` when it is started already; `key_wrong` and its like; `media_differ`; `too_few_media`, naming the
-    /// missing ones; what making a site can meet (`foreign_medium`, `medium_not_empty`, `recovery_key_file_exists`).
+    /// `site_busy` when it is started already; `key_wrong` and its like; `too_few_media`, naming the missing ones;
+    /// what making a site can meet (`foreign_medium`, `medium_not_empty`, `recovery_key_file_exists`).
     pub async fn start(rt: Rt, options: Options) -> Result<Started> {
         let directory = Directory::new(&options.dir)?;
         directory.make()?;
@@ -120,9 +122,10 @@ impl Site {
         // A killed server left it; nobody shall take it for the sign that this one serves.
         directory::remove(&directory.api_socket())?;
         let opener = Opener::new(&rt, options.backend)?;
+        let mut other_media = None;
         let (manifest, new_key) = match Manifest::load(&directory.manifest())? {
             Some(manifest) => {
-                check_same_media(&directory, &manifest, &options)?;
+                other_media = find_other_media(&directory, &manifest, &options)?;
                 directory::remove(&directory.first_start())?;
                 (manifest, None)
             }
@@ -137,7 +140,7 @@ impl Site {
         let opening = Opening { rt, home, witness, directory, options: &options };
         let site = opening.run(Arc::new(lock), is_new).await?;
         let recovery_key = new_key.flatten().map(|key| key.to_text());
-        Ok(Started { site, is_new, recovery_key })
+        Ok(Started { site, is_new, recovery_key, other_media })
     }
 }
 
@@ -159,29 +162,26 @@ impl Site {
     }
 }
 
-/// Refuses media that are not those of the site.
-fn check_same_media(directory: &Directory, manifest: &Manifest, options: &Options) -> Result<()> {
-    let differ = |reason: String| {
-        let error = SiteError::new(ErrorKind::Conflict, "media_differ", reason);
-        Err(error.hint("leave --media and --file-media out: the site remembers its media (site.json)"))
-    };
+/// What the site's media are, when the options name others. Media come and go, and the options of the first start may stand in
+/// the file of a service: they do no harm.
+fn find_other_media(directory: &Directory, manifest: &Manifest, options: &Options) -> Result<Option<String>> {
     let known: BTreeSet<PathBuf> =
         manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
-    if !options.media.is_empty() {
-        let absolute =
-            |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
-        let given: BTreeSet<PathBuf> = options.media.iter().map(absolute).collect::<Result<_>>()?;
-        if given != known {
-            return differ(format!("{}: it has other media", directory.root().display()));
-        }
-    }
-    if let Some(files) = options.file_media {
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
+    let given: BTreeSet<PathBuf> = options.media.iter().map(absolute).collect::<Result<_>>()?;
+    let are_other_files = options.file_media.is_some_and(|files| {
         let same = manifest.media.iter().filter(|entry| entry.made && entry.bytes == files.bytes).count();
-        if same != files.count || manifest.media.len() != files.count {
-            return differ(format!("{}: it has other media than these files", directory.root().display()));
-        }
+        same != files.count || manifest.media.len() != files.count
+    });
+    if !are_other_files && (given.is_empty() || given == known) {
+        return Ok(None);
     }
-    Ok(())
+    let known: Vec<String> = known.iter().map(|path| path.display().to_string()).collect();
+    Ok(Some(format!(
+        "--media and --file-media are for a site's first start: this one has {} media: {}",
+        known.len(),
+        known.join(", ")
+    )))
 }
 
 /// An existing site being opened.

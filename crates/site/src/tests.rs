@@ -11,6 +11,7 @@ mod snapshots;
 mod starts;
 mod tasks;
 mod trash;
+mod turns;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
