@@ -10,8 +10,7 @@ use journal::{Recovered, Registered};
 use proto::Transport;
 use units::{DiskId, MediumId};
 
-use crate::disk::Disk;
-use crate::engine::{Engine, Shared};
+use crate::engine::Engine;
 use crate::error::{EngineError, EngineErrorKind};
 
 /// Losses named one by one; the others are counted.
@@ -43,7 +42,7 @@ impl Losses {
         Self { on_loss, named: Vec::new(), more: 0 }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
 
@@ -52,7 +51,7 @@ impl Losses {
         self.on_loss == OnLoss::Accept
     }
 
-    pub(crate) fn note(&mut self, what: String) {
+    fn note(&mut self, what: String) {
         tracing::error!(what, "lost");
         if self.named.len() < NAMED_MAX {
             self.named.push(what);
@@ -78,7 +77,7 @@ impl Losses {
     /// # Errors
     /// As [`Losses::meet`], and where losses are accepted.
     pub(crate) fn meet_base(&mut self, error: EngineError) -> Result<(), EngineError> {
-        if self.are_accepted() {
+        if self.are_accepted() && error.kind == EngineErrorKind::Lost {
             let reason = format!("{}: without it nothing is known of any VM", error.reason);
             return Err(EngineError::new(EngineErrorKind::Lost, reason));
         }
@@ -97,13 +96,27 @@ impl Losses {
     }
 
     /// One sentence for each, and the number of those that are not named.
-    pub(crate) fn list(&self) -> Vec<String> {
+    fn list(&self) -> Vec<String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
         self.named.iter().cloned().chain(more).collect()
     }
 
-    fn error(&self) -> EngineError {
-        EngineError::new(EngineErrorKind::Lost, format!("lost: {}", self.list().join("; ")))
+    /// What is in doubt of these disks, which the journal and the checkpoint tell of.
+    pub(crate) fn doubt<'a>(&self, told: impl Iterator<Item = &'a DiskId>) -> Doubt {
+        let is_kept_from = self.on_loss == OnLoss::Serve && !self.is_empty();
+        let disks = if is_kept_from { told.copied().collect() } else { BTreeSet::new() };
+        Doubt { lost: self.list(), disks }
+    }
+
+    /// Whether the site may be taken over with what was found.
+    ///
+    /// # Errors
+    /// What is lost and not accepted.
+    pub(crate) fn allow(&self) -> Result<(), EngineError> {
+        if self.is_empty() || self.are_accepted() {
+            return Ok(());
+        }
+        Err(EngineError::new(EngineErrorKind::Lost, format!("lost: {}", self.list().join("; "))))
     }
 }
 
@@ -150,25 +163,6 @@ pub(crate) struct Doubt {
     lost: Vec<String>,
     /// Disks that are not read, for their newest changes may be lost.
     disks: BTreeSet<DiskId>,
-}
-
-impl Shared {
-    /// Takes over what an opening found, with the disks that it knows of.
-    pub(crate) fn set_losses(&self, losses: &Losses) -> Result<(), EngineError> {
-        let mut state = self.lock();
-        state.doubt = Doubt { lost: losses.list(), disks: BTreeSet::new() };
-        if losses.is_empty() || losses.are_accepted() {
-            return Ok(());
-        }
-        if losses.on_loss == OnLoss::Serve {
-            let is_at_rest = |id: &DiskId, disk: &Disk| {
-                disk.read_only && disk.is_flat() && !disk.listed && !state.unsettled.contains_key(id)
-            };
-            let doubtful = state.disks.iter().filter(|(id, disk)| !is_at_rest(id, disk));
-            state.doubt.disks = doubtful.map(|(id, _)| *id).collect();
-        }
-        Err(losses.error())
-    }
 }
 
 impl Doubt {

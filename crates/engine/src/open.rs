@@ -78,7 +78,7 @@ impl Engine {
         shared.pool.refresh_space().await;
         let mut opening =
             Opening { deps, first_seq: next_seq, recovered, registered, attempts: 0, lost_with: None };
-        if let Err(error) = shared.set_losses(&losses) {
+        if let Err(error) = losses.allow() {
             opening.lost_with = Some(engine.up());
             engine.read_only(opening, error);
             return Ok(engine);
@@ -162,13 +162,17 @@ impl Engine {
             opening.lost_with = was_lost.then(|| self.up());
             let mut losses = Losses::new(self.shared.config.on_loss);
             let mut again = recover(transport, &sealed, key, &opening.registered, &mut losses).await?;
+            if !was_lost {
+                // What is told already is whole.
+                losses.allow()?;
+            }
             let next_seq = again.as_ref().map_or(Seq(1), |found| found.next_seq);
             if was_lost || next_seq > opening.first_seq {
                 let story = again.as_mut().map(Story::of).unwrap_or_default();
                 self.shared.pool.load_rows(&story.rows);
                 self.load(story, next_seq, &mut losses).await?;
                 (opening.first_seq, opening.recovered) = (next_seq, again);
-                if let Err(error) = self.shared.set_losses(&losses) {
+                if let Err(error) = losses.allow() {
                     opening.lost_with = Some(self.up());
                     return Err(error);
                 }
@@ -236,6 +240,7 @@ impl Engine {
         state.next_seq = next_seq;
         *shared.ordinal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state.next_ordinal;
         *shared.meta.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(meta);
+        state.doubt = losses.doubt(state.disks.keys());
         let mut now = shared.lock();
         state.keep_open(&now);
         *now = state;

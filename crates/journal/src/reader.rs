@@ -64,7 +64,7 @@ impl Cursor {
     }
 
     /// Goes on past the damaged batches that [`Reader::batch`] met; false when nothing is behind them.
-    pub(crate) fn skip(&mut self) -> bool {
+    pub(crate) fn pass_damage(&mut self) -> bool {
         let Some((offset, index)) = self.behind.take() else { return false };
         (self.offset, self.index, self.previous) = (offset, index, None);
         true

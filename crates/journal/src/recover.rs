@@ -232,7 +232,7 @@ async fn older(
             Ok(batch) => batch,
             Err(error) => {
                 losses.meet(error)?;
-                if !cursor.skip() {
+                if !cursor.pass_damage() {
                     return Ok(records);
                 }
                 is_behind = true;
@@ -268,7 +268,7 @@ async fn rest(
             Ok(None) => break,
             Err(error) => {
                 losses.meet(error)?;
-                if !cursor.skip() {
+                if !cursor.pass_damage() {
                     break;
                 }
                 is_behind = true;

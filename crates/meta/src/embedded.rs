@@ -170,7 +170,8 @@ impl Embedded {
         checkpoint: Option<&[u8]>,
         records: impl IntoIterator<Item = R>,
     ) -> Result<Self> {
-        Ok(Self::start(rt, persist, options, rebuild(options, checkpoint, records)?))
+        let (store, _, trouble) = Self::salvage(rt, persist, options, checkpoint, records)?;
+        trouble.map_or(Ok(store), Err)
     }
 
     /// [`Embedded::restore`], up to the first record that makes no sense: the store as it was before it, how many records

@@ -48,9 +48,9 @@ pub enum Sizes {
 pub struct Options {
     /// The site's directory; made when it is not there.
     pub dir: PathBuf,
-    /// Media of a new site: files or block devices that are there. At a later start: none, or the same.
+    /// Media of a new site: files or block devices that are there. A later start has those it has.
     pub media: Vec<PathBuf>,
-    /// File media of a new site. At a later start: none, or the same.
+    /// File media of a new site. A later start has those it has.
     pub file_media: Option<FileMedia>,
     /// File with the passphrase that opens the site's keys, instead of a key file.
     pub passphrase_file: Option<PathBuf>,

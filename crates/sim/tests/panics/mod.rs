@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use data::{Layout, Params};
 use engine::Engine;
 use meta::Txn;
 use proto::Request;
 use seam::Runtime;
 use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
-use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
+use units::{BLOCK, BLOCK_U64, DiskId};
 
 /// Room for data on each medium.
 const ROOM: u64 = 4 << 20;
@@ -18,28 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 
 fn spec(media: usize) -> SiteSpec {
-    let params = Params {
-        container_bytes: 64 << 10,
-        segment_bytes: 64 << 10,
-        segments_max: 10,
-        log_pages: 32,
-        fragments_max: 2048,
-    };
-    let least = Layout::new(params, 1 << 30).map_or(0, |layout| layout.data + layout.largest_extent());
-    SiteSpec {
-        nodes: 0,
-        spares: 0,
-        rebuild_after: Duration::from_secs(5),
-        rebuild_bytes_per_second: 100 << 20,
-        media,
-        medium_bytes: (least + ROOM).next_multiple_of(PAGE as u64),
-        params,
-        block_cache_bytes: 1 << 20,
-        page_cache_bytes: 1 << 20,
-        overlay_entries_max: 8192,
-        commits_max: 64,
-        index_tag_bits: 32,
-    }
+    SiteSpec { media, rebuild_after: Duration::from_secs(5), ..super::room::spec(ROOM) }
 }
 
 /// A disk and what it holds.

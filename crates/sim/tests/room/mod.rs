@@ -21,7 +21,7 @@ const WRITERS: u64 = 8;
 /// Sites that are filled in pieces.
 const FILLS: u64 = 4;
 
-fn spec() -> SiteSpec {
+pub(super) fn spec(room: u64) -> SiteSpec {
     let params = Params {
         container_bytes: 64 << 10,
         segment_bytes: 64 << 10,
@@ -36,7 +36,7 @@ fn spec() -> SiteSpec {
         rebuild_after: Duration::from_secs(600),
         rebuild_bytes_per_second: 100 << 20,
         media: 3,
-        medium_bytes: (least + ROOM).next_multiple_of(PAGE as u64),
+        medium_bytes: (least + room).next_multiple_of(PAGE as u64),
         params,
         block_cache_bytes: 1 << 20,
         page_cache_bytes: 1 << 20,
@@ -78,7 +78,7 @@ fn a_site_that_is_full_enough_takes_every_overwrite() {
         let control = (*sim).clone();
         let mut rng = sim.rng("test");
         let work = async {
-            let site = Site::format(&control, spec()).await;
+            let site = Site::format(&control, spec(ROOM)).await;
             let mut life = site.boot();
             let engine = life.opened().await.expect("it lives").expect("a sound site opens");
             let disk = engine.new_disk_id().await.expect("an id");
@@ -167,7 +167,8 @@ fn a_site_filled_in_pieces_gets_its_room_back() {
         let control = (*sim).clone();
         let mut rng = sim.rng("test");
         let work = async {
-            let site = Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec() }).await;
+            let site =
+                Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec(ROOM) }).await;
             let (mut life, mut engine) = open(&site).await;
             let disk = engine.new_disk_id().await.expect("an id");
             assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));

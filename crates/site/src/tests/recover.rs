@@ -6,7 +6,7 @@ use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError, VmName};
+use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError, Started, VmName};
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -251,6 +251,50 @@ fn a_journal_with_a_hole_ends_no_start() {
     bench.stop(&site);
     drop(site);
     assert_eq!(bench.recover(accept(media)).unwrap().lost, Vec::<String>::new(), "nothing is lost");
+}
+
+/// Media with what was missing come back to a site that serves what it can: it goes on as if they had been there.
+#[test]
+fn what_was_lost_comes_back() {
+    let bench = Bench::new();
+    let media = bench.filled("d", 6);
+    let aside = |path: &PathBuf| path.with_extension("aside");
+    let mut served = 0;
+    for first in 0..media.len() {
+        let away: Vec<&PathBuf> = (0..3).map(|at| &media[(first + at) % media.len()]).collect();
+        bench.wait_for_media(&Options { media: media.clone(), ..bench.later("d") });
+        away.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
+        let started = bench.start(bench.later("d"));
+        away.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+        // Where all copies of the newest records may be away, nothing begins.
+        let Ok(Started { site, .. }) = started.inspect_err(|error| assert_eq!(error.code, "too_few_media"))
+        else {
+            continue;
+        };
+        served += 1;
+        bench.runtime.block_on(async {
+            let open = site.exports().open("web01/disk0").await;
+            assert!(open.is_err(), "the disk is in doubt, or nothing is known of it");
+            for _ in 0..600 {
+                if site.engine().is_writable() {
+                    break;
+                }
+                bench.rt().sleep(std::time::Duration::from_millis(50)).await;
+            }
+            let status = site.status().await.unwrap();
+            assert!(
+                status.writable && !status.reasons.iter().any(|reason| reason.starts_with("lost")),
+                "{status:?}"
+            );
+            let disk = site.exports().open("web01/disk0").await.unwrap();
+            for block in 0..DISK_BYTES / 4096 {
+                assert_eq!(disk.read(block * 4096, 4096).await.unwrap(), contents(block), "block {block}");
+            }
+            disk.write(0, contents(0).into()).await.unwrap();
+        });
+        bench.stop(&site);
+    }
+    assert!(served > 0, "some three media leave something to serve");
 }
 
 /// Three of six media are lost for good: what is left is named and served, with and without the directory.
