@@ -5,6 +5,7 @@
 
 mod connection;
 mod files;
+mod format;
 mod image;
 mod program;
 mod stream;
@@ -84,6 +85,7 @@ impl Transfer<'_> {
         if source.bytes.is_some() && !from_stdin {
             return Err(Failure::usage("--size is for standard input", "an image says its size itself"));
         }
+        let input = if from_stdin { self.stdin(source.format).await? } else { Input::stdin(Vec::new()) };
         let image = if from_stdin { None } else { Some(self.inspect(source.image, source.format).await?) };
         let bytes = image.as_ref().map_or(source.bytes.unwrap_or(0), |image| image.bytes);
         let bytes = bytes.next_multiple_of(SECTOR).max(DISK_BYTES_MIN);
@@ -107,7 +109,7 @@ impl Transfer<'_> {
             None => {
                 let (_, disk) = export.split_once('/').unwrap_or(("", &export));
                 let growing = Growing::Disk { vm: name, disk };
-                let work = stream::import(self, &export, &Input::Stdin, growing, source.bytes, &counter);
+                let work = stream::import(self, &export, &input, growing, source.bytes, &counter);
                 self.watched(&begun.task, &counter, &mut signals, work).await?;
             }
         }
@@ -132,7 +134,7 @@ impl Transfer<'_> {
                 "leave -f out, or name a file",
             ));
         }
-        let target = if to_stdout { None } else { Some(program::Target::new(&file)?) };
+        let target = if to_stdout { None } else { Some(program::Target::new(&self.rt, &file)?) };
         let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
         let new = NewExport { vm: from.to_string(), disk, destination };
         let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
@@ -143,19 +145,40 @@ impl Transfer<'_> {
             match &target {
                 Some(target) => {
                     let from = program::disk_options(&self.socket, &export);
-                    program::convert(&self.rt, from, target.arguments(format), &counter).await
+                    program::convert(&self.rt, from, target.arguments(format), &counter).await?;
+                    target.keep()
                 }
                 None => stream::export(self, &export, Output::Stdout, None, &counter).await,
             }
         };
         self.watched(&begun.task, &counter, &mut signals, done).await?;
-        if let Some(target) = target {
-            target.keep()?;
-        }
         let task =
             self.client.finish(TaskKind::Export, begun.task.id).await.map_err(|error| self.failed(error))?;
         // What was exported has standard output for itself.
         if to_stdout { Ok(()) } else { self.printer.task(&task) }
+    }
+
+    /// Standard input, of which the first bytes tell that they are a disk's.
+    async fn stdin(&self, format: Option<ImageFormat>) -> Result<Input, Failure> {
+        let first = program::blocking(&self.rt, "standard input", stream::first_of_stdin).await??;
+        if format.is_none() {
+            let unreadable =
+                |reason: &str| Failure::of_code("image_unreadable", format!("standard input: {reason}"));
+            match format::recognise(&first, &[]) {
+                format::Known::Image(ImageFormat::Raw) if first.is_empty() => {
+                    return Err(unreadable("it is empty"));
+                }
+                format::Known::Image(ImageFormat::Raw) => {}
+                format::Known::Image(other) => {
+                    let reason = format!("it is an image in the format {}", other.name());
+                    return Err(unreadable(&reason).hint(image::raw_or("name the image as a file")));
+                }
+                format::Known::Wrapper(what, how) => {
+                    return Err(unreadable(&format!("it is {what}")).hint(image::raw_or(how)));
+                }
+            }
+        }
+        Ok(Input::stdin(first))
     }
 
     async fn inspect(&self, path: PathBuf, format: Option<ImageFormat>) -> Result<image::Image, Failure> {

@@ -44,6 +44,13 @@ fn piped(bench: &Bench, arguments: &[&str]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// A command with a file as standard input.
+fn fed(bench: &Bench, arguments: &[&str], input: &Path) -> Ran {
+    let mut command = Command::new(program());
+    command.env_remove("HOLDFAST_SITE").arg("--site").arg(bench.dir()).args(arguments).args(["-o", "json"]);
+    Ran::new(command.stdin(std::fs::File::open(input).unwrap()).output().unwrap())
+}
+
 fn ended(child: Child) -> Ran {
     Ran::new(child.wait_with_output().unwrap())
 }
@@ -97,7 +104,41 @@ fn images_of_every_format_come_in_and_go_out_as_they_were() {
     assert_eq!((which.code, code(&which).as_str()), (2, "usage"));
     assert!(which.stderr.contains("raw/disk1"), "{which:?}");
     assert_eq!(newest(&bench)["state"], "failed");
-    assert!(!bench.path("x").exists() && !bench.path("x.part").exists());
+    assert!(!bench.path("x").exists() && parts(&bench).is_empty());
+}
+
+/// Temporaries beside the files of the test.
+fn parts(bench: &Bench) -> Vec<String> {
+    let all = std::fs::read_dir(bench.path("")).unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".part")).collect()
+}
+
+/// What lies beside the target, whatever its name, is somebody's; of two commands for one target one is told so.
+#[test]
+fn files_of_others_are_left_alone() {
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    let raw = bench.path("raw.img");
+    mixed_file(&raw, 8 * MIB, 2);
+    bench.json(&["vm", "import", "a", text(&raw)]).json();
+    bench.json(&["file", "put", "a", text(&raw), "--as", "notes"]).json();
+    let secret = bench.path("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let takes: [&[&str]; 2] = [&["vm", "export", "a"], &["file", "get", "a/notes"]];
+    for (at, take) in takes.into_iter().enumerate() {
+        let (target, part) = (bench.path(&format!("{at}.img")), bench.path(&format!("{at}.img.part")));
+        std::os::unix::fs::symlink(&secret, &part).unwrap();
+        let both: Vec<Child> = (0..2).map(|_| piped(&bench, &[take, &[text(&target)]].concat())).collect();
+        let ended: Vec<Ran> = both.into_iter().map(ended).collect();
+        let failed: Vec<&Ran> = ended.iter().filter(|ran| ran.code != 0).collect();
+        assert_eq!(failed.len(), 1, "{ended:?}");
+        assert_eq!((failed[0].code, code(failed[0]).as_str()), (6, "file_exists"));
+        tool("cmp", [&raw, &target]);
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret");
+        assert_eq!(parts(&bench), [format!("{at}.img.part")]);
+        std::fs::remove_file(&part).unwrap();
+    }
 }
 
 /// One block over and over, then units of some bytes, both twice: what lists the changes of so many blocks keeps its bounds,
@@ -179,6 +220,98 @@ fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {
     bench.json(&["vm", "export", "web01", &path("out")]).json();
     let (went_in, came_out) = (std::fs::read(&backed).unwrap(), std::fs::read(path("out")).unwrap());
     assert!(came_out[..went_in.len()] == went_in && !came_out.windows(64).any(|piece| piece == [b's'; 64]));
+}
+
+/// Formats that qemu-img makes, as it calls them and as `-f` does, with the variants that lie otherwise.
+const FORMATS: [(&str, &str, &str, &[&str]); 12] = [
+    ("qcow2", "qcow2", "a.qcow2", &[]),
+    ("qcow2", "qcow2", "old.qcow2", &["-o", "compat=0.10"]),
+    ("qcow2", "qcow2", "packed.qcow2", &["-c"]),
+    ("qcow2", "qcow2", "small.qcow2", &["-o", "cluster_size=4k,extended_l2=off"]),
+    ("vmdk", "vmdk", "a.vmdk", &[]),
+    ("vmdk", "vmdk", "stream.vmdk", &["-o", "subformat=streamOptimized"]),
+    ("vhdx", "vhdx", "a.vhdx", &[]),
+    ("vpc", "vhd", "a.vhd", &[]),
+    ("vpc", "vhd", "fixed.vhd", &["-o", "subformat=fixed,force_size=on"]),
+    ("vdi", "vdi", "a.vdi", &[]),
+    ("parallels", "parallels", "a.hdd", &[]),
+    ("qed", "qed", "a.qed", &[]),
+];
+
+/// Every format comes in by its first bytes alone; one whose end is missing is refused, not read as zeros.
+#[test]
+fn images_of_every_kind_are_known_and_must_be_whole() {
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    let raw = bench.path("raw.img");
+    mixed_file(&raw, 12 * MIB, 3);
+    let refused = |image: &str, extra: &[&str], why: &str| {
+        let ran = bench.json(&[&["vm", "import", "bad", image][..], extra].concat());
+        assert_eq!((ran.code, code(&ran).as_str()), (2, "image_unreadable"), "{image}: {ran:?}");
+        assert!(ran.stderr.contains(why), "{image}: {}", ran.stderr);
+    };
+    for (at, (made, named, file, extra)) in FORMATS.into_iter().enumerate() {
+        let image = bench.path(file);
+        qemu_img(&[&["convert", "-q", "-f", "raw", "-O", made], extra, &[text(&raw), text(&image)]].concat());
+        let (vm, out) = (format!("vm{at}"), bench.path("out"));
+        bench.json(&["vm", "import", &vm, text(&image)]).json();
+        bench.json(&["vm", "export", &vm, text(&out)]).json();
+        let (went_in, came_out) = (std::fs::read(&raw).unwrap(), std::fs::read(&out).unwrap());
+        assert!(came_out.starts_with(&went_in) && came_out[went_in.len()..].iter().all(|byte| *byte == 0));
+        std::fs::remove_file(&out).unwrap();
+        bench.delete(&vm);
+        let bytes = std::fs::read(&image).unwrap();
+        // A fixed VHD is known by its last bytes.
+        if file != "fixed.vhd" {
+            std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
+            refused(text(&image), &[], "");
+            refused(text(&image), &["-f", named], "");
+        }
+        std::fs::write(&image, []).unwrap();
+        refused(text(&image), &[], "by its name");
+        std::fs::remove_file(&image).unwrap();
+    }
+    // Not closed, and with clusters that nothing uses: whole all the same.
+    let open = bench.path("open.qcow2");
+    qemu_img(&["convert", "-q", "-f", "raw", "-O", "qcow2", text(&raw), text(&open)]);
+    let mut bytes = std::fs::read(&open).unwrap();
+    bytes[79] |= 1;
+    std::fs::write(&open, &bytes).unwrap();
+    bench.json(&["vm", "import", "open", text(&open)]).json();
+    for (first, at, why) in [
+        (&b"\x1f\x8b\x08"[..], 0, "gzip -dc"),
+        (b"\xfd7zXZ\0", 0, "xz -dc"),
+        (b"BZh91AY&SY", 0, "bzip2 -dc"),
+        (b"\x28\xb5\x2f\xfd", 0, "zstd -dc"),
+        (b"PK\x03\x04", 0, "unzip"),
+        (b"ustar", 257, "tar -xf"),
+        (b"COWD", 0, "vmkfstools"),
+    ] {
+        let mut bytes = vec![0; 8192];
+        bytes[at..at + first.len()].copy_from_slice(first);
+        let wrapped = bench.path("wrapped");
+        std::fs::write(&wrapped, bytes).unwrap();
+        refused(text(&wrapped), &[], why);
+        let stdin = fed(&bench, &["vm", "import", "bad", "-"], &wrapped);
+        assert_eq!((stdin.code, code(&stdin).as_str()), (2, "image_unreadable"), "{stdin:?}");
+        assert!(stdin.stderr.contains(why), "{}", stdin.stderr);
+    }
+    for nothing in ["open.qcow2", "empty"] {
+        let path = bench.path(nothing);
+        if nothing == "empty" {
+            std::fs::write(&path, []).unwrap();
+        }
+        let stdin = fed(&bench, &["vm", "import", "bad", "-"], &path);
+        assert_eq!((stdin.code, code(&stdin).as_str()), (2, "image_unreadable"), "{stdin:?}");
+    }
+    let pipe = bench.path("pipe");
+    tool("mkfifo", [&pipe]);
+    refused(text(&pipe), &[], "| holdfast vm import VM -");
+    refused("/dev/null", &[], "| holdfast vm import VM -");
+    // As it is asked for, whatever it looks like.
+    bench.json(&["vm", "import", "packed", text(&bench.path("wrapped")), "-f", "raw"]).json();
+    bench.json(&["vm", "import", "piped", text(&open), "-f", "raw"]).json();
+    assert_eq!(vms(&bench), ["open", "packed", "piped"]);
 }
 
 #[test]

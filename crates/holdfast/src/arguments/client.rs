@@ -173,7 +173,7 @@ pub(crate) enum VmCommand {
         name: String,
         /// The image; - for raw bytes from standard input
         image: PathBuf,
-        /// Its format; else qcow2 and vmdk are known by their headers, and anything else is raw
+        /// Its format; else it is known by its first bytes, and what is not known is raw
         #[arg(short, long, value_enum)]
         format: Option<ImageFormat>,
         /// Size of the disk, with standard input only; else it gets as large as what comes in
@@ -279,9 +279,48 @@ pub(crate) enum TaskCommand {
 /// Formats of images that can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImageFormat {
+    /// Bytes as they are
     Raw,
     Qcow2,
     Vmdk,
+    /// Of Hyper-V
+    Vhdx,
+    /// Of Virtual PC and Azure
+    Vhd,
+    /// Of VirtualBox
+    Vdi,
+    Qed,
+    Parallels,
+}
+
+impl ImageFormat {
+    /// As people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhdx => "VHDX",
+            Self::Vhd => "VHD",
+            Self::Vdi => "VDI",
+            Self::Qed => "QED",
+            Self::Parallels => "Parallels",
+        }
+    }
+
+    /// As qemu-img calls it.
+    pub(crate) fn driver(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhdx => "vhdx",
+            Self::Vhd => "vpc",
+            Self::Vdi => "vdi",
+            Self::Qed => "qed",
+            Self::Parallels => "parallels",
+        }
+    }
 }
 
 /// Formats of files that an export can write.

@@ -24,7 +24,7 @@ impl Transfer<'_> {
         let mut signals = Signals::new()?;
         let source = file.display().to_string();
         let input = match source.as_str() {
-            "-" => Input::Stdin,
+            "-" => Input::stdin(Vec::new()),
             _ => Input::File(Arc::new(blocking(&self.rt, "file", move || open(&file)).await??)),
         };
         let bytes = input.bytes()?;
@@ -51,7 +51,7 @@ impl Transfer<'_> {
     /// Writes a file to another, or to standard output.
     pub(crate) async fn get(&self, from: &Version, name: &FileName, file: PathBuf) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
-        let target = if file.as_os_str() == "-" { None } else { Some(Target::new(&file)?) };
+        let target = if file.as_os_str() == "-" { None } else { Some(Target::new(&self.rt, &file)?) };
         let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
         let new = NewExport { vm: from.to_string(), disk: Some(name.to_string()), destination };
         let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
@@ -62,17 +62,15 @@ impl Transfer<'_> {
                 Some(target) => Output::File(target.create()?),
                 None => Output::Stdout,
             };
-            stream::export(self, &export_of(&begun)?, output, Some(begun.task.total_bytes), &counter).await
+            let bytes = Some(begun.task.total_bytes);
+            stream::export(self, &export_of(&begun)?, output, bytes, &counter).await?;
+            target.as_ref().map_or(Ok(()), Target::keep)
         };
         self.watched(&begun.task, &counter, &mut signals, work).await?;
-        let is_file = target.is_some();
-        if let Some(target) = target {
-            target.keep()?;
-        }
         let task =
             self.client.finish(TaskKind::Export, begun.task.id).await.map_err(|error| self.failed(error))?;
         // What was written has standard output for itself.
-        if is_file { self.printer.task(&task) } else { Ok(()) }
+        if target.is_some() { self.printer.task(&task) } else { Ok(()) }
     }
 }
 

@@ -11,18 +11,16 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::absolute;
+use super::format::{HEAD_BYTES, Known, Verdict, judge, least_bytes, promised, recognise};
 use super::program::{PROGRAM, last_line, option, start};
 use crate::arguments::ImageFormat;
 use crate::failure::Failure;
 
-/// Bytes of a header that are looked at.
-const HEAD_BYTES: usize = 512;
-const QCOW2: &[u8] = b"QFI\xfb";
-const VMDK: &[u8] = b"KDMV";
-/// A VMDK that is a list of other files.
-const VMDK_LIST: &[u8] = b"# Disk Desc";
-/// Incompatible features of qcow2: the data is in another file.
-const QCOW2_DATA_FILE: u64 = 1 << 2;
+/// Exit codes of `qemu-img check`: sound; damaged; clusters that nothing uses; no way to check this format.
+const SOUND: i32 = 0;
+const DAMAGED: i32 = 2;
+const LEAKS: i32 = 3;
+const NO_CHECK: i32 = 63;
 
 /// An image that can be imported.
 #[derive(Debug)]
@@ -37,59 +35,10 @@ pub(super) struct Image {
 impl Image {
     /// The image as qemu-img is told of it: format and file spelled out, so that nothing is guessed.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let format = match self.format {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-            ImageFormat::Vmdk => "vmdk",
-        };
+        let format = self.format.driver();
         let file = if self.is_device { "host_device" } else { "file" };
         let path = option(&self.path.display().to_string());
         vec!["--image-opts".to_owned(), format!("driver={format},file.driver={file},file.filename={path}")]
-    }
-}
-
-/// What a header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It may be opened.
-    Sound,
-    /// It is not of this format.
-    Other,
-    /// It takes data from other files.
-    NotWhole(&'static str),
-    Encrypted,
-}
-
-/// The format that a header shows; anything unknown is raw.
-pub(super) fn recognise(head: &[u8]) -> ImageFormat {
-    if head.starts_with(QCOW2) {
-        ImageFormat::Qcow2
-    } else if head.starts_with(VMDK) || head.starts_with(VMDK_LIST) {
-        ImageFormat::Vmdk
-    } else {
-        ImageFormat::Raw
-    }
-}
-
-/// Judges a header of this format, zeros where the file is shorter.
-pub(super) fn judge(head: &[u8; HEAD_BYTES], format: ImageFormat) -> Verdict {
-    let big = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    let big_32 = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    let little = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    match format {
-        ImageFormat::Raw => Verdict::Sound,
-        ImageFormat::Qcow2 if !head.starts_with(QCOW2) => Verdict::Other,
-        ImageFormat::Qcow2 if big(8) != 0 => Verdict::NotWhole("a backing file"),
-        ImageFormat::Qcow2 if big_32(32) != 0 => Verdict::Encrypted,
-        ImageFormat::Qcow2 if big_32(4) >= 3 && big(72) & QCOW2_DATA_FILE != 0 => {
-            Verdict::NotWhole("a data file")
-        }
-        ImageFormat::Qcow2 => Verdict::Sound,
-        ImageFormat::Vmdk if head.starts_with(VMDK_LIST) => Verdict::NotWhole("extents in other files"),
-        ImageFormat::Vmdk if !head.starts_with(VMDK) => Verdict::Other,
-        // Without a size of its own it is a list of extents too.
-        ImageFormat::Vmdk if little(12) == 0 => Verdict::NotWhole("extents in other files"),
-        ImageFormat::Vmdk => Verdict::Sound,
     }
 }
 
@@ -97,30 +46,50 @@ pub(super) fn judge(head: &[u8; HEAD_BYTES], format: ImageFormat) -> Verdict {
 pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image, Failure> {
     let unreadable =
         |reason: String| Failure::of_code("image_unreadable", format!("{}: {reason}", path.display()));
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let metadata = file.metadata().map_err(|error| unreadable(error.to_string()))?;
+    // Looked at before it is opened: the other end of a pipe may never come.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
     let is_device = metadata.file_type().is_block_device();
     if !is_device && !metadata.is_file() {
-        return Err(unreadable("it is no file and no block device".to_owned()));
+        return Err(unreadable("it is no file and no block device".to_owned())
+            .hint("a stream comes in on standard input: ... | holdfast vm import VM -"));
     }
-    let mut head = [0; HEAD_BYTES];
-    let mut have = 0;
-    while have < HEAD_BYTES {
-        match file.read_at(&mut head[have..], have as u64).map_err(|error| unreadable(error.to_string()))? {
-            0 => break,
-            count => have += count,
+    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let (mut head, mut tail) = ([0; HEAD_BYTES], [0; HEAD_BYTES]);
+    let have = read_from(&file, &mut head, 0).map_err(|error| unreadable(error.to_string()))?;
+    if !is_device && metadata.len() > HEAD_BYTES as u64 {
+        let at = metadata.len() - HEAD_BYTES as u64;
+        read_from(&file, &mut tail, at).map_err(|error| unreadable(error.to_string()))?;
+    }
+    let format = match (format, recognise(&head[..have], &tail)) {
+        (Some(format), _) => format,
+        (None, Known::Wrapper(what, how)) => {
+            return Err(unreadable(format!("it is {what}")).hint(raw_or(how)));
         }
-    }
-    let format = format.unwrap_or_else(|| recognise(&head[..have]));
+        (None, Known::Image(ImageFormat::Raw)) => {
+            if let Some(what) = promised(path) {
+                let reason = format!("by its name it is {what}, and by its first bytes it is not");
+                return Err(unreadable(reason).hint(raw_or("see that the file is whole")));
+            }
+            if have == 0 && !is_device {
+                return Err(unreadable("it is empty".to_owned()));
+            }
+            ImageFormat::Raw
+        }
+        (None, Known::Image(format)) => format,
+    };
     let whole =
         |what: &str| Failure::of_code("image_not_whole", format!("{}: the image has {what}", path.display()));
-    match judge(&head, format) {
+    match judge(&head, &tail, format) {
         Verdict::Sound => {}
         Verdict::Other => return Err(unreadable("it is not of the format that -f names".to_owned())),
         Verdict::NotWhole(what) => return Err(whole(what)),
         Verdict::Encrypted => {
             return Err(Failure::of_code("image_encrypted", format!("{}: it is encrypted", path.display())));
         }
+    }
+    let least = least_bytes(&head, format);
+    if !is_device && metadata.len() < least {
+        return Err(unreadable(format!("its end is missing: {} of {least} bytes are there", metadata.len())));
     }
     let mut image = Image { path: absolute(path)?, bytes: 0, format, is_device };
     let info = info(&image).map_err(|failure| failure.map_message(unreadable))?;
@@ -132,7 +101,48 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
     }
     image.bytes =
         info["virtual-size"].as_u64().ok_or_else(|| unreadable(format!("{PROGRAM} says no size")))?;
+    check(&image).map_err(|failure| failure.map_message(unreadable))?;
     Ok(image)
+}
+
+/// Reads until `out` is full or the file ends; gives how much was read.
+fn read_from(file: &File, out: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut have = 0;
+    while have < out.len() {
+        match file.read_at(&mut out[have..], at + have as u64)? {
+            0 => break,
+            count => have += count,
+        }
+    }
+    Ok(have)
+}
+
+/// What to do with what is no image, or is to be taken as it is.
+pub(super) fn raw_or(how: &str) -> String {
+    format!("{how}; -f raw takes the bytes as they are")
+}
+
+/// Has qemu-img see that all an image tells of is there: what is missing at its end would read as zeros. One that was not
+/// closed, or has clusters that nothing uses, is whole.
+fn check(image: &Image) -> Result<(), Failure> {
+    if image.format == ImageFormat::Raw {
+        return Ok(());
+    }
+    let mut command = Command::new(PROGRAM);
+    command.arg("check").args(image.arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = start(&mut command)?
+        .wait_with_output()
+        .map_err(|error| Failure::failed("program_failed", format!("{PROGRAM}: {error}")))?;
+    match output.status.code() {
+        Some(SOUND | LEAKS | NO_CHECK) => Ok(()),
+        Some(DAMAGED) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+            Err(Failure::of_code("image_unreadable", format!("it is damaged or its end is missing: {first}")))
+        }
+        _ => Err(Failure::of_code("image_unreadable", last_line(&output.stderr))),
+    }
 }
 
 /// What qemu-img says of an image.

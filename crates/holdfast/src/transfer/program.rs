@@ -1,10 +1,13 @@
 //! qemu-img as a child: what it is asked, how far it is, and its end with ours.
 
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use seam::Rt;
 
 use super::{Counter, absolute};
@@ -18,6 +21,8 @@ const PACKAGE: &str = "qemu-utils";
 const AT_ONCE: &str = "8";
 /// Most that is read of what it says, bytes.
 const SAID_BYTES_MAX: u64 = 64 << 10;
+/// Characters of a file's name that its temporary shows.
+const SHOWN_CHARS: usize = 40;
 /// Progress in hundredths of a percent.
 const WHOLE: u64 = 10_000;
 
@@ -146,21 +151,28 @@ pub(super) fn latest(text: &[u8]) -> Option<u64> {
     (0.0..=100.0).contains(&share).then_some((share * 100.0) as u64)
 }
 
-/// The file of an export: written beside its place, and renamed when it is whole.
+/// The file of an export: written beside its place, under a name that nobody has, and put in its place when it is whole and
+/// nothing has come there meanwhile.
 pub(super) struct Target {
     path: PathBuf,
     aside: PathBuf,
 }
 
 impl Target {
-    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(rt: &Rt, path: &Path) -> Result<Self, Failure> {
         let path = absolute(path)?;
+        let failed =
+            |error: std::io::Error| Failure::of_code("file_error", format!("{}: {error}", path.display()));
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::of_code("file_exists", format!("{} is there already", path.display())));
+            return Err(taken(&path));
         }
-        let mut aside = path.clone().into_os_string();
-        aside.push(".part");
-        Ok(Self { path, aside: aside.into() })
+        let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidFilename.into()))?;
+        // A name may be as long as it can be: what stands for it is short.
+        let shown: String = name.to_string_lossy().chars().take(SHOWN_CHARS).collect();
+        let aside = path.with_file_name(format!(".{shown}.{:016x}.part", seam::random_u64(&**rt)));
+        // Ours alone: it follows no link and takes no file of another's.
+        OpenOptions::new().write(true).create_new(true).open(&aside).map_err(failed)?;
+        Ok(Self { path, aside })
     }
 
     pub(super) fn name(&self) -> String {
@@ -169,7 +181,9 @@ impl Target {
 
     /// The file that is written.
     pub(super) fn create(&self) -> Result<std::fs::File, Failure> {
-        std::fs::File::create(&self.aside)
+        OpenOptions::new()
+            .write(true)
+            .open(&self.aside)
             .map_err(|error| Failure::of_code("file_error", format!("{}: {error}", self.aside.display())))
     }
 
@@ -184,10 +198,28 @@ impl Target {
 
     /// The file is whole and durable: it goes to its place.
     pub(super) fn keep(&self) -> Result<(), Failure> {
-        let kept = std::fs::File::open(&self.aside)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| std::fs::rename(&self.aside, &self.path));
-        kept.map_err(|error| Failure::failed("output", format!("{}: {error}", self.path.display())))
+        let synced = std::fs::File::open(&self.aside).and_then(|file| file.sync_all());
+        match synced.and_then(|()| put_in_place(&self.aside, &self.path)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken(&self.path)),
+            Err(error) => Err(Failure::failed("output", format!("{}: {error}", self.path.display()))),
+        }
+    }
+}
+
+fn taken(path: &Path) -> Failure {
+    Failure::of_code("file_exists", format!("{} is there already", path.display()))
+}
+
+/// Gives a file another name, unless something has it.
+pub(super) fn put_in_place(from: &Path, to: &Path) -> std::io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not of every file system.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        renamed => Ok(renamed?),
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::types::{ChangeDisk, ChangeFile};
 use site::{FileName, VmName, format_size};
 
 use super::connection::{Connection, WINDOW};
+use super::format::HEAD_BYTES;
 use super::program::blocking;
 use super::{Counter, DISK_BYTES_MIN, SECTOR, Transfer};
 use crate::failure::Failure;
@@ -26,11 +27,25 @@ fn copy_failed(error: &std::io::Error) -> Failure {
 
 /// Where bytes come from.
 pub(super) enum Input {
-    Stdin,
+    /// With bytes that were read from it before.
+    Stdin(Arc<Mutex<Vec<u8>>>),
     File(Arc<File>),
 }
 
+/// The first bytes of standard input, as many as a header has.
+pub(super) fn first_of_stdin() -> Result<Vec<u8>, Failure> {
+    let mut first = Vec::new();
+    let read = std::io::stdin().lock().take(HEAD_BYTES as u64).read_to_end(&mut first);
+    read.map_err(|error| Failure::of_code("copy_failed", format!("standard input: {error}")))?;
+    Ok(first)
+}
+
 impl Input {
+    /// Standard input, of which `first` was read already.
+    pub(super) fn stdin(first: Vec<u8>) -> Self {
+        Self::Stdin(Arc::new(Mutex::new(first)))
+    }
+
     /// How many there are, where that is known.
     pub(super) fn bytes(&self) -> Result<Option<u64>, Failure> {
         let Self::File(file) = self else { return Ok(None) };
@@ -40,9 +55,10 @@ impl Input {
 
     async fn next(&self, transfer: &Transfer<'_>) -> Result<Vec<u8>, Failure> {
         match self {
-            Self::Stdin => {
-                blocking(&transfer.rt, "standard input", || {
-                    read_chunk(std::io::stdin().lock(), "standard input")
+            Self::Stdin(first) => {
+                let first = std::mem::take(&mut *first.lock().unwrap_or_else(PoisonError::into_inner));
+                blocking(&transfer.rt, "standard input", move || {
+                    read_chunk(first.as_slice().chain(std::io::stdin().lock()), "standard input")
                 })
                 .await?
             }

@@ -5,10 +5,11 @@ use std::path::Path;
 use seam::testing::replay;
 use serde_json::json;
 
-use super::image::{Verdict, judge, recognise, references};
-use super::program::{latest, option};
+use super::format::{Known, Verdict, judge, promised, recognise};
+use super::image::references;
+use super::program::{latest, option, put_in_place};
 use super::stream::data_runs;
-use crate::arguments::ImageFormat::{self, Qcow2, Raw, Vmdk};
+use crate::arguments::ImageFormat::{self, Parallels, Qcow2, Qed, Raw, Vdi, Vhd, Vhdx, Vmdk};
 
 const MUTATIONS: u64 = 20_000;
 
@@ -25,7 +26,8 @@ fn headers_are_judged() {
     let qcow2: (usize, &[u8]) = (0, b"QFI\xfb\0\0\0\x03");
     let vmdk: (usize, &[u8]) = (0, b"KDMV\x01\0\0\0\0\0\0\0\x01");
     type Marks<'a> = Vec<(usize, &'a [u8])>;
-    let cases: [(Marks<'_>, ImageFormat, Verdict); 10] = [
+    let vhd = |kind: &'static [u8]| vec![(0, &b"conectix"[..]), (63, kind)];
+    let cases: [(Marks<'_>, ImageFormat, Verdict); 20] = [
         (vec![qcow2], Qcow2, Verdict::Sound),
         (vec![qcow2, (15, &[1])], Qcow2, Verdict::NotWhole("a backing file")),
         (vec![qcow2, (35, &[2])], Qcow2, Verdict::Encrypted),
@@ -36,14 +38,62 @@ fn headers_are_judged() {
         (vec![(0, b"KDMV")], Vmdk, Verdict::NotWhole("extents in other files")),
         (vec![(0, b"# Disk DescriptorFile")], Vmdk, Verdict::NotWhole("extents in other files")),
         (vec![qcow2, (15, &[1])], Raw, Verdict::Sound),
+        (vec![(0, b"#!\n# x\n\nversion=1\n")], Vmdk, Verdict::NotWhole("extents in other files")),
+        (vec![(0, b"#!\nversion 1\n")], Vmdk, Verdict::Other),
+        (vhd(&[3]), Vhd, Verdict::Sound),
+        (vhd(&[4]), Vhd, Verdict::NotWhole("a parent")),
+        (vec![qcow2], Vhd, Verdict::Other),
+        (vec![(0, b"QED\0"), (16, &[1])], Qed, Verdict::NotWhole("a backing file")),
+        (vec![(0, b"QED\0")], Qed, Verdict::Sound),
+        (vec![qcow2], Vdi, Verdict::Other),
+        (vec![qcow2], Vhdx, Verdict::Other),
+        (vec![qcow2], Parallels, Verdict::Other),
     ];
     for (parts, format, verdict) in cases {
-        assert_eq!(judge(&head(&parts), format), verdict, "{parts:?} {format:?}");
+        assert_eq!(judge(&head(&parts), &[0; 512], format), verdict, "{parts:?} {format:?}");
     }
-    assert_eq!(recognise(b"QFI\xfb"), Qcow2);
-    assert_eq!(recognise(b"KDMV"), Vmdk);
-    for raw in [&b""[..], b"QFI", b"VHDX", b"conectix", b"\x7fELF"] {
-        assert_eq!(recognise(raw), Raw, "{raw:?}");
+    let mut footer = [0; 512];
+    footer[..8].copy_from_slice(b"conectix");
+    assert_eq!(judge(&[0; 512], &footer, Vhd), Verdict::Sound);
+    assert_eq!(recognise(&[0; 512], &footer), Known::Image(Vhd));
+    let vdi = head(&[(64, b"\x7f\x10\xda\xbe")]);
+    for (first, format) in [
+        (&b"QFI\xfb"[..], Qcow2),
+        (b"KDMV", Vmdk),
+        (b"# Disk Descriptor", Vmdk),
+        (b"# a comment\n# Disk DescriptorFile\nversion=3\n", Vmdk),
+        (b"vhdxfile", Vhdx),
+        (b"conectix", Vhd),
+        (&vdi, Vdi),
+        (b"QED\0", Qed),
+        (b"WithoutFreeSpace", Parallels),
+        (b"WithouFreSpacExt", Parallels),
+    ] {
+        assert_eq!(recognise(first, &[]), Known::Image(format), "{format:?}");
+    }
+    for raw in [&b""[..], b"QFI", b"VHDX", b"\x7fELF", b"BZh91", b"\x1f\x8b"] {
+        let known = recognise(raw, &[]);
+        assert!(known == Known::Image(Raw), "{raw:?} {known:?}");
+    }
+    let tar = head(&[(257, b"ustar")]);
+    for (first, what) in [
+        (&b"\x1f\x8b\x08"[..], "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (&tar, "OVA"),
+        (b"COWD", "ESX"),
+    ] {
+        let Known::Wrapper(found, how) = recognise(first, &[]) else { panic!("{what}") };
+        assert!(found.contains(what) && !how.is_empty(), "{found}");
+    }
+    assert_eq!(promised(Path::new("/a/b.QCOW2")), Some("qcow2"));
+    assert_eq!(promised(Path::new("b.raw.zst")), Some("zstd"));
+    for raw in ["b.img", "b.raw", "b", "b.iso", "qcow2"] {
+        assert_eq!(promised(Path::new(raw)), None, "{raw}");
     }
 }
 
@@ -82,6 +132,19 @@ fn progress_is_read() {
 }
 
 #[test]
+fn nothing_is_replaced_by_what_comes_later() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    std::fs::write(&from, "new").unwrap();
+    std::fs::write(&to, "somebody's").unwrap();
+    assert_eq!(put_in_place(&from, &to).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read_to_string(&to).unwrap(), "somebody's");
+    std::fs::remove_file(&to).unwrap();
+    put_in_place(&from, &to).unwrap();
+    assert!(std::fs::read_to_string(&to).unwrap() == "new" && !from.exists());
+}
+
+#[test]
 fn zeros_are_left_out() {
     let mut chunk = vec![0; 5 << 20];
     assert!(data_runs(&chunk).is_empty() && data_runs(&[]).is_empty());
@@ -94,7 +157,10 @@ fn zeros_are_left_out() {
 }
 
 mod fuzz {
-    use super::{MUTATIONS, Qcow2, Vmdk, head, judge, latest, recognise, references, replay};
+    use super::{
+        MUTATIONS, Parallels, Qcow2, Qed, Vdi, Vhd, Vhdx, Vmdk, head, judge, latest, recognise, references,
+        replay,
+    };
 
     #[test]
     fn damaged_headers_and_words() {
@@ -108,7 +174,10 @@ mod fuzz {
             let mut head = [0; 512];
             let length = input.len().min(512);
             head[..length].copy_from_slice(&input[..length]);
-            let _ = (recognise(input), judge(&head, Qcow2), judge(&head, Vmdk));
+            let _ = recognise(input, &head);
+            for format in [Qcow2, Vmdk, Vhd, Vhdx, Vdi, Qed, Parallels] {
+                let _ = judge(&head, &head, format);
+            }
             assert!(latest(input).is_none_or(|share| share <= 10_000));
             if let Ok(info) = serde_json::from_slice(input) {
                 let _ = references(&info, std::path::Path::new("/x"));
