@@ -85,7 +85,14 @@ impl Transfer<'_> {
         if source.bytes.is_some() && !from_stdin {
             return Err(Failure::usage("--size is for standard input", "an image says its size itself"));
         }
-        let input = if from_stdin { self.stdin(source.format).await? } else { Input::stdin(Vec::new()) };
+        let input = match from_stdin {
+            true => tokio::select! {
+                input = self.stdin(source.format) => input?,
+                // Nothing is begun yet.
+                () = signals.wait() => return Err(Failure::of_code("interrupted", "interrupted by a signal")),
+            },
+            false => Input::stdin(Vec::new()),
+        };
         let image = if from_stdin { None } else { Some(self.inspect(source.image, source.format).await?) };
         let bytes = image.as_ref().map_or(source.bytes.unwrap_or(0), |image| image.bytes);
         let bytes = bytes.next_multiple_of(SECTOR).max(DISK_BYTES_MIN);

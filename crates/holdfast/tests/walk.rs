@@ -182,6 +182,8 @@ fn cancelled(bench: &Bench, good: &[&str], form: &str) -> String {
     import.args(["--site", bench.dir().to_str().unwrap(), "vm", "import", "stuck", "-", "--size", "1M"]);
     import.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut import = import.spawn().unwrap();
+    // It begins with the first bytes, which tell that they are a disk's.
+    std::io::Write::write_all(import.stdin.as_mut().unwrap(), &[7; 4096]).unwrap();
     let start = Instant::now();
     while bench.json(&["task", "show", good[0]]).code != 0 {
         assert!(start.elapsed() < Duration::from_secs(60), "the import does not begin");
