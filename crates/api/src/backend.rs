@@ -12,8 +12,8 @@ use crate::problem::Problem;
 use crate::types::{
     AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
     ListSnapshots, Medium, MediumState, Moving, NewClone, NewExport, NewImport, NewSnapshot, Progress,
-    Reverted, Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Vm, VmState,
-    VmSummary, WhichChanges,
+    Reverted, Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Unreadable,
+    Vm, VmState, VmSummary, WhichChanges,
 };
 
 pub use files::Filing;
@@ -344,6 +344,18 @@ impl From<site::Task> for Task {
     }
 }
 
+/// What cannot be read, when there is such.
+fn unreadable(unreadable: site::Unreadable) -> Option<Unreadable> {
+    let is_some = !unreadable.is_none();
+    let site::Unreadable { short, damaged, affected, affected_count } = unreadable;
+    is_some.then_some(Unreadable {
+        short_containers: short,
+        damaged_containers: damaged,
+        affected,
+        affected_count,
+    })
+}
+
 impl From<site::Status> for Status {
     fn from(status: site::Status) -> Self {
         Self {
@@ -358,6 +370,7 @@ impl From<site::Status> for Status {
             notices: status.notices,
             writable: status.writable,
             can_lose_now: status.can_lose_now,
+            unreadable: unreadable(status.unreadable),
             geometry: status.geometry.map(|(data, parity)| Geometry { data, parity }),
             vms: status.vms,
             provisioned_bytes: status.provisioned_bytes,

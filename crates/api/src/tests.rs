@@ -143,6 +143,7 @@ impl Backend for Fake {
                 notices: Vec::new(),
                 writable: true,
                 can_lose_now: 1,
+                unreadable: None,
                 geometry: Some(Geometry { data: 4, parity: 2 }),
                 vms: 0,
                 provisioned_bytes: 1,

@@ -82,6 +82,20 @@ pub struct Geometry {
     pub parity: usize,
 }
 
+/// What cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unreadable {
+    /// Containers of which too few fragments are on media that are up: they can be read when media come back.
+    pub short_containers: u64,
+    /// Containers of which something is lost though enough media are up.
+    pub damaged_containers: u64,
+    /// Disks that reach what cannot be read, as `VM/DISK` or `VM@SNAPSHOT/DISK`, in order; at most 100.
+    pub affected: Vec<String>,
+    /// How many such disks there are; absent while that is being found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affected_count: Option<usize>,
+}
+
 /// How the site is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -97,8 +111,11 @@ pub struct Status {
     pub notices: Vec<String>,
     /// Whether writes are taken; else the site serves reads only.
     pub writable: bool,
-    /// Media that may fail now without loss.
+    /// Media that may fail now without loss; 0 as well while something cannot be read.
     pub can_lose_now: usize,
+    /// What cannot be read now; absent when everything can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Unreadable>,
     /// Fragments of a new container; absent when there can be none now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geometry: Option<Geometry>,

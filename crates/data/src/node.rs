@@ -231,7 +231,12 @@ impl MediumNode {
             Request::FragmentList { after, limit } => {
                 Ok(Response::Fragments(self.lock().table.list(after, limit as usize)))
             }
-            Request::Info { extent } => Ok(Response::Info(self.info(extent))),
+            Request::Info { extent } => {
+                if extent == 0 {
+                    self.probe().await?;
+                }
+                Ok(Response::Info(self.info(extent)))
+            }
             Request::Lease => Ok(Response::Done),
             Request::Seal
             | Request::Release
@@ -243,13 +248,20 @@ impl MediumNode {
         }
     }
 
+    /// Whether anything can be read: one of the two copies of the superblock.
+    async fn probe(&self) -> Result<(), CallError> {
+        let Err(_) = self.medium.read(PLACES[0], PAGE).await else { return Ok(()) };
+        let read = self.medium.read(PLACES[1], PAGE).await;
+        read.map(drop).map_err(|error| self.error(CallErrorKind::Failed, error.to_string()))
+    }
+
     fn info(&self, extent: u64) -> MediumInfo {
         let state = self.lock();
         let slots = self.lock_slots();
         MediumInfo {
             capacity: state.table.capacity(),
             free: state.table.free_bytes(),
-            free_extents: state.table.fitting(extent),
+            free_extents: if extent == 0 { 0 } else { state.table.fitting(extent) },
             room_below: self.medium.room(),
             slots: self.layout.slot_count,
             slots_free: slots.free_count(),

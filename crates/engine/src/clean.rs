@@ -25,7 +25,7 @@ use container::{Head, UnitKind};
 use units::{BLOCK_U64, ContainerId};
 
 use crate::dedup::read_head;
-use crate::engine::Engine;
+use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::mark::{Marked, Slots};
 use crate::progress::Progress;
@@ -97,6 +97,13 @@ const LONG_REST: Duration = Duration::from_secs(60);
 const WORTHWHILE_SHARE: u64 = 100;
 const IDLE_FACTOR: u32 = 20;
 
+/// Whether so many blocks that may have become garbage are worth a pass where room is short.
+pub(crate) fn is_worth_cleaning(shared: &Shared, blocks: u64) -> bool {
+    let capacity = shared.pool.space().raw_capacity;
+    let least = (capacity / WORTHWHILE_SHARE).max(u64::from(shared.config.container_bytes));
+    blocks.saturating_mul(BLOCK_U64) >= least
+}
+
 impl Engine {
     /// The task that cleans when room gets low; ends with the engine.
     pub(crate) async fn run_cleaner(self) {
@@ -105,11 +112,14 @@ impl Engine {
             if self.shared.lock().closed {
                 return;
             }
+            if self.has_room_left(ENOUGH_PERCENT) {
+                continue;
+            }
             let begun = self.shared.rt.now();
             {
                 let mut state = self.shared.lock();
                 (state.disks_deleted, state.room_wanted) = (false, false);
-                state.changed_since_clean = 0;
+                (state.changed_since_clean, state.trimmed_since_clean) = (0, 0);
             }
             let Ok(freed) = self.clean_until_enough().await else { return };
             let took = self.shared.rt.now().saturating_sub(begun);
@@ -120,7 +130,7 @@ impl Engine {
                 // Soon enough for a write that waits for room.
                 None => took.min(self.shared.config.write_patience / 4),
             };
-            self.rest(rest.max(REST)).await;
+            self.rest(rest.max(REST), took.max(REST)).await;
             self.clean_when_low();
         }
     }
@@ -158,19 +168,27 @@ impl Engine {
         Ok(Some(freed))
     }
 
-    /// Waits until the rest is over, disks were deleted, a write waits for room that overwriting may have made, or the
-    /// engine is closed.
-    async fn rest(&self, span: Duration) {
-        let until = self.shared.rt.now() + span;
+    /// Waits until the rest is over, disks were deleted, a write waits for room that overwriting may have made, so much was
+    /// trimmed or overwritten that a pass is worth it and `least` has passed, or the engine is closed.
+    async fn rest(&self, span: Duration, least: Duration) {
+        let begun = self.shared.rt.now();
+        let until = begun + span;
         loop {
-            let left = until.saturating_sub(self.shared.rt.now());
+            let now = self.shared.rt.now();
+            let is_rested = now >= begun + least;
+            let next = if is_rested { until } else { begun + least };
+            let left = next.saturating_sub(now);
             let is_wanted = {
                 let state = self.shared.lock();
                 let overwritten = state.changed_since_clean * BLOCK_U64;
                 let is_worth_it = overwritten >= u64::from(self.shared.config.container_bytes);
-                state.closed || state.disks_deleted || (state.room_wanted && is_worth_it)
+                let changed = state.changed_since_clean.max(state.trimmed_since_clean);
+                state.closed
+                    || state.disks_deleted
+                    || (state.room_wanted && is_worth_it)
+                    || (is_rested && is_worth_cleaning(&self.shared, changed))
             };
-            if left.is_zero() || is_wanted {
+            if now >= until || is_wanted {
                 return;
             }
             let woken = seam::timeout(&*self.shared.rt, left, self.shared.clean_wake.notified()).await;

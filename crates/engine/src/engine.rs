@@ -1,6 +1,6 @@
 //! The engine's handle and what its parts share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::dedup::Dedup;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::generation::Generation;
+use crate::open::Looking;
 use crate::ranges::Ranges;
 use crate::rebuild::Rebuild;
 use crate::state::{Flushed, PendingCommit, State};
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
     pub(crate) indexing: AtomicBool,
+    /// Lists of media that are being gone through: what they have is not known yet.
+    pub(crate) reconciling: AtomicUsize,
     /// Held by a flush from its first hit until its commit is applied.
     pub(crate) flush_gate: tokio::sync::Mutex<()>,
     /// Shared by what makes, deletes and settles disks, from its first look until RAM and records agree.
@@ -77,6 +80,8 @@ pub(crate) struct Shared {
     /// What moves to other media.
     pub(crate) rebuild: Mutex<Rebuild>,
     pub(crate) rebuild_wake: Notify,
+    /// Disks of which something cannot be read.
+    pub(crate) affected: crate::exposure::Affected,
     /// Directories that stubs lead to.
     pub(crate) moved: Cache<ContainerId, Arc<Contents>>,
     /// Disk numbers that are free for this incarnation.
@@ -241,6 +246,7 @@ impl Engine {
             Ok(sealed) => sealed,
             Err(error) => return tracing::warn!(%error, "another incarnation has the medium"),
         };
+        let looking = Looking::begin(&self.shared);
         self.shared.pool.restore(medium);
         self.shared.flush_wake.notify_one();
         self.shared.rebuild_wake.notify_one();
@@ -248,7 +254,10 @@ impl Engine {
         if self.is_writable() {
             let engine = self.clone();
             // What it missed while it was away.
-            let task = async move { engine.reconcile(&sealed).await };
+            let task = async move {
+                engine.reconcile(&sealed).await;
+                drop(looking);
+            };
             self.shared.rt.spawn("reconcile a medium", Box::pin(task));
         }
     }

@@ -4,7 +4,7 @@
 //! no live journal segment names it, it can be released: from then on it is none of the site's. Who is a member, and who
 //! leaves, is remembered outside of the engine, and told to it at each start ([`Deps`](crate::Deps)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use units::{ContainerId, MediumId, NodeId};
 
@@ -104,22 +104,6 @@ impl Engine {
         self.shared.pool.forget(medium);
         lock(&self.shared.rebuild).most.remove(&medium);
         Ok(())
-    }
-
-    /// How many of the media that are up, or whole failure domains of them, may fail now without loss: of what is stored,
-    /// of what the journal holds, and of what is written next.
-    pub(crate) fn can_lose(&self) -> usize {
-        let used: BTreeSet<RowKey> = self.shared.lock().sizes.keys().map(|id| (id.class, id.row)).collect();
-        let spare = |row: &journal::Row| {
-            let k = pool::CLASSES.get(usize::from(row.class)).map_or(0, |class| class.k);
-            self.shared.pool.survives(&row.members, k)
-        };
-        let rows = self.shared.pool.rows();
-        let stored = rows.iter().filter(|row| used.contains(&(row.class, row.row))).map(spare).min();
-        let survives = |members: &[MediumId]| self.shared.pool.survives(members, 1);
-        let journal = self.shared.journal.get().map_or(0, |journal| journal.least_of(&survives));
-        let next = self.shared.pool.current_class().map_or(0, |class| class.m);
-        next.min(stored.unwrap_or(next)).min(journal)
     }
 
     /// Media whose contents move to others, in order.

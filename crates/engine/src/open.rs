@@ -1,6 +1,6 @@
 //! Opening: the one path for a first start, a restart, and a restart after a crash.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -334,6 +334,7 @@ impl Engine {
     /// Frees fragments without a commit record on `media` and enters the committed containers into the index.
     pub(crate) async fn reconcile(&self, media: &[MediumId]) {
         let shared = &self.shared;
+        let _looking = Looking::begin(shared);
         let found: Mutex<Vec<ContainerId>> = Mutex::default();
         for medium in media {
             let committed = |id: ContainerId| {
@@ -362,13 +363,34 @@ impl Engine {
             if shared.dedup.knows(container) || !shared.lock().is_committed(container) {
                 continue;
             }
-            let Some(pages) = shared.pool.fragment_pages_of(container).await else { continue };
-            if let Some(head) = read_head(&shared.pool, container, pages).await {
-                shared.lock().learn_size(container, size_of(&head));
-                shared.dedup.learn(&head, pages, false);
-            }
+            let head = match shared.pool.fragment_pages_of(container).await {
+                Some(pages) => read_head(&shared.pool, container, pages).await.map(|head| (head, pages)),
+                None => None,
+            };
+            let Some((head, pages)) = head else {
+                shared.lock().learn_unread(container);
+                continue;
+            };
+            shared.lock().learn_size(container, size_of(&head));
+            shared.dedup.learn(&head, pages, false);
         }
         shared.pool.refresh_space().await;
+    }
+}
+
+/// Media are being looked through, as long as it lives.
+pub(crate) struct Looking(Arc<Shared>);
+
+impl Looking {
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.reconciling.fetch_add(1, Ordering::Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.reconciling.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -438,6 +460,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
         indexing: AtomicBool::new(false),
+        reconciling: AtomicUsize::new(0),
         fork_gate: tokio::sync::RwLock::default(),
         flush_gate: tokio::sync::Mutex::default(),
         clean_wake: Notify::new(),
@@ -445,6 +468,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         pace: crate::pace::Pace::default(),
         rebuild: Mutex::default(),
         rebuild_wake: Notify::new(),
+        affected: crate::exposure::Affected::default(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),
         reserved_ids: tokio::sync::Mutex::default(),

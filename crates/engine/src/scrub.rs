@@ -150,7 +150,10 @@ impl Engine {
 
     async fn scrub_one(&self, container: ContainerId) -> Result<ScrubReport, String> {
         let pool = &self.shared.pool;
-        let pages = pool.fragment_pages_of(container).await.ok_or("no fragment has a sound header")?;
+        let Some(pages) = pool.fragment_pages_of(container).await else {
+            pool.note_hurt(container, 0);
+            return Err("no fragment has a sound header".to_owned());
+        };
         let stripe = pool.stripe(container, pages).ok_or("its row is not known")?;
         pool.scrub(&stripe).await.map_err(|error| error.to_string())
     }

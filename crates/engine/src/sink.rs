@@ -6,6 +6,7 @@ use journal::{Entry, Registered, Sink, Start, WitnessError, WitnessErrorKind};
 use seam::BoxFuture;
 use units::{DiskId, Seq};
 
+use crate::clean::is_worth_cleaning;
 use crate::engine::Shared;
 use crate::generation::Buffered;
 use crate::state::{Flushed, State};
@@ -75,6 +76,11 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
         Entry::Hole { disk, lba, count } => {
             let froze = make_room(state, 0, limit);
             buffer(state, disk, |state| state.active.punch(disk, lba, count));
+            state.trimmed_since_clean = state.trimmed_since_clean.saturating_add(count);
+            if is_worth_cleaning(shared, state.trimmed_since_clean) {
+                state.may_have_garbage = true;
+                shared.clean_wake.notify_one();
+            }
             froze
         }
         Entry::Meta { fingerprint, unit } => {

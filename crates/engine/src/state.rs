@@ -125,6 +125,8 @@ pub(crate) struct State {
     pub(crate) room_made: Duration,
     /// Map changes since then: each may have made a block garbage.
     pub(crate) changed_since_clean: u64,
+    /// Blocks trimmed since then, those in the write buffer too.
+    pub(crate) trimmed_since_clean: u64,
     /// Roots as the last checkpoint lists them: recovery begins there.
     pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Count of deletions, moves and removed stubs: what an address led to before may be gone.
@@ -137,6 +139,8 @@ pub(crate) struct State {
     pub(crate) locked_garbage: BTreeSet<ContainerId>,
     /// What is known of committed containers.
     pub(crate) sizes: BTreeMap<ContainerId, Size>,
+    /// Committed containers that media list and whose directory could not be read.
+    pub(crate) unread: BTreeSet<ContainerId>,
     /// Where the contents of deleted containers went.
     pub(crate) stubs: BTreeMap<ContainerId, Vec<Holder>>,
     /// While the cleaner marks: containers that duplicates were found in.
@@ -291,6 +295,7 @@ impl State {
             self.deleted_here.insert(container.number);
         }
         self.sizes.remove(&container);
+        self.unread.remove(&container);
         self.deletions += 1;
         self.uncount(&deleted);
         tracing::debug!(%container, total, blocks, "container deleted");
@@ -331,7 +336,15 @@ impl State {
     /// What is known of a container, as long as it is committed.
     pub(crate) fn learn_size(&mut self, container: ContainerId, size: Size) {
         if self.is_committed(container) {
+            self.unread.remove(&container);
             self.sizes.insert(container, size);
+        }
+    }
+
+    /// A committed container is there, and what it holds is not known.
+    pub(crate) fn learn_unread(&mut self, container: ContainerId) {
+        if self.is_committed(container) && !self.sizes.contains_key(&container) {
+            self.unread.insert(container);
         }
     }
 

@@ -8,6 +8,7 @@ use units::{BLOCK_U64, DiskId, Lba};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::exposure::Exposure;
 use crate::members::Moving;
 use crate::pages::PageStore;
 use crate::read::{Attempts, Source};
@@ -48,11 +49,11 @@ pub struct EngineStatus {
     pub class: Option<Class>,
     /// All media, in order.
     pub media: Vec<MediumHealth>,
-    /// Media that may fail now without loss.
-    pub can_lose: usize,
+    /// What could be lost, and what cannot be read.
+    pub exposure: Exposure,
     /// Media whose contents move to others, and how far that is.
     pub moving: Vec<Moving>,
-    /// Whether the index is still being filled after the start.
+    /// Whether media are still being looked through, after the start or since they came back: the index is being filled.
     pub recovering_index: bool,
     /// Fragments found missing or damaged since the start.
     pub faults: u64,
@@ -84,7 +85,7 @@ impl Engine {
         let space = pool.refresh_space().await;
         let journal_used_percent = self.shared.journal().map_or(0, journal::Journal::used_percent);
         let stats = pool.stats();
-        let (moving, can_lose) = (self.moving(), self.can_lose());
+        let (moving, exposure) = (self.moving(), self.exposure());
         let state = self.shared.lock();
         let buffered_blocks: u64 = state.frozen.iter().map(|g| g.blocks).sum::<u64>() + state.active.blocks;
         let buffered: usize =
@@ -100,9 +101,9 @@ impl Engine {
             journal_used_percent,
             class: pool.current_class(),
             media: pool.health(),
-            can_lose,
+            exposure,
             moving,
-            recovering_index: self.is_indexing(),
+            recovering_index: self.is_indexing() || self.is_reconciling(),
             faults: stats.faults.load(Ordering::Relaxed),
             repaired: stats.repaired.load(Ordering::Relaxed),
             stuck: self.shared.stuck_error(),

@@ -42,6 +42,8 @@ pub(crate) struct Lost {
     containers: BTreeSet<ContainerId>,
     /// Containers of which only incarnation and number are known.
     missing: BTreeSet<(Incarnation, u32)>,
+    /// What the media that are up do not give is lost too.
+    reach: Option<pool::Pool>,
     units: u64,
 }
 
@@ -57,8 +59,16 @@ impl Lost {
         }
     }
 
+    /// What the media that are up do not give is lost too.
+    pub(crate) fn is_by_reach_too(&mut self, pool: pool::Pool) {
+        self.reach = Some(pool);
+    }
+
     fn is_empty(&self) -> bool {
-        self.places.is_empty() && self.containers.is_empty() && self.missing.is_empty()
+        self.places.is_empty()
+            && self.containers.is_empty()
+            && self.missing.is_empty()
+            && self.reach.is_none()
     }
 
     fn note(&mut self, place: (ContainerId, u16)) {
@@ -75,6 +85,7 @@ impl Lost {
         self.containers.contains(&id)
             || self.missing.contains(&(id.incarnation, id.number))
             || self.places.contains(&slot_of(at))
+            || self.reach.as_ref().is_some_and(|pool| !pool.is_within_reach(at))
     }
 }
 
@@ -158,7 +169,11 @@ impl Engine {
         let mut report = VerifyReport::default();
         let mut step = self.step();
         for (container, slots) in &live {
+            let before = lost.units;
             self.open_all(*container, slots, &mut report, &mut lost, progress).await?;
+            if lost.units == before {
+                self.shared.pool.found_whole(*container);
+            }
             step = self.next_step(step).await;
         }
         drop(step);
@@ -173,6 +188,32 @@ impl Engine {
         report.damaged.dedup();
         report.affected = self.affected_by(&lost, progress).await?;
         Ok(report)
+    }
+
+    /// Opens all that anything reaches in these containers; gives what is lost of it, and map pages that cannot be read.
+    pub(crate) async fn lost_in(
+        &self,
+        containers: &BTreeSet<ContainerId>,
+        progress: &Progress,
+    ) -> Result<Lost, EngineError> {
+        let mut found = Everything::default();
+        if containers.is_empty() {
+            return Ok(found.lost);
+        }
+        let mut walk = self.walk(progress);
+        for reached in self.reached_by_each().await?.values() {
+            walk.disk(reached, &mut found).await?;
+        }
+        drop(walk);
+        let Everything { live, mut lost, .. } = found;
+        let mut report = VerifyReport::default();
+        let mut step = self.step();
+        for (container, slots) in live.iter().filter(|(container, _)| containers.contains(container)) {
+            self.open_all(*container, slots, &mut report, &mut lost, progress).await?;
+            step = self.next_step(step).await;
+        }
+        drop(step);
+        Ok(lost)
     }
 
     /// Disks that reach something lost.
@@ -213,6 +254,7 @@ impl Engine {
         let Some((head, pages)) = head else {
             lost.units += u64::from(slots.count());
             lost.containers.insert(container);
+            pool.note_hurt(container, pages.unwrap_or(0));
             return Ok(());
         };
         let wanted: Vec<u16> = (0..head.entries.len() as u16).filter(|slot| slots.contains(*slot)).collect();

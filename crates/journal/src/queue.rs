@@ -185,9 +185,9 @@ impl State {
         }
     }
 
-    /// The least that `measure` gives for the members of a live segment; 0 without segments.
-    pub(crate) fn least_of(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> usize {
-        self.segments.iter().map(|(_, members)| measure(members)).min().unwrap_or(0)
+    /// The least that `measure` gives for the members of a live segment; `None` without segments.
+    pub(crate) fn least_of(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> Option<usize> {
+        self.segments.iter().map(|(_, members)| measure(members)).min()
     }
 
     /// Whether a live segment is on `medium`.

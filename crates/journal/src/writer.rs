@@ -220,9 +220,14 @@ impl Journal {
     /// The least that `measure` gives for the members of a segment that holds uncovered records, or of an ensemble that may
     /// be registered.
     pub fn least_of(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> usize {
-        let live = self.shared.lock().least_of(measure);
+        let live = self.shared.lock().least_of(measure).unwrap_or(0);
         let registry = self.shared.lock_registry();
         registry.possible().iter().map(|ensemble| measure(ensemble.members())).fold(live, usize::min)
+    }
+
+    /// The least that `measure` gives for the members of a segment that holds uncovered records; `None` without one.
+    pub fn least_live(&self, measure: &dyn Fn(&[MediumId]) -> usize) -> Option<usize> {
+        self.shared.lock().least_of(measure)
     }
 
     /// Whether a segment that holds uncovered records or takes new ones, or an ensemble that may be registered, is on

@@ -34,6 +34,7 @@ mod decode;
 mod describe;
 mod geometry;
 mod health;
+mod hurt;
 mod layout;
 mod locks;
 mod mend;

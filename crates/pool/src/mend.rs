@@ -11,7 +11,7 @@ use proto::{CallError, CallErrorKind, Request, Response};
 use units::{MediumId, PAGE, PageBuf, crc32c};
 
 use crate::read::{FragmentSet, Piece, PoolError, PoolErrorKind, Stripe, is_damage};
-use crate::stripe::Pool;
+use crate::stripe::{Pool, lock};
 
 /// Bytes read at a time of a fragment with an unreadable place: what is around it within these is decoded too. An
 /// unreadable place can cost a medium seconds, so single pages are asked for only when that leaves too few sound.
@@ -87,6 +87,16 @@ impl Pool {
     ) -> Result<ScrubReport, PoolError> {
         // Two for one container would write the same fragment, and each holds a whole stripe in RAM.
         let _turn = self.shared.mending.lock().await;
+        let mended = self.mend_one(stripe, wrong).await;
+        match &mended {
+            Ok(report) if report.matching => lock(&self.shared.hurt).mended(stripe.container),
+            Err(error) if error.kind != PoolErrorKind::Lost => {}
+            _ => self.note_hurt(stripe.container, stripe.fragment_pages),
+        }
+        mended
+    }
+
+    async fn mend_one(&self, stripe: &Stripe, wrong: FragmentSet) -> Result<ScrubReport, PoolError> {
         // Its row may have moved since it was looked up.
         let stripe = &self.stripe(stripe.container, stripe.fragment_pages).unwrap_or_else(|| stripe.clone());
         let mut found = self.find_all(stripe, wrong, PIECE_BYTES).await;

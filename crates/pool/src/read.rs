@@ -129,6 +129,9 @@ impl Pool {
         if met.damage || met.wrong != 0 {
             self.repair_later(stripe, met.wrong);
         }
+        if !matches!(result, Ok(true)) {
+            self.hurt(container, fragment_pages, result.is_ok());
+        }
         match result? {
             true => Ok(()),
             false => Err(PoolError::new(
@@ -168,6 +171,17 @@ impl Pool {
     ) -> Result<(), PoolError> {
         let (offset, length) = (address.offset as usize, address.length as usize);
         self.read(address.container, address.fragment_pages, offset, length, check).await
+    }
+
+    /// Whether the media that are up give a unit, if nothing is damaged: enough of them to decode it, or those it lies on.
+    pub fn is_within_reach(&self, at: &Address) -> bool {
+        let Some(stripe) = self.stripe(at.container, at.fragment_pages) else { return false };
+        let health = self.lock_health();
+        let there = stripe.members.iter().filter(|medium| health.is_up(**medium)).count();
+        let is_up = |piece: &Piece| health.is_up(stripe.members[piece.index]);
+        there >= stripe.class.k
+            || pieces(&stripe, at.offset as usize, at.length as usize)
+                .is_ok_and(|pieces| pieces.iter().all(is_up))
     }
 
     async fn read_plain(&self, stripe: &Stripe, pieces: &[Piece]) -> Option<Plain> {

@@ -99,12 +99,31 @@ impl Pool {
             return;
         }
         let pool = self.clone();
+        self.spawn_repairs(pool);
+    }
+
+    /// Starts the task that mends when it does not run.
+    pub(crate) fn start_repairs(&self) {
+        if !std::mem::replace(&mut lock(&self.shared.repairs).running, true) {
+            self.spawn_repairs(self.clone());
+        }
+    }
+
+    fn spawn_repairs(&self, pool: Self) {
         let task = async move { while pool.repair_next().await {} };
         self.shared.rt.spawn("repair", Box::pin(task));
     }
 
     async fn repair_next(&self) -> bool {
-        let next = lock(&self.shared.repairs).next();
+        // Under one lock: whoever enters something must know whether the task ends.
+        let next = {
+            let mut repairs = lock(&self.shared.repairs);
+            repairs.next().or_else(|| {
+                let stripe = self.next_hurt()?;
+                repairs.running = true;
+                Some((stripe, 0))
+            })
+        };
         let Some((stripe, wrong)) = next else { return false };
         let mended = self.mend_all(&stripe, wrong).await;
         let failed_at = mended.is_err().then(|| self.shared.rt.now());

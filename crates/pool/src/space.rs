@@ -158,6 +158,12 @@ impl Pool {
         *lock(&self.shared.space)
     }
 
+    /// Reads from each medium that is up: one that does not answer is down from then on, also where nobody reads or writes.
+    pub async fn probe(&self) {
+        let up = self.lock_health().up();
+        seam::join_all(up.into_iter().map(|medium| self.info(medium, 0))).await;
+    }
+
     async fn info(&self, medium: MediumId, extent: u64) -> Option<MediumInfo> {
         match self.ask(medium, Request::Info { extent }).await {
             Ok(Response::Info(info)) => Some(info),

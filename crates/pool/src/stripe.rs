@@ -13,6 +13,7 @@ use units::{ContainerId, MediumId, NodeId, PageSlice};
 
 use crate::geometry::{CLASSES, Class};
 use crate::health::{Health, MediumHealth};
+use crate::hurt::Hurt;
 use crate::layout::Layout;
 use crate::read::Stripe;
 use crate::repair::Repairs;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) health: Mutex<Health>,
     pub(crate) layout: Mutex<Layout>,
     pub(crate) repairs: Mutex<Repairs>,
+    pub(crate) hurt: Mutex<Hurt>,
     /// Held while a container is mended.
     pub(crate) mending: tokio::sync::Mutex<()>,
     pub(crate) space: Mutex<Space>,
@@ -85,6 +87,7 @@ impl Pool {
             rt,
             layout: Mutex::default(),
             repairs: Mutex::default(),
+            hurt: Mutex::default(),
             mending: tokio::sync::Mutex::default(),
             space: Mutex::default(),
             stats: PoolStats::default(),
@@ -131,6 +134,7 @@ impl Pool {
     pub fn restore(&self, medium: MediumId) {
         self.lock_health().restored(medium, self.shared.rt.now());
         lock(&self.shared.repairs).forget_failures();
+        self.look_again();
     }
 
     /// `medium` is on `node`: media of one node fail together.
@@ -152,6 +156,12 @@ impl Pool {
     /// down are gone already.
     pub fn survives(&self, members: &[MediumId], k: usize) -> usize {
         self.lock_health().survives(members, k)
+    }
+
+    /// How many of `members` are up.
+    pub fn count_up(&self, members: &[MediumId]) -> usize {
+        let health = self.lock_health();
+        members.iter().filter(|medium| health.is_up(**medium)).count()
     }
 
     /// The class new containers get now; `None` when too few media are up.

@@ -184,6 +184,7 @@ impl Pool {
         // What is being mended would be written anew.
         let _turn = self.shared.mending.lock().await;
         lock(&self.shared.repairs).forget(container);
+        lock(&self.shared.hurt).forget(container);
         if let Some(stripe) = self.stripe(container, 1) {
             self.free(container, &stripe.media()).await;
         }

@@ -128,7 +128,8 @@ pub enum Request {
     Release,
     /// Asks for the medium's room.
     Info {
-        /// Bytes of the extents that `free_extents` of the answer counts in.
+        /// Bytes of the extents that `free_extents` of the answer counts in. 0: none are counted, and the medium is read from,
+        /// to see whether it is there.
         extent: u64,
     },
     /// Lists the media of the node. Asked of [`NODE`], not of a medium.

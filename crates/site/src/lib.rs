@@ -87,7 +87,7 @@ pub use running::Site;
 pub use size::{format_size, parse_size};
 pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
-pub use status::{Health, MediumState, MediumStatus, Status};
+pub use status::{AFFECTED_NAMED, Health, MediumState, MediumStatus, Status, Unreadable};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
 pub use time::{format_time, parse_span};
 pub use trash::{Deletion, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, TrashItem, TrashKind, TrashTotals};

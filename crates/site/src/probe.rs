@@ -1,4 +1,4 @@
-//! Brings media back that were missing or had failed.
+//! Notices media that went, and brings those back that were missing or had failed.
 //!
 //! A medium that was not there at the start is opened anew. One that failed meanwhile is still open, and goes on when
 //! it can be read and synced again; where a sync failed nobody knows what of it is durable, so it stays away until
@@ -27,6 +27,7 @@ pub(crate) async fn run(site: Weak<Shared>, mut stopping: watch::Receiver<bool>,
 }
 
 pub(crate) async fn round(site: &Arc<Shared>) {
+    site.parts.engine.pool().probe().await;
     for health in site.parts.engine.pool().health().into_iter().filter(|health| !health.up) {
         let medium = health.medium;
         if site.away().get(&medium).is_some_and(|away| away.barred) {

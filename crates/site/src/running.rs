@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) draining: Mutex<bool>,
     /// Why the media of a node that is to be emptied do not leave.
     pub(crate) drain_refused: Mutex<Option<String>>,
+    /// What was found lost before the start is known to the engine.
+    pub(crate) damage_is_loaded: AtomicBool,
     /// Held while media join or leave.
     pub(crate) media_turn: tokio::sync::Mutex<()>,
     /// Held while the record of scrubs is changed.
@@ -137,6 +139,7 @@ impl Site {
             space: Mutex::default(),
             draining: Mutex::default(),
             drain_refused: Mutex::default(),
+            damage_is_loaded: AtomicBool::new(false),
             media_turn: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
             keys,
@@ -260,6 +263,7 @@ impl Site {
     /// How the site is.
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
+        let exposure = engine.exposure.clone();
         let records = self.shared.vms.records().await?;
         let vms = records.iter().filter(|(_, record)| record.import.is_none()).count();
         let disks = records.iter().flat_map(|(_, record)| record.ids());
@@ -273,7 +277,7 @@ impl Site {
         let status = judge(manifest.site(), engine, writable, media, &away, &shared_devices, vms);
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
-        status.add_scrub(&self.shared.scrub_state().await?);
+        status.add_unreadable(self.shared.unreadable(&exposure).await?);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)

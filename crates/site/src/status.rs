@@ -10,7 +10,6 @@ use units::{MediumId, SiteId};
 use crate::home::Away;
 use crate::size::format_size;
 use crate::trash::TrashTotals;
-use crate::upkeep::ScrubState;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;
@@ -103,8 +102,10 @@ pub struct Status {
     pub writable: bool,
     /// Data and parity fragments of new containers; `None` when there can be none now.
     pub geometry: Option<(usize, usize)>,
-    /// Media that may fail now without loss.
+    /// Media that may fail now without loss; 0 as well while something cannot be read.
     pub can_lose_now: usize,
+    /// What cannot be read now.
+    pub unreadable: Unreadable,
     /// What is in the trash.
     pub trash: TrashTotals,
     /// The media, in the site's order.
@@ -113,7 +114,70 @@ pub struct Status {
     pub vms: usize,
 }
 
+/// What cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unreadable {
+    /// Containers of which too few fragments are on media that are up.
+    pub short: u64,
+    /// Containers of which something is lost though enough media are up.
+    pub damaged: u64,
+    /// The disks that reach what is lost, as `VM/DISK` or `VM@SNAPSHOT/DISK`, in order; at most [`AFFECTED_NAMED`].
+    pub affected: Vec<String>,
+    /// How many there are; `None` while that is being found out.
+    pub affected_count: Option<usize>,
+}
+
+/// Disks that `status` names when something of them cannot be read.
+pub const AFFECTED_NAMED: usize = 100;
+/// Of these, how many a reason names.
+const AFFECTED_SAID: usize = 8;
+
+impl Unreadable {
+    /// Whether there is nothing of the kind.
+    pub fn is_none(&self) -> bool {
+        self.short == 0 && self.damaged == 0 && self.affected.is_empty()
+    }
+
+    fn whose(&self) -> String {
+        let Some(count) = self.affected_count else {
+            return "whose data it is is being found out".to_owned();
+        };
+        let said: Vec<&str> = self.affected.iter().take(AFFECTED_SAID).map(String::as_str).collect();
+        match (count, count - said.len()) {
+            (0, _) => "no VM or snapshot needs it".to_owned(),
+            (_, 0) => format!("affected: {}", said.join(", ")),
+            (_, more) => format!("affected: {} and {more} more", said.join(", ")),
+        }
+    }
+}
+
 impl Status {
+    /// With what cannot be read now.
+    pub(crate) fn add_unreadable(&mut self, unreadable: Unreadable) {
+        let Unreadable { short, damaged, .. } = unreadable;
+        if short > 0 || damaged == 0 && !unreadable.affected.is_empty() {
+            let whose = unreadable.whose();
+            let what = if short > 0 { format!("{short} containers") } else { "some containers".to_owned() };
+            let reason = format!("cannot be read now: {what}, too few media are up for them; {whose}");
+            self.reasons.insert(0, reason);
+            self.health = Health::Failed;
+        }
+        if damaged > 0 {
+            let whose = unreadable.whose();
+            self.reasons.insert(
+                0,
+                format!("damaged beyond repair: {damaged} containers have lost something; {whose}"),
+            );
+            self.next.push(
+                "restore what is affected from a copy, or delete it; `verify` names every disk and container, and \
+                 clears what is whole"
+                    .to_owned(),
+            );
+            self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
+        }
+        self.unreadable = unreadable;
+    }
+
     /// With what is in the trash, which is the first thing to go when room is short.
     pub(crate) fn with_trash(mut self, trash: TrashTotals) -> Self {
         self.trash = trash;
@@ -156,37 +220,25 @@ pub(crate) fn judge(
         faults: engine.faults,
         repaired: engine.repaired,
         geometry: engine.class.map(|class| (class.k, class.m)),
-        can_lose_now: engine.can_lose,
+        can_lose_now: engine.exposure.can_lose,
+        unreadable: Unreadable::default(),
         trash: TrashTotals::default(),
         media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
         vms,
     };
     let up = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
+    let is_all_readable = engine.exposure.short_containers == 0 && engine.exposure.damaged.is_empty();
     let troubles = Troubles {
         stuck: engine.stuck.filter(|_| engine.losses.is_empty()),
         checkpoint: engine.checkpoint_trouble,
         panics: engine.panics,
         losses: engine.losses,
+        in_ram_alone: engine.exposure.in_ram_alone,
     };
-    find_reasons(&mut status, up, &troubles);
+    find_reasons(&mut status, up, is_all_readable, &troubles);
     find_next(&mut status, up, &troubles);
     find_notices(&mut status, engine.recovering_index, shared_devices);
     status
-}
-
-impl Status {
-    /// What the last scrub found.
-    pub(crate) fn add_scrub(&mut self, scrub: &ScrubState) {
-        if scrub.damaged == 0 {
-            return;
-        }
-        let ScrubState { damaged, task, .. } = scrub;
-        self.reasons.push(format!("the last scrub found {damaged} containers that cannot be repaired"));
-        self.next.push(format!("`task show {task}` names whose data it is: restore that from a copy"));
-        if self.health == Health::Ok {
-            self.health = Health::Degraded;
-        }
-    }
 }
 
 fn medium_status(
@@ -225,9 +277,11 @@ struct Troubles {
     panics: Vec<PanicNote>,
     /// What the start found lost.
     losses: Vec<String>,
+    /// No medium that is up has all that was acknowledged.
+    in_ram_alone: bool,
 }
 
-fn find_reasons(status: &mut Status, up: usize, troubles: &Troubles) {
+fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles: &Troubles) {
     let reasons = &mut status.reasons;
     for medium in status.media.iter().filter(|medium| medium.state != MediumState::Up) {
         let path = medium.path.display();
@@ -244,13 +298,19 @@ fn find_reasons(status: &mut Status, up: usize, troubles: &Troubles) {
             status.notices.push(format!("{how} {path}: {done} of {all} on other media"));
         }
     }
-    if up < status.media.len() && status.can_lose_now == 0 {
+    if up < status.media.len() && status.can_lose_now == 0 && is_all_readable {
         reasons.push("one more failed medium would lose data".to_owned());
     }
     if status.journal_used_percent > JOURNAL_PERCENT_MAX {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
-    let Troubles { stuck, checkpoint, panics, losses } = troubles;
+    let Troubles { stuck, checkpoint, panics, losses, in_ram_alone } = troubles;
+    if *in_ram_alone {
+        reasons.push(
+            "all media of a part of the journal are down: what it holds is in this server's RAM alone"
+                .to_owned(),
+        );
+    }
     reasons.extend(losses.iter().map(|what| format!("{LOST}{what}")));
     reasons.extend(stuck.iter().map(|error| format!("the journal cannot be emptied: {error}")));
     reasons.extend(checkpoint.iter().map(|error| {
@@ -283,6 +343,9 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
              they are known; `site recover --accept-loss` goes on from what is left"
                 .to_owned(),
         );
+    }
+    if troubles.in_ram_alone {
+        status.next.push("leave the server running until media are back".to_owned());
     }
     if up < status.media.len() {
         status.next.push(

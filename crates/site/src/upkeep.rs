@@ -1,10 +1,11 @@
 //! Work the site does for itself: cleaning, scrubbing, verifying, accounting for space. Each is a task.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
+use engine::{EngineError, Exposure, Progress, ScrubCursor, ScrubTotals, VerifyReport};
 use meta::{Key, Op, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
@@ -12,6 +13,7 @@ use units::{ContainerId, DiskId};
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
 use crate::running::{Shared, Site};
+use crate::status::{AFFECTED_NAMED, Unreadable};
 use crate::tasks::{Outcome, Task, TaskKind};
 
 const SCRUB: Table = Table::new("scrub");
@@ -24,6 +26,8 @@ pub const SCRUB_EVERY_S_MIN: u64 = 3_600;
 pub const SCRUB_EVERY_S_MAX: u64 = 366 * 86_400;
 /// How often a scrub that runs notes how far it is.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
+/// Damaged containers that are remembered over restarts: of more, a scrub finds the others again.
+const DAMAGED_KEPT: usize = 1000;
 /// Most rows of a space report in one answer.
 pub const SPACE_ROWS_AT_ONCE: usize = 1000;
 
@@ -44,6 +48,9 @@ pub struct ScrubState {
     /// Where one that was interrupted goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cursor: Option<ContainerId>,
+    /// Containers of which something is known to be lost, with the pages of each fragment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    known: Vec<(ContainerId, u16)>,
 }
 
 impl Default for ScrubState {
@@ -56,6 +63,7 @@ impl Default for ScrubState {
             damaged: 0,
             task: 0,
             cursor: None,
+            known: Vec::new(),
         }
     }
 }
@@ -68,6 +76,12 @@ impl ScrubState {
             return Err(format!("version {}, and this program knows {VERSION}", state.version));
         }
         Ok(state)
+    }
+
+    /// How many containers are known to have lost something.
+    #[cfg(test)]
+    pub(crate) fn known_count(&self) -> usize {
+        self.known.len()
     }
 
     /// When the next one is due, milliseconds since the Unix epoch; `None` when it waits to be asked for.
@@ -302,22 +316,57 @@ impl Shared {
 
     /// Says which VMs and snapshots disks belong to.
     async fn name_affected(&self, outcome: &mut Outcome, affected: &[DiskId]) {
-        if affected.is_empty() {
-            return;
-        }
-        let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
-        match self.vms.versions().await {
-            Ok(versions) => {
-                for (version, disks) in versions {
-                    names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
-                }
-            }
+        match self.names_of(affected).await {
+            Ok(names) => names.iter().for_each(|name| outcome.find(format!("{name} has lost data"))),
             Err(error) => outcome.find(format!("VMs and snapshots cannot be named: {error}")),
         }
-        for disk in affected {
-            let name = names.get(disk).cloned().unwrap_or_else(|| format!("disk {} of no VM", disk.0));
-            outcome.find(format!("{name} has lost data"));
+    }
+
+    /// Disks as `VM/DISK` or `VM@SNAPSHOT/DISK`.
+    async fn names_of(&self, disks: &[DiskId]) -> Result<Vec<String>> {
+        if disks.is_empty() {
+            return Ok(Vec::new());
         }
+        let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
+        for (version, disks) in self.vms.versions().await? {
+            names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
+        }
+        let name = |disk: &DiskId| names.remove(disk).unwrap_or_else(|| format!("disk {} of no VM", disk.0));
+        Ok(disks.iter().map(name).collect())
+    }
+
+    /// What cannot be read now, with names.
+    pub(crate) async fn unreadable(&self, exposure: &Exposure) -> Result<Unreadable> {
+        let mut affected = match &exposure.affected {
+            Some(disks) => self.names_of(disks).await?,
+            None => Vec::new(),
+        };
+        affected.sort();
+        affected.truncate(AFFECTED_NAMED);
+        Ok(Unreadable {
+            short: exposure.short_containers,
+            damaged: exposure.damaged.len() as u64,
+            affected,
+            affected_count: exposure.affected.as_ref().map(Vec::len),
+        })
+    }
+
+    /// Keeps what was found lost over restarts.
+    async fn note_damaged(&self) -> Result<()> {
+        let engine = &self.parts.engine;
+        if !engine.is_writable() || engine.is_indexing() {
+            return Ok(());
+        }
+        if !self.damage_is_loaded.swap(true, Ordering::Relaxed) {
+            engine.load_damaged(&self.scrub_state().await?.known);
+            return Ok(());
+        }
+        let mut known = engine.damaged();
+        known.truncate(DAMAGED_KEPT);
+        if self.scrub_state().await?.known != known {
+            self.change_scrub(|state| state.known = known).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn scrub_state(&self) -> Result<ScrubState> {
@@ -341,6 +390,7 @@ impl Shared {
 
     /// Begins what is due.
     pub(crate) async fn upkeep_when_due(self: &Arc<Self>) -> Result<()> {
+        self.note_damaged().await?;
         self.scrub_when_due().await?;
         self.rekey_when_due().await
     }

@@ -204,3 +204,50 @@ fn a_site_filled_in_pieces_gets_its_room_back() {
         sim.run_until(work).expect("it ends");
     }
 }
+
+/// Longest wait until what guests gave back can be written again, simulated.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A full site without garbage, whose cleaner has looked and rests, gets room as soon as a guest trims: nobody asks for it, and
+/// no write waits for it.
+#[test]
+fn what_guests_trim_on_a_full_site_comes_back_soon() {
+    for seed in 0..FILLS {
+        let sim = Simulation::new(seed, Limits { steps: 80_000_000, ..Limits::default() });
+        let control = (*sim).clone();
+        let mut rng = sim.rng("test");
+        let work = async {
+            let site =
+                Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec(ROOM) }).await;
+            let (life, engine) = open(&site).await;
+            let disk = engine.new_disk_id().await.expect("an id");
+            assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));
+            let mut contents: Contents = vec![Some([0; 8]); WIDE as usize];
+            let filled = fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
+            // Long enough for the cleaner to find nothing, and to lie down for its long rest.
+            life.runtime().sleep(Duration::from_secs(seed * 37 + 5)).await;
+            let before = engine.status().await.usable_bytes;
+            let given_back = filled / 4;
+            // As guests do: stretch by stretch, every other one of them first.
+            for first in [0, 1] {
+                for at in (first * 64..given_back).step_by(128) {
+                    trim(&engine, disk, &mut contents, at..(at + 64).min(given_back)).await;
+                }
+            }
+            let begun = life.runtime().now();
+            let wanted = before + given_back * BLOCK_U64 / 2;
+            loop {
+                let usable = engine.status().await.usable_bytes;
+                if usable >= wanted {
+                    break;
+                }
+                let waited = life.runtime().now() - begun;
+                assert!(waited < SOON, "seed {seed}: {usable} of {wanted} bytes after {waited:?}");
+                life.runtime().sleep(Duration::from_millis(500)).await;
+            }
+            look(&engine, disk, &contents, "trimmed").await;
+            site.end(life, false);
+        };
+        sim.run_until(work).expect("it ends");
+    }
+}

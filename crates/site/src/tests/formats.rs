@@ -263,9 +263,12 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         journal_used_percent: 8,
         class: pool::class_for(up.iter().filter(|up| **up).count()),
         media: up.iter().enumerate().map(health).collect(),
-        can_lose: pool::class_for(up.len())
-            .map_or(0, |class| class.m)
-            .saturating_sub(up.iter().filter(|up| !**up).count()),
+        exposure: engine::Exposure {
+            can_lose: pool::class_for(up.len())
+                .map_or(0, |class| class.m)
+                .saturating_sub(up.iter().filter(|up| !**up).count()),
+            ..engine::Exposure::default()
+        },
         moving: Vec::new(),
         recovering_index: false,
         faults: 0,
