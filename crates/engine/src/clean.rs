@@ -217,7 +217,8 @@ impl Engine {
 
     /// Runs a whole cycle: containers of which at least `garbage_percent` of the slots are garbage are emptied and
     /// deleted, those with nothing live in any case, and small ones where there are many. One cycle runs at a time.
-    /// `progress` counts the bytes of containers that are chosen and those done with.
+    /// `progress` counts bytes: of map pages, while what is reached is looked for among all that is stored, and then of the
+    /// containers that are chosen.
     ///
     /// # Errors
     /// `Cancelled`; when something cannot be read, moved or recorded. What was done until then stands, the next cycle goes
@@ -232,6 +233,7 @@ impl Engine {
         choice: &Choice<'_>,
         progress: &Progress,
     ) -> Result<CleanReport, EngineError> {
+        self.expect_all(progress);
         let _turn = self.shared.cleaning.lock().await;
         self.check_writable()?;
         // Until then nobody knows which containers there are.

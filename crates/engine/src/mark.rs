@@ -63,7 +63,7 @@ struct Roots {
 
 impl Engine {
     /// Marks all that disks, snapshots and clones reach. What becomes reachable meanwhile is in containers committed
-    /// since or in those that the state notes as hit.
+    /// since or in those that the state notes as hit. `progress` counts the bytes of pages.
     pub(crate) async fn mark(&self, progress: &Progress) -> Result<Marked, EngineError> {
         let roots = self.all_roots().await?;
         let mut marked = Marked::default();
@@ -151,6 +151,7 @@ impl Engine {
                 continue;
             }
             marked.pages += 1;
+            progress.add(u64::from(at.length));
             if marked.pages.is_multiple_of(PAGES_AT_ONCE as u64) {
                 if self.shared.lock().closed {
                     return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));

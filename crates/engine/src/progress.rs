@@ -35,6 +35,11 @@ impl Progress {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
+    /// Sets what there is to do behind what is done.
+    pub(crate) fn expect_more(&self, bytes: u64) {
+        self.expect(self.done.load(Ordering::Relaxed) + bytes);
+    }
+
     /// So much more is done.
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);

@@ -84,6 +84,7 @@ impl Engine {
     /// [`EngineErrorKind::Closed`] when the engine is closed meanwhile, `Cancelled`. What is wrong with single containers is
     /// told in the totals.
     pub async fn scrub(&self, cursor: &ScrubCursor, progress: &Progress) -> Result<ScrubTotals, EngineError> {
+        progress.expect(self.committed_raw_bytes());
         let ledger = self.shared.lock().ledger_runs();
         let listed = self.listed().await;
         let ordered: Vec<ContainerId> =

@@ -38,7 +38,7 @@ impl Engine {
         let bytes = |some: &[&Condemned]| some.iter().map(|one| u64::from(one.size.total)).sum();
         let (dead, alive): (Vec<&Condemned>, Vec<&Condemned>) =
             condemned.iter().partition(|condemned| condemned.live.is_none());
-        progress.expect(bytes(&dead) + bytes(&alive));
+        progress.expect_more(bytes(&dead) + bytes(&alive));
         for some in dead.chunks(DELETES_AT_ONCE) {
             progress.check()?;
             self.delete_containers(some, report).await?;

@@ -90,17 +90,21 @@ impl Lost {
 }
 
 /// Notes everything that is reached.
-#[derive(Default)]
-struct Everything {
+struct Everything<'a> {
     live: BTreeMap<ContainerId, Slots>,
     bytes: u64,
     lost: Lost,
+    /// Counts the pages.
+    progress: &'a Progress,
 }
 
-impl Visitor for Everything {
+impl Visitor for Everything<'_> {
     fn page(&mut self, at: &Address) -> Option<u64> {
         let is_new = self.live.entry(at.container).or_default().set(at.slot);
-        self.bytes += if is_new { u64::from(at.length) } else { 0 };
+        if is_new {
+            self.bytes += u64::from(at.length);
+            self.progress.add(u64::from(at.length));
+        }
         (!is_new).then_some(0)
     }
 
@@ -150,22 +154,19 @@ impl Visitor for Affected<'_> {
 
 impl Engine {
     /// Reads and opens every unit that a disk, snapshot or clone reaches: what passes can be restored. What is wrong on
-    /// the media and can be decoded is repaired on the way. `progress` counts bytes of units.
+    /// the media and can be decoded is repaired on the way. `progress` counts bytes: of map pages, while what is reached is
+    /// looked for among all that is stored, and then of units that are opened.
     ///
     /// # Errors
     /// `Cancelled`, `Closed`; damage is told in the report.
     pub async fn verify(&self, progress: &Progress) -> Result<VerifyReport, EngineError> {
+        self.expect_all(progress);
         self.drain().await?;
         // The cleaner moves what is being looked at.
         let _turn = self.shared.cleaning.lock().await;
-        let mut found = Everything::default();
-        let mut walk = self.walk(progress);
-        for reached in self.reached_by_each().await?.values() {
-            walk.disk(reached, &mut found).await?;
-        }
-        drop(walk);
-        let Everything { live, bytes, mut lost } = found;
-        progress.expect(bytes);
+        self.expect_all(progress);
+        let Everything { live, bytes, mut lost, .. } = self.everything(progress).await?;
+        progress.expect_more(bytes);
         let mut report = VerifyReport::default();
         let mut step = self.step();
         for (container, slots) in &live {
@@ -196,16 +197,10 @@ impl Engine {
         containers: &BTreeSet<ContainerId>,
         progress: &Progress,
     ) -> Result<Lost, EngineError> {
-        let mut found = Everything::default();
         if containers.is_empty() {
-            return Ok(found.lost);
+            return Ok(Lost::default());
         }
-        let mut walk = self.walk(progress);
-        for reached in self.reached_by_each().await?.values() {
-            walk.disk(reached, &mut found).await?;
-        }
-        drop(walk);
-        let Everything { live, mut lost, .. } = found;
+        let Everything { live, mut lost, .. } = self.everything(progress).await?;
         let mut report = VerifyReport::default();
         let mut step = self.step();
         for (container, slots) in live.iter().filter(|(container, _)| containers.contains(container)) {
@@ -214,6 +209,21 @@ impl Engine {
         }
         drop(step);
         Ok(lost)
+    }
+
+    /// All that anything reaches.
+    async fn everything<'a>(&self, progress: &'a Progress) -> Result<Everything<'a>, EngineError> {
+        let mut found = Everything { live: BTreeMap::new(), bytes: 0, lost: Lost::default(), progress };
+        let mut walk = self.walk(progress);
+        for reached in self.reached_by_each().await?.values() {
+            walk.disk(reached, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Says that all that is stored may have to be looked at.
+    pub(crate) fn expect_all(&self, progress: &Progress) {
+        progress.set(0, self.shared.lock().totals.container_bytes);
     }
 
     /// Disks that reach something lost.

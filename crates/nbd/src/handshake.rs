@@ -21,8 +21,8 @@ const MAX_DISCARD: u32 = 1 << 20;
 const MAX_OPTIONS: usize = 4096;
 /// Metadata contexts that a client selects or asks for by name.
 const MAX_CONTEXTS: usize = 16;
-/// Metadata contexts that a list shows of one namespace.
-const MAX_LISTED: usize = 1000;
+/// Metadata contexts of one namespace that are listed, some 6 MB; of more none is, so that nobody takes a part for all.
+const MAX_LISTED: usize = 1 << 16;
 /// A list of exports is sent in parts of about this many bytes.
 const LIST_PART: usize = 64 << 10;
 
@@ -245,8 +245,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         if let Err(error) = self.open(query.name).await {
             return self.reply(option, refusal(error.kind), &error.reason);
         }
-        let told =
-            if select { self.select(&query).await } else { Ok(list_contexts(self.exports, &query).await) };
+        let told = if select { self.select(&query).await } else { list_contexts(self.exports, &query).await };
         match told {
             Ok(contexts) => {
                 for (id, name) in contexts {
@@ -287,7 +286,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
 }
 
 /// The contexts that a list shows: all, those of a namespace, and those that are named.
-async fn list_contexts(exports: &dyn Exports, query: &MetaQuery<'_>) -> Vec<(u32, String)> {
+async fn list_contexts(
+    exports: &dyn Exports,
+    query: &MetaQuery<'_>,
+) -> Result<Vec<(u32, String)>, (u32, String)> {
     let mut found = Vec::new();
     if query.empty || query.asks(BASE_NAMESPACE) || query.asks(BASE_ALLOCATION) {
         found.push((0, BASE_ALLOCATION.to_owned()));
@@ -295,16 +297,20 @@ async fn list_contexts(exports: &dyn Exports, query: &MetaQuery<'_>) -> Vec<(u32
     let all = query.empty.then_some("");
     for asked in all.into_iter().chain(query.queries()).take(MAX_CONTEXTS) {
         let named = if asked.ends_with(':') || asked.is_empty() {
-            exports.contexts(query.name, asked, MAX_LISTED).await
+            exports.contexts(query.name, asked, MAX_LISTED + 1).await
         } else {
             match exports.open_context(query.name, asked).await {
                 Ok(Some(_)) => vec![asked.to_owned()],
                 _ => Vec::new(),
             }
         };
+        if named.len() > MAX_LISTED {
+            let told = format!("more than {MAX_LISTED} metadata contexts: name the one that is wanted");
+            return Err((rep::ERR_TOO_BIG, told));
+        }
         found.extend(named.into_iter().filter(|name| name.len() <= MAX_NAME).map(|name| (0, name)));
     }
-    found
+    Ok(found)
 }
 
 /// What a client is told when an export is not opened.
