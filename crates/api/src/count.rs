@@ -17,11 +17,18 @@ pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
 
 /// Reads a count that may be absent or null.
 pub(crate) fn whole_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(serde::Deserialize)]
-    struct Whole(#[serde(deserialize_with = "whole")] u64);
     let count: Option<Whole> = serde::Deserialize::deserialize(deserializer)?;
     Ok(count.map(|Whole(count)| count))
 }
+
+/// Reads a list of counts.
+pub(crate) fn whole_each<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    let counts: Vec<Whole> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(counts.into_iter().map(|Whole(count)| count).collect())
+}
+
+#[derive(serde::Deserialize)]
+struct Whole(#[serde(deserialize_with = "whole")] u64);
 
 struct Count;
 

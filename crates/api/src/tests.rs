@@ -17,10 +17,10 @@ use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
 use crate::types::{
-    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewPassphrase, NewSnapshot,
-    NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status, Task, TaskKind,
-    TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
+    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, Clock, CreateVm, Definition, Disk, Geometry,
+    Health, Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewPassphrase,
+    NewSnapshot, NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status,
+    Task, TaskKind, TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::types::{Medium, NewMedium};
 use crate::{Answer, Backend, Client, MediaChanges, Problem, Server, Upkeep};
@@ -88,7 +88,15 @@ impl Upkeep for Fake {
     }
 
     fn keys(&self) -> Answer<'_, Keys> {
-        at_once(Ok(Keys { current_epoch: 2, oldest_epoch: 1 }))
+        at_once(Ok(Keys { current_epoch: 2, oldest_epoch: 1, held_until_ms: Some(7) }))
+    }
+
+    fn clock(&self) -> Answer<'_, Clock> {
+        at_once(Ok(Clock { site_ms: 1, host_ms: 2 }))
+    }
+
+    fn accept_clock(&self) -> Answer<'_, Clock> {
+        at_once(Ok(Clock { site_ms: 2, host_ms: 2 }))
     }
 
     fn rotate_key(&self) -> Answer<'_, Task> {

@@ -19,11 +19,11 @@ pub use snapshots::{
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
 };
 pub use trash::{
-    HowToDelete, ListTrash, NewHold, Restore, Restored, Trash, TrashItem, TrashKind, TrashSetting,
-    TrashTotals,
+    EmptyTrash, HowToDelete, ListTrash, NewHold, Restore, Restored, Trash, TrashItem, TrashKind,
+    TrashSetting, TrashTotals,
 };
 pub use upkeep::{
-    GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space,
+    Clock, GARBAGE_PERCENT, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space,
     SpaceRow,
 };
 

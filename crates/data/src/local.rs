@@ -32,12 +32,13 @@ impl std::fmt::Debug for LocalTransport {
 }
 
 impl LocalTransport {
-    /// A transport without media.
+    /// A transport without media, which go by the time that they hear of ([`Transport::tell_time`]).
     pub fn new(rt: Rt) -> Self {
-        Self::with_leases(rt, Duration::ZERO)
+        let clock = SiteClock::unset(rt.clone());
+        Self { clock, rt, media: RwLock::default(), lease: Duration::ZERO }
     }
 
-    /// A transport without media, whose media grant leases that hold so long.
+    /// A transport without media, whose media grant leases that hold so long, and go by the host's clock.
     pub fn with_leases(rt: Rt, lease: Duration) -> Self {
         Self { clock: SiteClock::new(rt.clone()), rt, media: RwLock::default(), lease }
     }
@@ -99,6 +100,10 @@ impl Drop for ToTheEnd<'_> {
 }
 
 impl Transport for LocalTransport {
+    fn tell_time(&self, ms: u64) {
+        self.clock.raise(ms);
+    }
+
     fn call_by(
         &self,
         by: Epoch,

@@ -85,6 +85,24 @@ impl Engine {
         self.shared.clock.now_ms()
     }
 
+    /// The host's clock, ms since the epoch: what site time would be if it was believed.
+    pub fn host_time_ms(&self) -> u64 {
+        self.shared.clock.host_ms()
+    }
+
+    /// Has site time go on from the host's clock where that is ahead, however far.
+    ///
+    /// # Errors
+    /// When the metadata store does not take it.
+    pub async fn believe_host(&self) -> Result<(), EngineError> {
+        self.check_writable()?;
+        let now_ms = self.host_time_ms().max(self.site_time_ms());
+        self.meta().txn(Txn::new().then(clock_op(now_ms)?)).await?;
+        self.shared.clock.raise(now_ms);
+        self.shared.transport.tell_time(now_ms);
+        Ok(())
+    }
+
     /// Makes the site time durable: no later start begins before it.
     ///
     /// # Errors

@@ -192,6 +192,11 @@ impl Engine {
         Err(EngineError::new(EngineErrorKind::Busy, "others keep changing these disks: try again"))
     }
 
+    /// Bytes of keys and values that a transaction may bring together without coming near what a record holds.
+    pub fn transaction_bytes(&self) -> usize {
+        self.shared.config.meta_record_bytes() / 2
+    }
+
     /// Changes the size of a disk. What lies beyond a smaller size is gone for good.
     ///
     /// # Errors

@@ -213,7 +213,8 @@ impl Engine {
         for run in &story.ledger {
             state.ledger.insert(run.incarnation, run.committed.clone());
         }
-        shared.clock.raise(losses.or_default(kept_time(&*meta).await)?);
+        shared.clock.go_on_from(losses.or_default(kept_time(&*meta).await)?);
+        shared.transport.tell_time(shared.clock.now_ms());
         let records = losses.or_default(disks(&meta).await)?;
         state.stubs = losses.or_default(stubs(&meta).await)?;
         state.retiring = losses.or_default(retiring(&meta).await)?;
@@ -436,7 +437,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
     Arc::new(Shared {
         rt: deps.rt.clone(),
         config: config.clone(),
-        clock: SiteClock::new(deps.rt.clone()),
+        clock: SiteClock::unset(deps.rt.clone()),
         holds_pending: AtomicBool::new(true),
         sealer: deps.sealer.clone(),
         witness: deps.witness.clone(),

@@ -4,6 +4,9 @@
 //! **retiring** ones: a record in the metadata store, under `reseal/`, keeps them over a restart. Duplicates found in them
 //! count as misses, checkpoints reuse none of their pieces, and cycles of the cleaner move what is live in them, sealed
 //! anew, until none is left. Records in the journal go with its segments.
+//!
+//! What the media have locked stays where it is (decision 0010): a resealing that finds nothing else left has done what it
+//! can, and says until when. Whoever asked keeps the earlier keys until then and asks again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -67,6 +70,15 @@ impl Shared {
     }
 }
 
+/// What a resealing leaves: containers that the media have locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// How many.
+    pub containers: u64,
+    /// When the last of the locks ends, site time in ms.
+    pub until_ms: u64,
+}
+
 /// What retires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Retiring {
@@ -121,12 +133,13 @@ impl Engine {
     }
 
     /// Seals everything anew that is sealed under an earlier key epoch than the newest; afterwards nothing on the media
-    /// needs those keys. Goes on where it was interrupted. `progress` counts bytes of containers, anew in each cycle.
+    /// needs those keys but what is given, which the media have locked. Goes on where it was interrupted. `progress` counts
+    /// bytes of containers, anew in each cycle.
     ///
     /// # Errors
     /// `Cancelled`; `Busy` when containers are left that something still needs: another run goes on. When something
     /// cannot be read or written.
-    pub async fn reseal(&self, progress: &Progress) -> Result<(), EngineError> {
+    pub async fn reseal(&self, progress: &Progress) -> Result<Option<Kept>, EngineError> {
         self.check_writable()?;
         self.retire_containers().await?;
         for _ in 0..CYCLES_MAX {
@@ -134,7 +147,10 @@ impl Engine {
             self.drain().await?;
             self.take_checkpoint().await?;
             if self.shared.lock().retiring_left() == 0 {
-                return self.leave_old_segments().await;
+                return self.leave_old_segments().await.map(|()| None);
+            }
+            if let Some(kept) = self.all_left_is_locked().await {
+                return Ok(Some(kept));
             }
             let is_retiring = |id| self.shared.lock().is_retiring(id);
             self.clean_chosen(
@@ -146,6 +162,29 @@ impl Engine {
         let left = self.shared.lock().retiring_left();
         let reason = format!("{left} containers with an earlier key are still needed: another run goes on");
         Err(EngineError::new(EngineErrorKind::Busy, reason))
+    }
+
+    /// What an interrupted [`Engine::reseal`] waits for, when nothing is left for it but what the media have locked.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn reseal_waits_for(&self) -> Result<Option<Kept>, EngineError> {
+        let known = self.meta().get(&key()?).await?.kv.and_then(|kv| Retiring::decode(&kv.value));
+        match known.is_some_and(|known| known.epoch == self.shared.sealer.key_epoch()) {
+            true => Ok(self.all_left_is_locked().await),
+            false => Ok(None),
+        }
+    }
+
+    /// What is left to retire, when the media have all of it locked.
+    async fn all_left_is_locked(&self) -> Option<Kept> {
+        let locks = self.shared.pool.locks().await;
+        let state = self.shared.lock();
+        let is_left = |id: &ContainerId| state.is_committed(*id) && state.is_retiring(*id);
+        let left: Vec<u64> = locks.iter().filter(|(id, _)| is_left(id)).map(|(_, until)| *until).collect();
+        let containers = left.len() as u64;
+        let until_ms = left.into_iter().max()?;
+        (containers == state.retiring_left()).then_some(Kept { containers, until_ms })
     }
 
     /// Whether an interrupted [`Engine::reseal`] is to go on.

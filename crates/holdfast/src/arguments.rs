@@ -27,7 +27,7 @@ pub(crate) use roles::{
 pub(crate) use snapshots::SnapshotCommand;
 pub(crate) use trash::TrashCommand;
 pub(crate) use upkeep::{
-    CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
+    CleanArguments, ClockCommand, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
 };
 
 /// Longest wait for an answer that may be asked for: a day.

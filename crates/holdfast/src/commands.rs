@@ -48,6 +48,7 @@ pub(crate) async fn run(
         ClientCommand::Clean(arguments) => asking.clean(arguments).await,
         ClientCommand::Scrub(command) => asking.scrub(command).await,
         ClientCommand::Key(command) => asking.key(command).await,
+        ClientCommand::Clock(command) => asking.clock(command).await,
         ClientCommand::Passphrase(command) => asking.passphrase(command).await,
         ClientCommand::Verify(waiting) => asking.verify(waiting).await,
         ClientCommand::Trash(command) => asking.trash(command).await,

@@ -7,8 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Diff, Explanation, Keys, List, Medium, Node, Reverted, Scrubbing, Snapshot, SnapshotDisk,
-    Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
+    AttachInfo, Clock, Diff, Explanation, Keys, List, Medium, Node, Reverted, Scrubbing, Snapshot,
+    SnapshotDisk, Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -105,6 +105,10 @@ impl Printer {
 
     pub(crate) fn scrubbing(self, scrubbing: &Scrubbing) -> Result<(), Failure> {
         self.print(scrubbing, || text::scrubbing(scrubbing))
+    }
+
+    pub(crate) fn clock(self, clock: &Clock) -> Result<(), Failure> {
+        self.print(clock, || text::clock(clock))
     }
 
     pub(crate) fn keys(self, keys: &Keys) -> Result<(), Failure> {

@@ -236,6 +236,26 @@ fn a_diff_lists_what_changed_and_nothing_else() {
     assert!(one.stdout.ends_with("from web01@new to web01: 8192 bytes (8.0 KiB)\n"), "{one:?}");
 }
 
+#[test]
+fn a_diff_of_very_many_stretches_lists_them_all() {
+    const ROUNDS: u64 = 26;
+    let bench = Bench::new();
+    let _server = bench.start(MEDIA);
+    bench.create("web01", "1T");
+    bench.json(&["vm", "snapshot", "web01", "--name", "old"]).json();
+    let mut client = bench.connect("web01/disk0");
+    // Every second block holds the same data, the others none.
+    let block = [vec![7; BLOCK as usize], vec![0; BLOCK as usize]].concat();
+    let some = block.repeat(4096);
+    for round in 0..ROUNDS {
+        client.write(round * some.len() as u64, &some).unwrap();
+    }
+    let diff = bench.json(&["snapshot", "diff", "web01@old", "web01"]).json();
+    let all: Vec<_> = (0..4096 * ROUNDS).map(|at| (2 * at * BLOCK, BLOCK, true)).collect();
+    assert!(all.len() > 100_000 && stretches(&diff) == all, "{} of {}", stretches(&diff).len(), all.len());
+    assert_eq!(diff["disks"][0]["stretches"], json!(all.len()));
+}
+
 /// What an NBD client is told of an export in a metadata context: offset, length and whether it changed.
 fn mapped(bench: &Bench, export: &str, context: &str) -> Vec<(u64, u64, bool)> {
     let map = tool("nbdinfo", [&format!("--map={context}"), "--json", &bench.uri(export)]);

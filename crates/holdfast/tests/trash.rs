@@ -97,6 +97,44 @@ fn what_was_deleted_comes_back_over_a_kill() {
 }
 
 #[test]
+fn emptying_is_all_or_nothing_over_a_kill() {
+    const VMS: usize = 8;
+    let bench = Bench::new();
+    let mut server = bench.start(TINY);
+    let mut random = Random(11);
+    for round in 0..6 {
+        for vm in 0..VMS {
+            let name = format!("r{round}-{vm}");
+            bench.create(&name, "1M");
+            bench.json(&["vm", "snapshot", &name]).json();
+            bench.json(&["vm", "delete", &name, "--with-snapshots", "--yes"]).json();
+        }
+        std::thread::scope(|scope| {
+            let emptying = scope.spawn(|| bench.json(&["trash", "empty", "--yes"]));
+            // Wherever it is then.
+            std::thread::sleep(std::time::Duration::from_millis(random.below(120)));
+            server.kill();
+            emptying.join().unwrap();
+        });
+        server = bench.start(&["--io", "sync"]);
+        let all_stay =
+            |items: &[Value]| items.len() == VMS && items.iter().all(|item| item["expires_ms"] != 0);
+        let begun = std::time::Instant::now();
+        loop {
+            let left = items(&bench);
+            if left.is_empty() || all_stay(&left) {
+                break;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "what was decided does not go on: {left:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        bench.json(&["trash", "empty", "--yes"]).json();
+        assert!(items(&bench).is_empty());
+    }
+    server.kill();
+}
+
+#[test]
 fn emptying_the_trash_makes_room_on_a_full_pool() {
     let bench = Bench::new();
     let server = bench.start(TINY);

@@ -302,6 +302,9 @@ pub trait Transport: Send + Sync {
     fn call(&self, medium: MediumId, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
         self.call_by(Epoch(0), medium, request)
     }
+
+    /// It is `ms` of site time: what a transport says whose media have no clock of their own. Others take no notice.
+    fn tell_time(&self, _ms: u64) {}
 }
 
 /// The requests of one incarnation.
@@ -332,5 +335,9 @@ impl Transport for By {
         request: Request,
     ) -> BoxFuture<'_, Result<Response, CallError>> {
         self.inner.call_by(by.max(self.epoch), medium, request)
+    }
+
+    fn tell_time(&self, ms: u64) {
+        self.inner.tell_time(ms);
     }
 }

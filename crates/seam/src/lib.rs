@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-pub use clock::SiteClock;
+pub use clock::{BELIEVED, SiteClock};
 pub use real::TokioRuntime;
 
 /// A boxed future that can move between threads.

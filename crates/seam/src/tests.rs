@@ -58,3 +58,23 @@ fn tests_do_not_survive_panics() {
         let _ = guard(&*rt, "flusher", async { panic!("a bug") }).await;
     });
 }
+
+#[test]
+fn a_start_believes_the_host_no_further_than_a_day() {
+    use crate::clock::first_time;
+    let day = BELIEVED.as_millis() as u64;
+    let kept = 1_000 * day;
+    for (kept_ms, host_ms, wanted) in [
+        (0, kept, kept),
+        (kept, kept, kept),
+        (kept, kept - 900 * day, kept),
+        (kept, kept + 1, kept + 1),
+        (kept, kept + day, kept + day),
+        (kept, kept + day + 1, kept),
+        (kept, kept + 1_200 * day, kept),
+        (kept, u64::MAX, kept),
+        (u64::MAX, 5, u64::MAX),
+    ] {
+        assert_eq!(first_time(kept_ms, host_ms), wanted, "{kept_ms}, {host_ms}");
+    }
+}

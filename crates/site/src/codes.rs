@@ -376,6 +376,9 @@ codes! {
     too_many_certificates 409 6 "Too many certificates"
         "More certificates have not ended than records can hold."
         "Wait until some have ended; a node that asks again and again does not keep its answers.";
+    too_many_changes 0 1 "Too many stretches"
+        "More stretches of a disk differ than are listed in one go; none is, so that nobody takes a part for the whole."
+        "Compare snapshots that lie closer together, or take the pages of the interface: GET /api/v1/vms/{name}/changes.";
     too_many_files 409 6 "Too many files"
         "The VM has as many files as there can be."
         "Delete one first: `file delete`.";

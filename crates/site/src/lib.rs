@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod clock;
 mod codes;
 mod create;
 mod definition;
@@ -68,6 +69,7 @@ mod vms;
 mod witness;
 
 pub use attach::AttachInfo;
+pub use clock::ClockState;
 pub use codes::Code;
 pub use definition::DEFINITION_BYTES_MAX;
 pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
@@ -85,7 +87,7 @@ pub use recover::{RecoverOptions, RecoveredSite};
 pub use rekey::{KeyState, PASSPHRASE_BYTES_MAX};
 pub use running::Site;
 pub use size::{format_size, parse_size};
-pub use snapshots::{SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
+pub use snapshots::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
 pub use status::{AFFECTED_NAMED, Health, MediumState, MediumStatus, Status, Unreadable};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};

@@ -1,10 +1,11 @@
 //! The data key is rotated: a new one for what is written from now on, and what was written before is sealed anew.
 //!
 //! Order: the new key, wrapped, is on every medium before anything is sealed under it; the old ones leave the media
-//! when nothing is left that needs them. Between the two a start finds both, and goes on.
+//! when nothing is left that needs them. Between the two a start finds both, and goes on. What the media have locked for a
+//! hold is not sealed anew before its time: the earlier keys stay until then, and what is left is done when it comes.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use data::Superblock;
 use engine::{EngineError, Progress};
@@ -14,6 +15,23 @@ use crate::error::{ErrorKind, Result, SiteError};
 use crate::keys::random_key;
 use crate::running::{Shared, Site};
 use crate::tasks::{Outcome, Task, TaskKind};
+use crate::time::format_time;
+
+/// After this a rotation that failed is tried again: what stood in its way may be mended.
+const AGAIN: Duration = Duration::from_secs(3600);
+
+/// What is to be done of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rekey {
+    /// Nothing, or it is at work.
+    Idle,
+    /// It goes on now.
+    Due,
+    /// It goes on at this site time in ms: held data may be sealed anew then.
+    Held(u64),
+    /// It is tried again at this site time in ms.
+    Again(u64),
+}
 
 /// The site's data keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +40,8 @@ pub struct KeyState {
     pub current: u16,
     /// The oldest that something may still be sealed under.
     pub oldest: u16,
+    /// Until when the earlier ones stay for held data, site time in ms.
+    pub held_until_ms: Option<u64>,
 }
 
 /// Longest passphrase, bytes: a page of a book, and a bound for what a request may hold.
@@ -80,7 +100,11 @@ impl Site {
     /// The site's data keys.
     pub async fn key_state(&self) -> KeyState {
         let epochs = self.shared.keys.lock().await.epochs.clone();
-        KeyState { current: epochs.newest(), oldest: epochs.oldest() }
+        let held_until_ms = match *self.shared.rekey() {
+            Rekey::Held(until_ms) if is_due(&epochs) => Some(until_ms),
+            _ => None,
+        };
+        KeyState { current: epochs.newest(), oldest: epochs.oldest(), held_until_ms }
     }
 
     /// Seals what is written from now on under a new data key, and begins to seal everything else anew.
@@ -115,15 +139,31 @@ impl Site {
 }
 
 impl Shared {
-    /// Goes on with a rotation that was interrupted.
+    fn rekey(&self) -> MutexGuard<'_, Rekey> {
+        // A plain value.
+        self.rekey.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with a rotation that was interrupted, or waited for the end of a hold.
     pub(crate) async fn rekey_when_due(self: &Arc<Self>) -> Result<()> {
-        if !self.rekey_due.load(Ordering::Relaxed) || !self.parts.engine.is_writable() {
+        let engine = &self.parts.engine;
+        let is_due = match *self.rekey() {
+            Rekey::Idle => false,
+            Rekey::Due => true,
+            Rekey::Held(at_ms) | Rekey::Again(at_ms) => at_ms <= engine.site_time_ms(),
+        };
+        // Until all is indexed nobody knows what is left.
+        if !is_due || !engine.is_writable() || engine.is_indexing() {
+            return Ok(());
+        }
+        if let Some(kept) = engine.reseal_waits_for().await? {
+            *self.rekey() = Rekey::Held(kept.until_ms);
             return Ok(());
         }
         let message = "what is there is sealed anew, from where it was interrupted";
         match self.tasks.begin_work(TaskKind::Rekey, "site", message).await {
             Ok((task, progress)) => {
-                self.rekey_due.store(false, Ordering::Relaxed);
+                *self.rekey() = Rekey::Idle;
                 self.reseal(task.id, progress);
                 Ok(())
             }
@@ -135,14 +175,36 @@ impl Shared {
     fn reseal(self: &Arc<Self>, task: u64, progress: Arc<Progress>) {
         let shared = self.clone();
         let work = async move {
-            shared.parts.engine.reseal(&progress).await?;
-            let retired = shared.retire_keys().await;
-            let failed =
-                |error: SiteError| EngineError { kind: engine::EngineErrorKind::Busy, reason: error.reason };
-            let retired = retired.map_err(failed)?;
-            Ok(Outcome::default().count("keys_retired", retired))
+            let done = shared.seal_anew(&progress).await;
+            let again_ms = shared.parts.engine.site_time_ms() + AGAIN.as_millis() as u64;
+            match &done {
+                Err(error) if error.kind != engine::EngineErrorKind::Cancelled => {
+                    *shared.rekey() = Rekey::Again(again_ms);
+                }
+                _ => {}
+            }
+            done
         };
         self.clone().spawn_work(task, work);
+    }
+
+    async fn seal_anew(&self, progress: &Progress) -> std::result::Result<Outcome, EngineError> {
+        if let Some(kept) = self.parts.engine.reseal(progress).await? {
+            *self.rekey() = Rekey::Held(kept.until_ms);
+            let until = format_time(kept.until_ms);
+            let said = format!(
+                "what is written from now on is sealed under the new key, and what was there anew, but for held data: the \
+                 earlier keys stay for it until {until}, and go then by themselves"
+            );
+            return Ok(Outcome::said(said)
+                .count("keys_retired", 0)
+                .count("containers_held", kept.containers));
+        }
+        let failed =
+            |error: SiteError| EngineError { kind: engine::EngineErrorKind::Busy, reason: error.reason };
+        let retired = self.retire_keys().await.map_err(failed)?;
+        *self.rekey() = Rekey::Idle;
+        Ok(Outcome::default().count("keys_retired", retired))
     }
 
     /// Makes a new key, puts it on every medium, and seals with it from then on.
@@ -156,7 +218,7 @@ impl Shared {
                 "{EPOCHS_MAX} earlier keys are still in use, or too many were in use since the server started"
             );
             SiteError::new(ErrorKind::Conflict, "too_many_key_epochs", reason)
-                .hint("let the running rotation end (`task list`), and start the server anew")
+                .hint("let the running rotation end (`task list`), or the holds that the earlier keys stay for (`key show`); then start the server anew")
         };
         let epochs = keys.epochs.next(&self.parts.ring, &secret, &random).ok_or_else(too_many)?;
         let ring = epochs.open(&self.parts.ring).map_err(|error| {

@@ -3,7 +3,6 @@
 mod trash;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use crate::keeper;
 use crate::lock::Lock;
 use crate::names::VmName;
 use crate::probe;
+use crate::rekey::Rekey;
 use crate::snapshots::Snapshot;
 use crate::status::{Status, judge};
 use crate::tasks::{Task, TaskKind, Tasks};
@@ -74,8 +74,8 @@ pub(crate) struct Shared {
     pub(crate) space: Mutex<Option<Arc<crate::upkeep::SpaceTable>>>,
     /// The superblock whose keys every medium must carry.
     pub(crate) keys: tokio::sync::Mutex<Superblock>,
-    /// A rotation of the data key was interrupted and is to go on.
-    pub(crate) rekey_due: AtomicBool,
+    /// What is to be done of a rotation of the data key.
+    pub(crate) rekey: Mutex<Rekey>,
     /// A drain is at work, or comes to its end.
     pub(crate) draining: Mutex<bool>,
     /// Why the media of a node that is to be emptied do not leave.
@@ -127,7 +127,8 @@ impl Site {
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
         let rt = parts.rt.clone();
-        let rekey_due = AtomicBool::new(crate::rekey::is_due(&parts.keys_from.epochs));
+        let is_due = crate::rekey::is_due(&parts.keys_from.epochs);
+        let rekey = Mutex::new(if is_due { Rekey::Due } else { Rekey::Idle });
         let keys = tokio::sync::Mutex::new(parts.keys_from.clone());
         let shared = Arc::new(Shared {
             parts,
@@ -143,7 +144,7 @@ impl Site {
             media_turn: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
             keys,
-            rekey_due,
+            rekey,
             stopping,
         });
         let clock = rt.clone();
@@ -278,6 +279,8 @@ impl Site {
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
+        status.add_clock(self.clock());
+        status.add_keys(&self.key_state().await);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)

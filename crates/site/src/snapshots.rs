@@ -25,6 +25,8 @@ const USES: Table = Table::new("definition-use");
 const TRIES: usize = 16;
 /// Most snapshots in one answer.
 pub const SNAPSHOTS_AT_ONCE: usize = 1000;
+/// Most stretches of a disk that differ in one answer: some 5 MB of JSON.
+pub const CHANGES_AT_ONCE: usize = 1 << 16;
 
 /// A disk in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

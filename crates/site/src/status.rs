@@ -8,7 +8,9 @@ use seam::PanicNote;
 use units::{MediumId, SiteId};
 
 use crate::home::Away;
+use crate::rekey::KeyState;
 use crate::size::format_size;
+use crate::time::format_time;
 use crate::trash::TrashTotals;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
@@ -239,6 +241,16 @@ pub(crate) fn judge(
     find_next(&mut status, up, &troubles);
     find_notices(&mut status, engine.recovering_index, shared_devices);
     status
+}
+
+impl Status {
+    /// What earlier data keys stay for.
+    pub(crate) fn add_keys(&mut self, keys: &KeyState) {
+        if let Some(until_ms) = keys.held_until_ms {
+            let until = format_time(until_ms);
+            self.notices.push(format!("earlier data keys stay on the media for held data until {until}"));
+        }
+    }
 }
 
 fn medium_status(

@@ -3,9 +3,10 @@
 //! Something in the trash is its record under `trash/NUMBER`, in the place of the one that had its name. Disks, definition
 //! and the snapshots of a VM, which stand under its number, stay where they are: so deleting and restoring is one
 //! transaction whatever is in them, and the name is free at once. **Emptying** a VM deletes its snapshots first, one by one;
-//! from then on it cannot be restored, and what a kill interrupts the next round ends. Emptying only deletes metadata, which
+//! before the first goes its record says that it cannot be restored any more (`empty`). Emptying only deletes metadata, which
 //! needs no grant: it works where the pool is full.
 
+mod empty;
 mod record;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,8 @@ use std::time::Duration;
 use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use units::DiskId;
 
-use crate::definition;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
-use crate::record::Record as VmRecord;
 use crate::snapshots::{self, SnapshotRecord};
 use crate::time::held;
 use crate::vms::{self, VMS_MAX, Vms, vm_changed, vm_exists};
@@ -32,8 +31,6 @@ pub const TRASH_KEEP: Duration = Duration::from_secs(24 * 3600);
 pub const TRASH_KEEP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Most items in one answer.
 pub const TRASH_AT_ONCE: usize = 1000;
-/// Snapshots of a VM that is emptied, read at a time.
-const SNAPSHOTS_READ: usize = 256;
 
 /// What something in the trash was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +84,13 @@ pub struct TrashTotals {
     pub(crate) next_ms: u64,
 }
 
-/// What is known of the trash without looking.
+/// What is known of the trash without looking, and whose turn it is to empty it.
 #[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<Seen>);
+pub(crate) struct Known {
+    seen: Mutex<Seen>,
+    /// Held while one thing goes.
+    emptying: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -101,7 +102,7 @@ struct Seen {
 impl Known {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         // Whole after every statement.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self) {
@@ -367,122 +368,6 @@ impl Vms {
         }
         let reason = format!("the VM of {snapshot} is in the trash itself");
         Err(SiteError::new(ErrorKind::Conflict, "vm_in_trash", reason))
-    }
-
-    /// Empties something from the trash, for good.
-    pub(crate) async fn purge(&self, id: u64) -> Result<()> {
-        let (kv, record) = self.find_trashed(id).await?;
-        let _changing = Changing(self.trash.clone());
-        match &record.what {
-            What::Snapshot { vm, record: snapshot } => {
-                let _turn = self.definitions.lock().await;
-                let owner = self.definition_of(*vm).await?;
-                self.remove_snapshot(&kv, snapshot, owner, Txn::new()).await?;
-            }
-            What::Vm(vm) => self.purge_vm(kv, &record, vm).await?,
-        }
-        tracing::info!(what = record.name, "emptied from the trash");
-        Ok(())
-    }
-
-    async fn purge_vm(&self, mut kv: KeyValue, record: &Record, vm: &VmRecord) -> Result<()> {
-        if vm.held_until_ms > self.engine.site_time_ms() {
-            return Err(held(&format!("a snapshot of VM {}", record.name), vm.held_until_ms));
-        }
-        if record.snapshots > 0 && !record.is_being_emptied() {
-            kv = self.begin_emptying(kv, record).await?;
-        }
-        self.purge_snapshots(&kv, vm).await?;
-        let _turn = self.definitions.lock().await;
-        self.purge_trashed_snapshots(vm.number).await?;
-        let mut txn =
-            Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision)).then(Op::delete(&kv.key));
-        if let Some(definition) = vm.definition {
-            txn = txn.then(Op::delete(&definition::key(definition)?));
-        }
-        if self.engine.apply(txn, &[], &vm.ids()).await? {
-            return Ok(());
-        }
-        let reason = format!("{} was changed meanwhile", record.name);
-        Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason))
-    }
-
-    /// From here on it cannot be restored. Where there is no room to say so, it goes without.
-    async fn begin_emptying(&self, kv: KeyValue, record: &Record) -> Result<KeyValue> {
-        let going = record.going();
-        let txn = Txn::new()
-            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
-            .then(Op::put(kv.key.clone(), going.encode()?));
-        match self.engine.apply(txn, &[], &[]).await.map_err(SiteError::from) {
-            Err(error) if error.kind != ErrorKind::NoSpace => return Err(error),
-            _ => {}
-        }
-        Ok(self.engine.meta().get(&kv.key).await?.kv.unwrap_or(kv))
-    }
-
-    /// Deletes all snapshots of a VM, as long as its record in the trash is the one at `kv`.
-    async fn purge_snapshots(&self, kv: &KeyValue, vm: &VmRecord) -> Result<()> {
-        let Some(number) = vm.number else { return Ok(()) };
-        loop {
-            let _turn = self.definitions.lock().await;
-            let page = self.engine.meta().range(snapshots::all_of(number)?, SNAPSHOTS_READ, None).await?;
-            if page.kvs.is_empty() {
-                return Ok(());
-            }
-            for found in &page.kvs {
-                let snapshot = SnapshotRecord::decode(&found.value).map_err(|reason| damaged(&reason))?;
-                let still = Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision));
-                self.remove_snapshot(found, &snapshot, vm.definition, still).await?;
-            }
-        }
-    }
-
-    /// Snapshots of a VM that were put into the trash before it go before it does: nobody could restore them.
-    async fn purge_trashed_snapshots(&self, vm: Option<u64>) -> Result<()> {
-        let Some(vm) = vm else { return Ok(()) };
-        for (id, record) in self.trash_records().await? {
-            if let What::Snapshot { vm: of, record: snapshot } = &record.what
-                && *of == vm
-            {
-                let _changing = Changing(self.trash.clone());
-                let (kv, _) = self.find_trashed(id).await?;
-                let owner = self.definition_of(vm).await?;
-                self.remove_snapshot(&kv, snapshot, owner, Txn::new()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The definition that a VM has now, there or in the trash.
-    async fn definition_of(&self, number: u64) -> Result<Option<u64>> {
-        let live = self.records().await?.into_iter().find(|(_, record)| record.number == Some(number));
-        if let Some((_, record)) = live {
-            return Ok(record.definition);
-        }
-        let trashed = self.trash_records().await?.into_iter().find_map(|(_, record)| match record.what {
-            What::Vm(vm) if vm.number == Some(number) => Some(vm.definition),
-            _ => None,
-        });
-        Ok(trashed.flatten())
-    }
-
-    /// Empties what has been in the trash for long enough; gives how many there were.
-    pub(crate) async fn expire_trash(&self) -> Result<usize> {
-        if self.trash_totals().await?.next_ms > self.engine.site_time_ms() {
-            return Ok(0);
-        }
-        let (mut done, mut failed) = (0, None);
-        for (id, record) in self.trash_records().await? {
-            if record.expires_ms > self.engine.site_time_ms() {
-                continue;
-            }
-            match self.purge(id).await {
-                Ok(()) => done += 1,
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => failed = Some(error),
-            }
-        }
-        failed.map_or(Ok(done), Err)
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ScrubState {
     version: u32,
     /// Seconds between the beginnings of two scrubs; 0: only when asked for.
     pub every_s: u64,
-    /// When the last one began, milliseconds since the Unix epoch; 0 before the first.
+    /// When the last one began, site time in ms since the Unix epoch; 0 before the first.
     pub begun_ms: u64,
     /// When one last came to its end.
     pub done_ms: u64,
@@ -400,8 +400,9 @@ impl Shared {
         if !self.parts.engine.is_writable() || self.parts.engine.is_indexing() {
             return Ok(());
         }
-        let (state, now) = (self.scrub_state().await?, self.parts.rt.wall_ms());
-        if state.begun_ms == 0 {
+        let (state, now) = (self.scrub_state().await?, self.parts.engine.site_time_ms());
+        // What begins later than now was noted by a clock that was wrong.
+        if state.begun_ms == 0 || state.begun_ms > now {
             self.change_scrub(|state| state.begun_ms = now).await?;
             return Ok(());
         }
@@ -418,7 +419,7 @@ impl Shared {
         let message =
             if behind.is_some() { "every fragment, from where it was interrupted" } else { "every fragment" };
         let (task, progress) = self.tasks.begin_work(TaskKind::Scrub, "site", message).await?;
-        let now = self.parts.rt.wall_ms();
+        let now = self.parts.engine.site_time_ms();
         if behind.is_none() {
             self.change_scrub(|state| state.begun_ms = now).await?;
         }
@@ -447,7 +448,7 @@ impl Shared {
                 }
             }
         };
-        let now = self.parts.rt.wall_ms();
+        let now = self.parts.engine.site_time_ms();
         match &done {
             Ok(totals) => {
                 let damaged =
@@ -487,6 +488,15 @@ impl Shared {
         });
         self.name_affected(&mut outcome, &affected).await;
         Ok(outcome)
+    }
+
+    /// As if the last scrub had been cut off in the middle.
+    #[cfg(test)]
+    pub(crate) async fn interrupt_scrub(&self) {
+        let cursor = ScrubCursor::default();
+        self.parts.engine.scrub(&cursor, &Progress::default()).await.expect("all is sound");
+        let middle = cursor.last().map(|last| ContainerId { number: last.number / 2, ..last });
+        self.change_scrub(|state| (state.cursor, state.done_ms) = (middle, 0)).await.expect("it is noted");
     }
 
     async fn note_scrub(&self, change: impl FnOnce(&mut ScrubState)) {

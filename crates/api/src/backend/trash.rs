@@ -7,7 +7,8 @@ use site::{Site, VmName};
 use super::{Answer, snapshot_name};
 use crate::problem::Problem;
 use crate::types::{
-    Deleted, HowToDelete, ListTrash, Restored, Snapshot, Trash, TrashItem, TrashKind, TrashSetting,
+    Deleted, EmptyTrash, HowToDelete, ListTrash, Restored, Snapshot, Trash, TrashItem, TrashKind,
+    TrashSetting,
 };
 
 /// Deleting, and what comes back from it.
@@ -24,6 +25,8 @@ pub trait Trashing: Send + Sync + 'static {
     fn set_trash(&self, setting: TrashSetting) -> Answer<'_, TrashSetting>;
     /// Takes something out of the trash again.
     fn restore<'a>(&'a self, id: u64, new: Option<&'a str>) -> Answer<'a, Restored>;
+    /// Decides that things go from the trash for good.
+    fn condemn_trash(&self, which: EmptyTrash) -> Answer<'_, ()>;
     /// Empties something from the trash.
     fn empty_trash(&self, id: u64) -> Answer<'_, ()>;
     /// Says what makes room, where a change found none.
@@ -75,6 +78,10 @@ impl Trashing for Site {
             let new = new.map(VmName::parse).transpose()?;
             Ok(Restored { restored: Self::restore(self, id, new.as_ref()).await? })
         })
+    }
+
+    fn condemn_trash(&self, which: EmptyTrash) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(Self::condemn_trash(self, &which.items).await?) })
     }
 
     fn empty_trash(&self, id: u64) -> Answer<'_, ()> {

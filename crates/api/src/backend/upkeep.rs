@@ -5,7 +5,7 @@ use site::{Site, VmName};
 use super::Answer;
 use crate::problem::Problem;
 use crate::types::{
-    Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task,
+    Clock, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, SpaceRow, Task,
 };
 
 /// The part of a backend that looks after the site.
@@ -22,6 +22,10 @@ pub trait Upkeep: Send + Sync + 'static {
     fn verify(&self) -> Answer<'_, Task>;
     /// The data keys.
     fn keys(&self) -> Answer<'_, Keys>;
+    /// Site time and the host's clock.
+    fn clock(&self) -> Answer<'_, Clock>;
+    /// Has site time go on from the host's clock.
+    fn accept_clock(&self) -> Answer<'_, Clock>;
     /// Has everything sealed under a new data key.
     fn rotate_key(&self) -> Answer<'_, Task>;
     /// Has another passphrase open the site.
@@ -62,9 +66,17 @@ impl Upkeep for Site {
 
     fn keys(&self) -> Answer<'_, Keys> {
         Box::pin(async move {
-            let site::KeyState { current, oldest } = self.key_state().await;
-            Ok(Keys { current_epoch: current, oldest_epoch: oldest })
+            let site::KeyState { current, oldest, held_until_ms } = self.key_state().await;
+            Ok(Keys { current_epoch: current, oldest_epoch: oldest, held_until_ms })
         })
+    }
+
+    fn clock(&self) -> Answer<'_, Clock> {
+        Box::pin(std::future::ready(Ok(Self::clock(self).into())))
+    }
+
+    fn accept_clock(&self) -> Answer<'_, Clock> {
+        Box::pin(async move { Ok(self.believe_host_clock().await?.into()) })
     }
 
     fn rotate_key(&self) -> Answer<'_, Task> {
@@ -121,5 +133,11 @@ impl From<site::ScrubState> for Scrubbing {
             damaged: state.damaged,
             task: since(state.task),
         }
+    }
+}
+
+impl From<site::ClockState> for Clock {
+    fn from(clock: site::ClockState) -> Self {
+        Self { site_ms: clock.site_ms, host_ms: clock.host_ms }
     }
 }

@@ -5,7 +5,7 @@ use hyper::Method;
 use super::snapshots::snapshot_path;
 use super::{Client, Result, vm_path};
 use crate::types::{
-    Deleted, HowToDelete, ListTrash, NewHold, Restore, Restored, Snapshot, Trash, TrashSetting,
+    Deleted, EmptyTrash, HowToDelete, ListTrash, NewHold, Restore, Restored, Snapshot, Trash, TrashSetting,
 };
 
 fn how(how: HowToDelete) -> String {
@@ -63,6 +63,14 @@ impl Client {
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn restore(&self, id: u64, new: &Restore) -> Result<Restored> {
         self.call(Method::POST, &format!("trash/{id}/restore"), Some(new)).await
+    }
+
+    /// Decides that things go from the trash for good: the server sees to it.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn condemn_trash(&self, which: &EmptyTrash) -> Result<()> {
+        self.call(Method::POST, "trash/empty", Some(which)).await
     }
 
     /// Empties something from the trash, for good.

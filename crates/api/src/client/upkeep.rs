@@ -4,7 +4,9 @@ use hyper::Method;
 
 use super::snapshots::also;
 use super::{Client, Result};
-use crate::types::{Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{
+    Clock, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task,
+};
 
 impl Client {
     /// Has the cleaner free what nothing reaches any more.
@@ -53,6 +55,22 @@ impl Client {
     /// See [`ClientErrorKind`](crate::ClientErrorKind).
     pub async fn keys(&self) -> Result<Keys> {
         self.call(Method::GET, "keys", None::<&()>).await
+    }
+
+    /// Site time and the host's clock.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn clock(&self) -> Result<Clock> {
+        self.call(Method::GET, "clock", None::<&()>).await
+    }
+
+    /// Has site time go on from the host's clock.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`](crate::ClientErrorKind).
+    pub async fn accept_clock(&self) -> Result<Clock> {
+        self.call(Method::POST, "clock/accept", None::<&()>).await
     }
 
     /// Has everything sealed under a new data key.

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use super::snapshots::OfSnapshot;
 use super::{App, Body, Names, Question};
 use crate::problem::Problem;
-use crate::types::{ListTrash, NewHold, Restore, Restored, Snapshot, Trash, TrashSetting};
+use crate::types::{EmptyTrash, ListTrash, NewHold, Restore, Restored, Snapshot, Trash, TrashSetting};
 
 /// What is in the trash, by number, and how long it stays there.
 #[utoipa::path(
@@ -33,6 +33,25 @@ pub(super) async fn change(
     Body(setting): Body<TrashSetting>,
 ) -> Result<Json<TrashSetting>, Problem> {
     Ok(Json(app.change(|backend| Box::pin(async move { backend.set_trash(setting).await })).await?))
+}
+
+/// Decides that things go from the trash for good. Once that is answered none of them can be restored, and all go within
+/// seconds, over a restart of the server too; where a pool has no room for the note of it, those go that are deleted one by
+/// one or have expired.
+#[utoipa::path(
+    post, path = "/api/v1/trash/empty", operation_id = "condemn_trash", tag = "trash",
+    request_body = EmptyTrash,
+    responses((status = 204, description = "Decided."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn condemn(
+    State(app): State<App>,
+    Body(which): Body<EmptyTrash>,
+) -> Result<StatusCode, Problem> {
+    which.check().map_err(|detail| {
+        Problem::new("invalid_request", detail, "compare it with the interface's types: /api/v1/openapi.json")
+    })?;
+    app.change(|backend| Box::pin(async move { backend.condemn_trash(which).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Empties something from the trash, for good.

@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 
 use super::{App, Body, Question};
 use crate::problem::Problem;
-use crate::types::{Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task};
+use crate::types::{
+    Clock, Keys, ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Scrubbing, Space, Task,
+};
 
 type Accepted = (StatusCode, Json<Task>);
 
@@ -61,6 +63,25 @@ pub(super) async fn set_scrubbing(
 pub(super) async fn verify(State(app): State<App>) -> Result<Accepted, Problem> {
     let task = app.change(|backend| Box::pin(async move { backend.verify().await })).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// Site time, which holds, the trash and schedules go by, and the host's clock.
+#[utoipa::path(
+    get, path = "/api/v1/clock", tag = "upkeep",
+    responses((status = 200, body = Clock), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn clock(State(app): State<App>) -> Result<Json<Clock>, Problem> {
+    Ok(Json(app.backend.clock().await?))
+}
+
+/// Has site time go on from the host's clock where that is ahead: what was to stay until then may go, and no hold that is over
+/// by then lasts longer.
+#[utoipa::path(
+    post, path = "/api/v1/clock/accept", tag = "upkeep",
+    responses((status = 200, body = Clock), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn accept_clock(State(app): State<App>) -> Result<Json<Clock>, Problem> {
+    Ok(Json(app.change(|backend| Box::pin(async move { backend.accept_clock().await })).await?))
 }
 
 /// The data keys.

@@ -86,6 +86,10 @@ fn bad_requests_are_problems() {
         ("GET", "/api/v1/vms/a/changes?disk=disk0&limit=x", json, "", 422, "invalid_request"),
         ("GET", "/api/v1/vms/a/changes?disk=disk0&offset=70368744177665", json, "", 422, "invalid_request"),
         ("GET", "/api/v1/vms/a/snapshots/s1/changes?disk=disk0&limit=0", json, "", 422, "invalid_request"),
+        ("GET", "/api/v1/vms/a/changes?disk=disk0&limit=65537", json, "", 422, "invalid_request"),
+        ("POST", "/api/v1/trash/empty", json, r#"{"items":[]}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/trash/empty", json, r#"{"items":[-1]}"#, 422, "invalid_request"),
+        ("POST", "/api/v1/clock", json, "", 405, "method_not_allowed"),
         ("POST", "/api/v1/vms/a/revert", json, "{}", 422, "invalid_request"),
         ("POST", "/api/v1/clones", json, r#"{"from":"a"}"#, 422, "invalid_request"),
         (

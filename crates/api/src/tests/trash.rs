@@ -5,7 +5,8 @@ use super::snapshots::named;
 use super::typed::{SOON, new_vm};
 use super::{Bench, Fake, at_once, problem};
 use crate::types::{
-    Deleted, HowToDelete, ListTrash, Restore, Restored, Snapshot, Trash, TrashItem, TrashKind, TrashSetting,
+    Deleted, EmptyTrash, HowToDelete, ListTrash, Restore, Restored, Snapshot, Trash, TrashItem, TrashKind,
+    TrashSetting,
 };
 use crate::{Answer, ClientErrorKind, Problem, Trashing};
 
@@ -75,6 +76,12 @@ impl Trashing for Fake {
         at_once(Ok(Restored { restored: format!("{id} {}", new.unwrap_or("-")) }))
     }
 
+    fn condemn_trash(&self, which: EmptyTrash) -> Answer<'_, ()> {
+        let mut trash = self.trash.lock().unwrap();
+        trash.iter_mut().filter(|item| which.items.contains(&item.id)).for_each(|item| item.expires_ms = 0);
+        at_once(Ok(()))
+    }
+
     fn empty_trash(&self, id: u64) -> Answer<'_, ()> {
         self.trash.lock().unwrap().retain(|item| item.id != id);
         at_once(Ok(()))
@@ -104,9 +111,17 @@ fn every_call_reaches_its_route() {
         assert_eq!(client.delete_vm("c", kept).await.unwrap().trash.unwrap().id, 3);
         let page = client.trash(&ListTrash { after: 1, limit: 1 }).await.unwrap();
         assert_eq!((page.items[0].id, page.next, page.keep_seconds), (2, Some(2), 7));
+        client.condemn_trash(&EmptyTrash { items: vec![1, 7] }).await.unwrap();
         client.empty_trash(2).await.unwrap();
         let all = client.trash(&ListTrash { after: 0, limit: 9 }).await.unwrap();
         assert_eq!((all.items.iter().map(|item| item.id).collect::<Vec<_>>(), all.next), (vec![1, 3], None));
+        assert_eq!((all.items[0].expires_ms, all.items[1].expires_ms), (0, 2));
+        for wrong in [vec![], vec![1; 1001]] {
+            let refused = client.condemn_trash(&EmptyTrash { items: wrong }).await.unwrap_err();
+            assert!(
+                matches!(refused.kind, ClientErrorKind::Refused(problem) if problem.code == "invalid_request")
+            );
+        }
         assert_eq!(client.restore(1, &Restore { new_name: None }).await.unwrap().restored, "1 -");
         let other = Restore { new_name: Some("x".to_owned()) };
         assert_eq!(client.restore(3, &other).await.unwrap().restored, "3 x");

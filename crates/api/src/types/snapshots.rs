@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use site::{DISK_BYTES_MAX, SNAPSHOTS_AT_ONCE};
+use site::{CHANGES_AT_ONCE, DISK_BYTES_MAX, SNAPSHOTS_AT_ONCE};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{NewDisk, Vm};
@@ -105,8 +105,8 @@ pub struct WhichChanges {
     #[param(minimum = 0, maximum = 70_368_744_177_664_u64, default = 0)]
     #[serde(default)]
     pub offset: u64,
-    /// How many at most.
-    #[param(minimum = 1, maximum = 1000, default = 1000)]
+    /// How many at most. Of a disk that is written to each answer is of one instant.
+    #[param(minimum = 1, maximum = 65_536, default = 1000)]
     #[serde(default = "most")]
     pub limit: u64,
 }
@@ -126,7 +126,7 @@ pub(crate) trait Asked: DeserializeOwned {
 
 impl Asked for ListSnapshots {
     fn check(&self) -> Result<(), String> {
-        check_limit(self.limit)
+        check_limit(self.limit, ITEMS_MAX)
     }
 }
 
@@ -138,16 +138,14 @@ impl Asked for WhichChanges {
                 self.offset
             ));
         }
-        check_limit(self.limit)
+        check_limit(self.limit, CHANGES_AT_ONCE as u64)
     }
 }
 
-fn check_limit(limit: u64) -> Result<(), String> {
-    if (1..=ITEMS_MAX).contains(&limit) {
-        Ok(())
-    } else {
-        Err(format!("limit: {limit} is not from 1 to {ITEMS_MAX}"))
-    }
+const _: () = assert!(CHANGES_AT_ONCE == 65_536);
+
+fn check_limit(limit: u64, most: u64) -> Result<(), String> {
+    if (1..=most).contains(&limit) { Ok(()) } else { Err(format!("limit: {limit} is not from 1 to {most}")) }
 }
 
 /// A snapshot to be made.
@@ -297,7 +295,7 @@ pub struct DiskDiff {
     pub bytes: u64,
     /// How many stretches there are.
     pub stretches: u64,
-    /// The stretches, by offset: the first 100,000.
+    /// The stretches, by offset.
     pub items: Vec<Change>,
 }
 

@@ -125,6 +125,26 @@ pub struct TrashSetting {
 
 const _: () = assert!(TRASH_KEEP_MAX.as_secs() == 31_622_400);
 
+/// What is to go from the trash for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmptyTrash {
+    /// The numbers. What is not in the trash any more is passed over.
+    #[schema(min_items = 1, max_items = 1000, example = json!([1]))]
+    #[serde(deserialize_with = "crate::count::whole_each")]
+    pub items: Vec<u64>,
+}
+
+impl EmptyTrash {
+    /// What is wrong with it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.items.len() as u64 {
+            1..=ITEMS_MAX => Ok(()),
+            many => Err(format!("{many} items, not 1 to {ITEMS_MAX}")),
+        }
+    }
+}
+
 /// Under what name something is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

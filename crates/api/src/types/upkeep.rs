@@ -134,6 +134,15 @@ impl Asked for ListSpace {
     }
 }
 
+/// Site time and the host's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Clock {
+    /// What holds, the trash and schedules go by, milliseconds since the Unix epoch.
+    pub site_ms: u64,
+    /// What the host's clock says.
+    pub host_ms: u64,
+}
+
 /// The site's data keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Keys {
@@ -141,6 +150,9 @@ pub struct Keys {
     pub current_epoch: u16,
     /// The oldest that something may still be sealed under.
     pub oldest_epoch: u16,
+    /// Until when the earlier ones stay for held data, site time in milliseconds since the Unix epoch; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until_ms: Option<u64>,
 }
 
 /// How often the site is scrubbed.

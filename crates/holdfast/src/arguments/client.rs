@@ -9,7 +9,9 @@ use super::media::MediaCommand;
 use super::size;
 use super::snapshots::SnapshotCommand;
 use super::trash::TrashCommand;
-use super::upkeep::{CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting};
+use super::upkeep::{
+    CleanArguments, ClockCommand, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
+};
 
 /// Commands that ask a running site.
 #[derive(Debug, Subcommand)]
@@ -56,6 +58,9 @@ pub(crate) enum ClientCommand {
     /// The keys that the data is sealed under
     #[command(subcommand, after_help = "Example:\n  holdfast key rotate")]
     Key(KeyCommand),
+    /// Site time, which holds, the trash and schedules go by, and the host's clock
+    #[command(subcommand, after_help = "Example:\n  holdfast clock show")]
+    Clock(ClockCommand),
     /// The passphrase that opens the site, where one does
     #[command(
         subcommand,

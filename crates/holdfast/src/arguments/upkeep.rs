@@ -68,6 +68,20 @@ pub(crate) enum KeyCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Show site time and the host's clock
+    #[command(after_help = "Example:\n  holdfast clock show")]
+    Show,
+    /// Say that the host's clock is right: site time goes on from it, after a rest of more than a day
+    #[command(after_help = "Example:\n  holdfast clock accept --yes")]
+    Accept {
+        /// Really: holds, and what is in the trash, that end before the host's time end now
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PassphraseCommand {
     /// Have another passphrase open the site from now on; the one before opens nothing any more
     #[command(

@@ -3,16 +3,18 @@
 use api::types::{
     AddDisk, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone, NewSnapshot, Snapshots, WhichChanges,
 };
-use site::{SNAPSHOTS_AT_ONCE, Version, VmName};
+use site::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Version, VmName};
 
 use super::{Asking, really};
 use crate::arguments::SnapshotCommand;
 use crate::failure::Failure;
 
-/// Items asked for at once.
+/// Snapshots asked for at once.
 const PAGE: u64 = SNAPSHOTS_AT_ONCE as u64;
-/// Stretches of a disk that are listed, some 10 MB of JSON; the others are counted.
-const STRETCHES_MAX: usize = 100_000;
+/// Stretches asked for at once.
+const STRETCHES_PAGE: u64 = CHANGES_AT_ONCE as u64;
+/// Most stretches of a disk that are listed: 4 GiB of blocks that stand alone each, some 300 MB of memory as a table.
+const STRETCHES_MAX: usize = 1 << 20;
 
 impl Asking {
     pub(super) async fn snapshot(&self, command: SnapshotCommand) -> Result<(), Failure> {
@@ -101,15 +103,18 @@ impl Asking {
         against: Option<&VmName>,
     ) -> Result<DiskDiff, Failure> {
         let against = against.map(VmName::to_string);
-        let mut which = WhichChanges { disk: disk.to_owned(), against, offset: 0, limit: PAGE };
+        let mut which = WhichChanges { disk: disk.to_owned(), against, offset: 0, limit: STRETCHES_PAGE };
         let mut diff = DiskDiff { disk: disk.to_owned(), bytes: 0, stretches: 0, items: Vec::new() };
         let (vm, snapshot) = (to.vm.as_str(), to.snapshot.as_ref().map(VmName::as_str));
         loop {
             let page = self.client.changes(vm, snapshot, &which).await.map_err(|error| self.failed(error))?;
             diff.bytes += page.items.iter().map(|change| change.length).sum::<u64>();
             diff.stretches += page.items.len() as u64;
-            let room = STRETCHES_MAX - diff.items.len();
-            diff.items.extend(page.items.into_iter().take(room));
+            diff.items.extend(page.items);
+            if diff.items.len() > STRETCHES_MAX {
+                let what = format!("more than {STRETCHES_MAX} stretches of {disk} differ: none is listed");
+                return Err(Failure::of_code("too_many_changes", what));
+            }
             match page.next {
                 Some(next) => which.offset = next,
                 None => return Ok(diff),

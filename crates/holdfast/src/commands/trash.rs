@@ -1,6 +1,8 @@
 //! Commands about the trash, and deletions that lead there.
 
-use api::types::{Deleted, HowToDelete, List, ListTrash, Restore, Trash, TrashItem, TrashSetting};
+use api::types::{
+    Deleted, EmptyTrash, HowToDelete, List, ListTrash, Restore, Trash, TrashItem, TrashSetting,
+};
 use site::{TRASH_AT_ONCE, VmName, format_time};
 
 use super::snapshots::snapshot_of;
@@ -59,12 +61,19 @@ impl Asking {
             return self.dry_run_of(&of).await;
         }
         really(yes, || format!("{} in the trash would be gone for good", items.len()))?;
+        // All of it is decided before the first goes: what a kill interrupts the server does alone.
+        for some in items.chunks(TRASH_AT_ONCE) {
+            let items = some.iter().map(|item| item.id).collect();
+            self.client.condemn_trash(&EmptyTrash { items }).await.map_err(|error| self.failed(error))?;
+        }
         let mut gone = Vec::new();
         for item in items {
             match self.client.empty_trash(item.id).await.map_err(|error| self.failed(error)) {
                 Ok(()) => gone.push(Deleted { deleted: item.name, trash: None }),
-                // It went by itself meanwhile.
-                Err(failure) if failure.code() == "trash_not_found" => {}
+                // The server was faster.
+                Err(failure) if failure.code() == "trash_not_found" => {
+                    gone.push(Deleted { deleted: item.name, trash: None });
+                }
                 Err(failure) => return Err(failure),
             }
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use api::types::{ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Space, Task, TaskState};
 use site::{SPACE_ROWS_AT_ONCE, SiteError, Version, VmName};
 
-use super::Asking;
+use super::{Asking, really};
 use crate::arguments::{
-    CleanArguments, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
+    CleanArguments, ClockCommand, KeyCommand, PassphraseCommand, ScrubCommand, SpaceArguments, Waiting,
 };
 use crate::failure::Failure;
 
@@ -65,6 +65,23 @@ impl Asking {
             KeyCommand::Rotate { waiting } => {
                 let task = self.client.rotate_key().await.map_err(failed)?;
                 self.follow(task, waiting).await
+            }
+        }
+    }
+
+    pub(super) async fn clock(&self, command: ClockCommand) -> Result<(), Failure> {
+        let clock = self.client.clock().await.map_err(|error| self.failed(error))?;
+        match command {
+            ClockCommand::Show => self.printer.clock(&clock),
+            ClockCommand::Accept { yes } => {
+                let [site, host] = [clock.site_ms, clock.host_ms].map(site::format_time);
+                really(yes, || {
+                    format!(
+                        "site time would go from {site} to {host}, and what was to stay until then may go"
+                    )
+                })?;
+                let clock = self.client.accept_clock().await.map_err(|error| self.failed(error))?;
+                self.printer.clock(&clock)
             }
         }
     }

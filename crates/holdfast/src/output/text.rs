@@ -14,7 +14,7 @@ use site::{format_size, format_time};
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
 pub(super) use trash::trash;
-pub(super) use upkeep::{dry_run, keys, scrubbing, space};
+pub(super) use upkeep::{clock, dry_run, keys, scrubbing, space};
 
 const DAY_MS: u64 = 86_400_000;
 

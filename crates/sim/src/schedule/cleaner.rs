@@ -73,11 +73,11 @@ impl Cleaner {
         });
         match answer.await {
             // One that came meanwhile is not done with.
-            Ok(()) if self.world.site.key_epoch() == epoch => {
+            Ok(None) if self.world.site.key_epoch() == epoch => {
                 self.world.site.retire_keys();
                 self.world.note(format_args!("the earlier keys are gone"));
             }
-            Ok(()) => {}
+            Ok(kept) => self.world.note(format_args!("resealed, but for {kept:?}")),
             // Guests keep hitting, or a cycle spares what it must.
             Err(Unanswered::Refused(error)) if error.kind == EngineErrorKind::Busy => {}
             Err(Unanswered::Refused(error)) => self.refused("reseal", &error),
@@ -104,6 +104,8 @@ impl World {
         let Some((life, engine)) = self.open("to be emptied").await else { return };
         let work = engine.clone();
         let emptied = async move {
+            // The holds are over by the host's clock.
+            work.believe_host().await?;
             // Those too of whose making nobody heard.
             let (records, _) = meta::list(&*work.meta(), DISKS.all(), DISKS_MAX).await?;
             for record in &records {

@@ -73,7 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SimTransport {
     pub(super) fn new(rt: Rt, wires: Wires) -> Self {
-        let clock = SiteClock::new(rt.clone());
+        let clock = SiteClock::unset(rt.clone());
         Self {
             inner: Arc::new(Inner {
                 rt,
@@ -160,6 +160,10 @@ impl SimTransport {
 }
 
 impl Transport for SimTransport {
+    fn tell_time(&self, ms: u64) {
+        self.inner.clock.raise(ms);
+    }
+
     fn call_by(&self, by: Epoch, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             let sprung = lock(&self.inner.trap).take_if(|kind| kind(&request));

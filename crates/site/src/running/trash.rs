@@ -34,6 +34,15 @@ impl Site {
         self.shared.vms.restore(id, new).await
     }
 
+    /// Decides that things go from the trash for good, all of them or, before anything is decided, none. Once that is
+    /// answered they go within seconds, over a restart too.
+    ///
+    /// # Errors
+    /// `snapshot_held`.
+    pub async fn condemn_trash(&self, ids: &[u64]) -> Result<()> {
+        self.shared.vms.condemn(ids).await
+    }
+
     /// Empties something from the trash, for good.
     ///
     /// # Errors

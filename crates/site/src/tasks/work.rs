@@ -18,9 +18,15 @@ const FINDINGS_MAX: usize = 64;
 pub(crate) struct Outcome {
     counts: BTreeMap<String, u64>,
     findings: Vec<String>,
+    /// What is to be said of it in the place of what was said when it began.
+    message: Option<String>,
 }
 
 impl Outcome {
+    pub(crate) fn said(message: String) -> Self {
+        Self { message: Some(message), ..Self::default() }
+    }
+
     pub(crate) fn count(mut self, what: &str, number: u64) -> Self {
         self.counts.insert(what.to_owned(), number);
         self
@@ -72,6 +78,7 @@ impl Tasks {
             Ok(outcome) => {
                 record.end(TaskState::Done, self.rt.wall_ms(), None);
                 record.counts = outcome.counts;
+                record.message = outcome.message.map_or(record.message, |said| plain(&said));
                 let more = outcome.findings.len().saturating_sub(FINDINGS_MAX);
                 record.findings =
                     outcome.findings.iter().take(FINDINGS_MAX).map(|text| plain(text)).collect();

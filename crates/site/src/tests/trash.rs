@@ -239,6 +239,168 @@ fn the_trash_expires_by_itself_and_keeps_as_long_as_it_is_told() {
 }
 
 #[test]
+fn emptying_goes_on_where_a_restart_cut_it_off() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let (items, kept) = bench.runtime.block_on(async {
+        let mut items = Vec::new();
+        for vm in ["a", "b", "c", "d", "kept"] {
+            site.create_vm(&name(vm), &[MIB]).await.unwrap();
+            site.snapshot(&name(vm), None).await.unwrap();
+            items.push(site.delete_vm(&name(vm), ALL).await.unwrap().unwrap().id);
+        }
+        let kept = items.pop().unwrap();
+        // The keeper has looked at the trash and takes its pause: what goes now goes by the requests alone.
+        site.condemn_trash(&[&items[..], &[1 << 40]].concat()).await.unwrap();
+        for id in &items {
+            let refused = site.restore(*id, None).await;
+            assert!(
+                ["trash_emptying", "trash_not_found"].contains(&code(refused)),
+                "what is decided stays decided"
+            );
+        }
+        let _ = site.empty_trash(items[0]).await;
+        (items, kept)
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        for id in &items {
+            let refused = site.restore(*id, None).await;
+            assert!(["trash_emptying", "trash_not_found"].contains(&code(refused)));
+        }
+        site.expire_trash().await.unwrap();
+        assert_eq!(trash(&site).await.iter().map(|item| item.id).collect::<Vec<_>>(), [kept]);
+        assert_eq!((count(&site, "disk").await, count(&site, "snapshot").await), (2, 1));
+        assert_eq!(site.restore(kept, None).await.unwrap(), "kept");
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_ends_nothing_and_is_forgotten() {
+    let (bench, clocks) = (Bench::new(), Clocks::default());
+    let ahead = 1_200 * DAY_MS;
+    let (vm, s1) = (name("held"), name("s1"));
+    let kept = async |site: &Site| {
+        site.expire_trash().await.unwrap();
+        assert_eq!(trash(site).await.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(code(site.delete_snapshot(&vm, &s1, true).await), "snapshot_held");
+        let locks = site.engine().pool().locks().await;
+        assert!(!locks.is_empty(), "the media keep it");
+        site.shared.upkeep_when_due().await.unwrap();
+        let next = site.scrub_state().await.unwrap().next_ms().unwrap();
+        let now = site.engine().site_time_ms();
+        assert!((now + 6 * DAY_MS..=now + 7 * DAY_MS).contains(&next), "{next} at {now}");
+        now
+    };
+    let site = clocks.start(&bench, true);
+    let first = bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[MIB]).await.unwrap();
+        site.delete_vm(&name("a"), KEPT).await.unwrap();
+        site.create_vm(&vm, &[MIB]).await.unwrap();
+        write(&site, "held/disk0", 7).await;
+        site.snapshot(&vm, None).await.unwrap();
+        site.hold_snapshot(&vm, &s1, "2d").await.unwrap();
+        while site.engine().enforce_holds().await.unwrap() > 0 {}
+        kept(&site).await
+    });
+    bench.stop(&site);
+    drop(site);
+    // One start with a clock that is years ahead, and what runs by schedules.
+    clocks.wall_ms.store(ahead as i64, Ordering::SeqCst);
+    let site = clocks.start(&bench, false);
+    let second = bench.runtime.block_on(async {
+        let status = site.status().await.unwrap();
+        assert_eq!(status.health, crate::Health::Degraded);
+        assert!(status.reasons.iter().any(|reason| reason.contains("the host's clock says")), "{status:?}");
+        assert!(status.next.iter().any(|next| next.contains("clock accept")), "{status:?}");
+        kept(&site).await
+    });
+    let hour = DAY_MS / 24;
+    assert!((first - hour..first + hour).contains(&second), "{first}, then {second}");
+    bench.stop(&site);
+    drop(site);
+    // Back in order: as if nothing had been.
+    clocks.wall_ms.store(0, Ordering::SeqCst);
+    let site = clocks.start(&bench, false);
+    bench.runtime.block_on(async {
+        let status = site.status().await.unwrap();
+        assert!(status.reasons.is_empty(), "{status:?}");
+        assert!(!status.notices.iter().any(|notice| notice.contains("clock")), "{status:?}");
+        kept(&site).await;
+    });
+    bench.stop(&site);
+    drop(site);
+    // It rested for long, and somebody says so: then what is over by the host's clock is over.
+    clocks.pass(3 * DAY_MS);
+    let site = clocks.start(&bench, false);
+    bench.runtime.block_on(async {
+        kept(&site).await;
+        let clock = site.believe_host_clock().await.unwrap();
+        assert!(clock.site_ms >= clock.host_ms - 60_000, "{clock:?}");
+        site.expire_trash().await.unwrap();
+        assert!(trash(&site).await.is_empty());
+        assert!(site.engine().pool().locks().await.is_empty(), "the media heard of it");
+        site.delete_snapshot(&vm, &s1, true).await.unwrap();
+        assert!(site.status().await.unwrap().reasons.is_empty());
+    });
+    bench.stop(&site);
+}
+
+#[test]
+fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
+    let (bench, clocks) = (Bench::new(), Clocks::default());
+    let site = clocks.start(&bench, true);
+    let (vm, s1) = (name("a"), name("s1"));
+    let rotated = async |site: &Site| {
+        let task = site.rotate_key().await.unwrap();
+        let task = super::upkeep::done(site, task).await;
+        assert_eq!(task.counts["keys_retired"], 0, "{task:?}");
+        assert!(task.counts["containers_held"] > 0 && task.message.contains("earlier keys stay"), "{task:?}");
+    };
+    let until = bench.runtime.block_on(async {
+        site.create_vm(&vm, &[MIB]).await.unwrap();
+        write(&site, "a/disk0", 7).await;
+        site.snapshot(&vm, None).await.unwrap();
+        let until = site.hold_snapshot(&vm, &s1, "2h").await.unwrap().held_until_ms;
+        while site.engine().enforce_holds().await.unwrap() > 0 {}
+        write(&site, "a/disk0", 8).await;
+        rotated(&site).await;
+        rotated(&site).await;
+        let state = site.key_state().await;
+        assert_eq!((state.current, state.oldest, state.held_until_ms), (3, 1, Some(until)));
+        let notices = site.status().await.unwrap().notices;
+        assert!(notices.iter().any(|notice| notice.contains("earlier data keys")), "{notices:?}");
+        until
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = clocks.start(&bench, false);
+    bench.runtime.block_on(async {
+        while site.key_state().await.held_until_ms != Some(until) {
+            site.runtime().sleep(Duration::from_millis(10)).await;
+        }
+        let rekeys = site.tasks().await.unwrap();
+        assert_eq!(rekeys.iter().filter(|task| task.kind == crate::TaskKind::Rekey).count(), 2, "it waits");
+        let hold = site.engine().holds().await.unwrap()[0];
+        assert!(site.engine().lacking_locks(hold.disk).await.unwrap().is_empty(), "not one was freed");
+        assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
+        clocks.pass(2 * DAY_MS / 24);
+        while site.key_state().await.oldest != 3 {
+            site.runtime().sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(site.key_state().await.held_until_ms, None);
+        site.engine().drop_caches();
+        assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
+        let verified = super::upkeep::done(&site, site.begin_verify().await.unwrap()).await;
+        assert_eq!(verified.counts["lost_units"], 0, "{verified:?}");
+    });
+    bench.stop(&site);
+}
+
+#[test]
 fn nothing_ends_a_hold_before_its_time() {
     let (bench, clocks) = (Bench::new(), Clocks::default());
     let site = clocks.start(&bench, true);

@@ -284,6 +284,36 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
 }
 
 #[test]
+fn a_scrub_goes_on_where_a_restart_cut_it_off() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    let all = bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        let whole = done(&site, site.begin_scrub().await.unwrap()).await;
+        site.shared.interrupt_scrub().await;
+        whole.counts["containers"]
+    });
+    bench.stop(&site);
+    drop(site);
+    let site = bench.start(bench.later("d")).unwrap().site;
+    bench.runtime.block_on(async {
+        let scrubs = async || {
+            let tasks = site.tasks().await.unwrap();
+            tasks.into_iter().filter(|task| task.kind == TaskKind::Scrub).collect::<Vec<_>>()
+        };
+        while scrubs().await.len() < 2 {
+            site.runtime().sleep(Duration::from_millis(10)).await;
+        }
+        let second = done(&site, scrubs().await.remove(0)).await;
+        assert!(second.message.contains("from where it was interrupted"), "{second:?}");
+        assert!((1..all).contains(&second.counts["containers"]), "{second:?}, not all {all}");
+        assert!(site.scrub_state().await.unwrap().done_ms > 0);
+    });
+    bench.stop(&site);
+}
+
+#[test]
 fn a_rotated_key_seals_everything_anew_over_restarts() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
@@ -293,7 +323,7 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
         fill(&site, 0, "a", 1).await;
         site.snapshot(&name("a"), None).await.unwrap();
     });
-    assert_eq!(state(&site), KeyState { current: 1, oldest: 1 });
+    assert_eq!(state(&site), KeyState { current: 1, oldest: 1, held_until_ms: None });
     let read = |site: &Site| {
         bench.runtime.block_on(async {
             let found = site.shared.vms.versions().await.unwrap();
@@ -308,7 +338,7 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let before = read(&site);
     let task = bench.runtime.block_on(async { done(&site, site.rotate_key().await.unwrap()).await });
     assert_eq!((task.kind, task.counts["keys_retired"]), (TaskKind::Rekey, 1));
-    assert_eq!(state(&site), KeyState { current: 2, oldest: 2 });
+    assert_eq!(state(&site), KeyState { current: 2, oldest: 2, held_until_ms: None });
     assert!(read(&site) == before, "under the new key");
     // Interrupted as soon as the key is there.
     bench.runtime.block_on(site.shared.add_key()).unwrap();
@@ -325,7 +355,7 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
     });
-    assert_eq!(state(&site), KeyState { current: 3, oldest: 3 });
+    assert_eq!(state(&site), KeyState { current: 3, oldest: 3, held_until_ms: None });
     assert!(read(&site) == before, "gone on with");
     // Whatever is sealed under an earlier key cannot be opened any more.
     let verified = bench.runtime.block_on(async { done(&site, site.begin_verify().await.unwrap()).await });

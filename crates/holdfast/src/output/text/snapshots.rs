@@ -48,13 +48,7 @@ pub(in crate::output) fn diff(diff: &Diff) -> String {
         };
         disk.items.iter().map(row)
     });
-    let mut text = table(&["DISK", "OFFSET", "BYTES", "NOW"], rows.collect());
-    for disk in &diff.disks {
-        let left = disk.stretches - disk.items.len() as u64;
-        if left > 0 {
-            text.push_str(&format!("{}: {left} more stretches\n", disk.disk));
-        }
-    }
+    let text = table(&["DISK", "OFFSET", "BYTES", "NOW"], rows.collect());
     let Diff { from, to, bytes, .. } = diff;
     format!("{text}\nfrom {from} to {to}: {bytes} bytes ({})\n", format_size(*bytes))
 }

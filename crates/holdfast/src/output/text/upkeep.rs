@@ -1,6 +1,6 @@
 //! What the site does for itself, for people.
 
-use api::types::{Keys, Scrubbing, Space, SpaceRow, Task};
+use api::types::{Clock, Keys, Scrubbing, Space, SpaceRow, Task};
 use site::format_size;
 
 use super::{duration, table, time};
@@ -54,11 +54,22 @@ pub(in crate::output) fn scrubbing(scrubbing: &Scrubbing) -> String {
     )
 }
 
+pub(in crate::output) fn clock(clock: &Clock) -> String {
+    let (site, host) = (time(clock.site_ms), time(clock.host_ms));
+    format!("site time    {site}\nhost's clock {host}\n")
+}
+
 pub(in crate::output) fn keys(keys: &Keys) -> String {
-    let Keys { current_epoch, oldest_epoch } = keys;
-    let oldest = match current_epoch == oldest_epoch {
-        true => "all data is sealed under it".to_owned(),
-        false => format!("data may still be sealed under the keys from epoch {oldest_epoch} on: `task list`"),
+    let Keys { current_epoch, oldest_epoch, held_until_ms } = keys;
+    let oldest = match (current_epoch == oldest_epoch, held_until_ms) {
+        (true, _) => "all data is sealed under it".to_owned(),
+        (false, Some(until)) => {
+            let until = time(*until);
+            format!("held data is sealed under the keys from epoch {oldest_epoch} on, which go after {until}")
+        }
+        (false, None) => {
+            format!("data may still be sealed under the keys from epoch {oldest_epoch} on: `task list`")
+        }
     };
     format!("key epoch {current_epoch}\n{oldest}\n")
 }
