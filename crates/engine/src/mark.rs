@@ -20,6 +20,9 @@ use crate::record::{Base, disks};
 /// Pages walked before others are let in.
 const PAGES_AT_ONCE: usize = 16;
 
+/// Pages of a level that are read together: as many as a page stands above, twice.
+const PAGES_TOGETHER: usize = 128;
+
 /// Slots of one container.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slots(Vec<u64>);
@@ -144,32 +147,42 @@ impl Engine {
         progress: &Progress,
     ) -> Result<Step<'a>, EngineError> {
         let pages = PageStore(&self.shared);
-        let mut stack: Vec<(u8, Fingerprint, Address)> = vec![(root.level, root.fingerprint, root.address)];
-        while let Some((level, name, address)) = stack.pop() {
-            let at = marked.place(&self.shared, UnitKind::Page(level), &name, address).await?;
-            if !marked.live.entry(at.container).or_default().set(at.slot) {
-                continue;
-            }
-            marked.pages += 1;
-            progress.add(u64::from(at.length));
-            if marked.pages.is_multiple_of(PAGES_AT_ONCE as u64) {
-                if self.shared.lock().closed {
-                    return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
-                }
-                progress.check()?;
-                seam::yield_now().await;
-                step = self.next_step(step).await;
-            }
-            let page = pages.load(level, name, &at).await?;
-            for entry in page.entries() {
-                let Place::Stored(address) = entry.place else { continue };
-                if level > 0 {
-                    stack.push((level - 1, entry.fingerprint, address));
-                } else {
-                    let at = marked.place(&self.shared, UnitKind::Data, &entry.fingerprint, address).await?;
-                    marked.live.entry(at.container).or_default().set(at.slot);
+        let mut stack = vec![(root.level, vec![(root.fingerprint, root.address)])];
+        while let Some((level, some)) = stack.pop() {
+            let mut unseen = Vec::new();
+            for (name, address) in some {
+                let at = marked.place(&self.shared, UnitKind::Page(level), &name, address).await?;
+                if marked.live.entry(at.container).or_default().set(at.slot) {
+                    unseen.push((name, at));
                 }
             }
+            pages.fetch(level, &unseen).await;
+            let mut below = Vec::new();
+            for (name, at) in unseen {
+                marked.pages += 1;
+                progress.add(u64::from(at.length));
+                if marked.pages.is_multiple_of(PAGES_AT_ONCE as u64) {
+                    if self.shared.lock().closed {
+                        return Err(EngineError::new(EngineErrorKind::Closed, "the engine is closed"));
+                    }
+                    progress.check()?;
+                    seam::yield_now().await;
+                    step = self.next_step(step).await;
+                }
+                let page = pages.load(level, name, &at).await?;
+                for entry in page.entries() {
+                    let Place::Stored(address) = entry.place else { continue };
+                    if level > 0 {
+                        below.push((entry.fingerprint, address));
+                    } else {
+                        let at =
+                            marked.place(&self.shared, UnitKind::Data, &entry.fingerprint, address).await?;
+                        marked.live.entry(at.container).or_default().set(at.slot);
+                    }
+                }
+            }
+            let lower = level.saturating_sub(1);
+            stack.extend(below.chunks(PAGES_TOGETHER).rev().map(|some| (lower, some.to_vec())));
         }
         Ok(step)
     }

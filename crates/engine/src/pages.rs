@@ -7,7 +7,7 @@ use map::{Page, PageParts, Pages, decode_page};
 use pool::{PoolError, PoolErrorKind};
 use seal::{Kind, Sealer};
 use seam::BoxFuture;
-use units::{Address, Fingerprint};
+use units::{Address, ContainerId, Fingerprint};
 
 use crate::engine::Shared;
 use crate::error::EngineError;
@@ -76,6 +76,71 @@ impl Pages for PageStore<'_> {
             self.0.pages.insert(key, page.clone());
             Ok(page)
         })
+    }
+
+    fn fetch<'a>(&'a self, level: u8, pages: &'a [(Fingerprint, Address)]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut missing = Vec::new();
+            for (name, address) in pages {
+                if self.0.pages.get(&(address.container, address.slot)).is_some() {
+                    continue;
+                }
+                if let Ok(at) = self.0.resolve(UnitKind::Page(level), name, *address).await {
+                    missing.push(Missing { key: (address.container, address.slot), name: *name, at });
+                }
+            }
+            missing.sort_by_key(|page| (page.at.container, page.at.offset));
+            missing.dedup_by_key(|page| (page.at.container, page.at.offset));
+            for run in missing.chunk_by(Missing::is_near) {
+                self.fetch_run(level, run).await;
+            }
+        })
+    }
+}
+
+/// What may lie between two pages that are read together: what is read in vain costs less than another request.
+const GAP_BYTES: u32 = 16 << 10;
+
+/// A page that is not in the cache.
+struct Missing {
+    /// Under which it is cached.
+    key: (ContainerId, u16),
+    name: Fingerprint,
+    at: Address,
+}
+
+impl Missing {
+    fn is_near(&self, next: &Self) -> bool {
+        let end = self.at.offset + self.at.length;
+        self.at.container == next.at.container && next.at.offset.saturating_sub(end) <= GAP_BYTES
+    }
+}
+
+impl PageStore<'_> {
+    /// Reads neighbours of one level in one go. Where one of them is damaged none is kept.
+    async fn fetch_run(&self, level: u8, run: &[Missing]) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
+        if run.len() < 2 {
+            // Whoever loads it reads it alone just as well.
+            return;
+        }
+        let start = first.at.offset as usize;
+        let length = (last.at.offset + last.at.length) as usize - start;
+        let sealer = self.0.sealer.clone();
+        let mut opened = Vec::new();
+        let mut check = |bytes: &[u8]| {
+            let open = |page: &Missing| {
+                let from = page.at.offset as usize - start;
+                let unit = bytes.get(from..from + page.at.length as usize)?;
+                open_page(&sealer, level, page.name, &page.at, unit).map(Arc::new)
+            };
+            opened = run.iter().map_while(open).collect();
+            opened.len() == run.len()
+        };
+        let Address { container, fragment_pages, .. } = first.at;
+        if self.0.pool.read(container, fragment_pages, start, length, &mut check).await.is_ok() {
+            run.iter().zip(opened).for_each(|(missing, page)| self.0.pages.insert(missing.key, page));
+        }
     }
 }
 

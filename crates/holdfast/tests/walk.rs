@@ -62,6 +62,8 @@ const WALKS: &[Walk] = &[
     walk("vm revert", &["a@good", "--yes"], "Reverted", &["a@good"]),
     walk("space", &[], "Space", &["a@s9"]),
     walk("verify", &[], "Task", &["more"]),
+    walk("clock show", &[], "Clock", &["more"]),
+    walk("clock accept", &["--yes"], "Clock", &[]),
     walk("key show", &[], "Keys", &["more"]),
     walk("key rotate", &[], "Task", &["more"]),
     walk(

@@ -75,6 +75,16 @@ impl Page {
         }
     }
 
+    /// The entries that are there and their places, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let mut left = self.present;
+        self.entries.iter().map(move |entry| {
+            let index = u64::from(left.trailing_zeros());
+            left &= left.wrapping_sub(1);
+            (index, entry)
+        })
+    }
+
     /// The entries that are there, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

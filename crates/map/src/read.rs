@@ -18,6 +18,11 @@ pub trait Pages: Send + Sync {
         fingerprint: Fingerprint,
         address: &'a Address,
     ) -> BoxFuture<'a, Result<Arc<Page>, Self::Error>>;
+
+    /// These pages of `level` are loaded next: whoever can reads them together. What cannot be had shows when it is loaded.
+    fn fetch<'a>(&'a self, _level: u8, _pages: &'a [(Fingerprint, Address)]) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Where a block of the tree lies; `None` for a hole.

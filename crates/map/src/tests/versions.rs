@@ -80,6 +80,45 @@ proptest! {
     }
 }
 
+/// Loads pages and counts the times that neighbours were asked for together.
+struct Fetching(Store, Mutex<(usize, Vec<Address>)>);
+
+impl Pages for Fetching {
+    type Error = MapFormatError;
+    fn load<'a>(
+        &'a self,
+        level: u8,
+        fp: Fingerprint,
+        address: &'a Address,
+    ) -> BoxFuture<'a, Result<Arc<Page>, MapFormatError>> {
+        assert!(self.1.lock().expect("lock").1.contains(address), "loaded alone");
+        self.0.load(level, fp, address)
+    }
+
+    fn fetch<'a>(&'a self, _: u8, pages: &'a [(Fingerprint, Address)]) -> BoxFuture<'a, ()> {
+        let mut told = self.1.lock().expect("lock");
+        told.0 += 1;
+        told.1.extend(pages.iter().map(|(_, address)| *address));
+        Box::pin(async {})
+    }
+}
+
+#[test]
+fn a_diff_asks_for_neighbours_together() {
+    let mut tree = Tree::new();
+    let mut scattered = Overlay::default();
+    (0..512).for_each(|i| {
+        scattered.put(Lba(i << 18), value(i));
+    });
+    tree.merge(&scattered, 1 << 34);
+    let pages = Fetching(tree.store.clone(), Mutex::default());
+    let found = block_on(diff(&pages, None, tree.root.as_ref(), 0, u64::MAX, 1000)).expect("compares");
+    assert_eq!(found.len(), 512);
+    let (times, fetched) = pages.1.into_inner().expect("lock");
+    // Three pages above each block have no other beneath them.
+    assert!(fetched.len() > 3 * 512 && times < 30, "{} pages in {times} requests", fetched.len());
+}
+
 /// Loads pages and counts them.
 struct Counting(Store, Mutex<usize>);
 
