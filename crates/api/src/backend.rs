@@ -10,10 +10,10 @@ use site::{Site, Version, VmName};
 
 use crate::problem::Problem;
 use crate::types::{
-    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, CreateVm, Definition, Disk, Geometry, Health,
-    ListSnapshots, Medium, MediumState, Moving, NewClone, NewExport, NewImport, NewSnapshot, Progress,
-    Reverted, Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals, Unreadable,
-    Vm, VmState, VmSummary, WhichChanges,
+    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, Clients, CreateVm, Definition, Disk, Geometry,
+    Health, ListSnapshots, Medium, MediumState, Moving, NewClone, NewExport, NewImport, NewSnapshot,
+    Progress, Reverted, Snapshot, SnapshotDisk, Snapshots, Status, Task, TaskKind, TaskState, TrashTotals,
+    Unreadable, Vm, VmState, VmSummary, WhichChanges,
 };
 
 pub use files::Filing;
@@ -388,6 +388,14 @@ impl From<site::Status> for Status {
                 items: status.trash.items,
                 bytes: status.trash.bytes,
                 used_bytes: status.trash.used_bytes,
+            },
+            clients: Clients {
+                connections: status.clients.connections,
+                connections_max: status.clients.connections_max,
+                refused: status.clients.refused,
+                cut_off: status.clients.cut_off,
+                memory_used_bytes: status.clients.memory_used_bytes,
+                memory_bytes: status.clients.memory_bytes,
             },
             tasks: Vec::new(),
             media: status.media.into_iter().map(Medium::from).collect(),

@@ -31,6 +31,7 @@ mod backend;
 mod client;
 mod count;
 mod description;
+mod memory;
 mod problem;
 mod routes;
 mod server;

@@ -30,6 +30,7 @@ use utoipa_axum::routes;
 
 use crate::backend::Backend;
 use crate::description::Description;
+use crate::memory::Memory;
 use crate::problem::Problem;
 use crate::server::REQUEST_TIME;
 use crate::types::{Asked, Status};
@@ -114,7 +115,15 @@ pub(crate) fn description() -> utoipa::openapi::OpenApi {
 }
 
 async fn in_time(State(rt): State<Rt>, request: Request, next: Next) -> Response {
-    let answered = seam::timeout(&*rt, REQUEST_TIME, next.run(request)).await;
+    let memory = request.extensions().get::<Memory>().cloned();
+    let answer = async {
+        let Some(memory) = memory else { return next.run(request).await };
+        memory.hold(Memory::of_request(&request)).await;
+        let answer = next.run(request).await;
+        memory.hold(Memory::of_answer(&answer)).await;
+        answer
+    };
+    let answered = seam::timeout(&*rt, REQUEST_TIME, answer).await;
     answered.unwrap_or_else(|seam::Elapsed| {
         let detail = format!("not done within {} s; it may still be done", REQUEST_TIME.as_secs());
         Problem::new("timeout", detail, "look what became of it").into_response()

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use budget::Budget;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use seam::{BoxFuture, Rt};
@@ -16,6 +20,7 @@ use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::backend::Backend;
+use crate::memory::Memory;
 use crate::routes::router;
 
 /// Longest time a request may take.
@@ -47,37 +52,47 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Serves `backend` on the unix socket `path`, for this user only. Must be called within the tokio runtime. The
+    /// Serves `backend` on the unix socket `path`, for this user only; memory for requests and answers comes from `budget`.
+    /// Must be called within the tokio runtime. The
     /// caller sees to it that no other server lives there; what stands at `path` is replaced.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn start(rt: Rt, backend: Arc<dyn Backend>, path: &Path) -> std::io::Result<Self> {
+    pub fn start(rt: Rt, backend: Arc<dyn Backend>, path: &Path, budget: Budget) -> std::io::Result<Self> {
         let listener = listen(path)?;
-        let mut server = Self::without_socket(rt.clone(), backend);
+        let mut server = Self::without_socket(rt.clone(), backend, budget);
         server.path = Some(path.to_owned());
         rt.spawn("api accept", Box::pin(server.accepting.clone().run(listener)));
         Ok(server)
     }
 
     /// Serves `backend` to those whom [`Server::serve`] is given.
-    pub fn without_socket(rt: Rt, backend: Arc<dyn Backend>) -> Self {
+    pub fn without_socket(rt: Rt, backend: Arc<dyn Backend>, budget: Budget) -> Self {
         let (stopping, stopped) = watch::channel(false);
         let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
-        let accepting = Accepting { rt: rt.clone(), router: router(rt.clone(), backend), seats, stopped };
+        let accepting =
+            Accepting { rt: rt.clone(), router: router(rt.clone(), backend), budget, seats, stopped };
         Self { rt, path: None, accepting, stopping }
     }
 
-    /// Serves a client whom another port let in, to its end; hangs up on it when as many are there as may be. Dropping the
-    /// future hangs up.
+    /// Serves a client whom another port let in, to its end; while as many are there as may be, it waits. Dropping the
+    /// future hangs up, and so does a stop.
     pub fn serve<S>(&self, stream: S) -> BoxFuture<'static, ()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.accepting.seats.clone().try_acquire_owned() {
-            Ok(seat) => Box::pin(self.accepting.serve(stream, seat)),
-            Err(_) => Box::pin(async {}),
-        }
+        let mut accepting = self.accepting.clone();
+        Box::pin(async move {
+            let seats = accepting.seats.clone();
+            let seat = tokio::select! {
+                biased;
+                _ = accepting.stopped.wait_for(|stopped| *stopped) => return,
+                seat = seats.acquire_owned() => seat,
+            };
+            if let Ok(seat) = seat {
+                accepting.serve(stream, seat).await;
+            }
+        })
     }
 
     /// Removes the socket, takes no more requests, and lets those that are there end, no longer than `within`.
@@ -129,6 +144,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 struct Accepting {
     rt: Rt,
     router: Router,
+    budget: Budget,
     seats: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
@@ -162,7 +178,12 @@ impl Accepting {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = TowerToHyperService::new(self.router.clone());
+        let memory = Memory::of(&self.budget);
+        let routes = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(memory.clone());
+            routes.call(request)
+        });
         let mut stopped = self.stopped.clone();
         let rt = self.rt.clone();
         async move {

@@ -13,14 +13,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use budget::Budget;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
 use crate::types::{
-    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, Clock, CreateVm, Definition, Disk, Geometry,
-    Health, Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport, NewPassphrase,
-    NewSnapshot, NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots, Space, Status,
-    Task, TaskKind, TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
+    AddDisk, AttachInfo, Begun, Change, ChangeDisk, Changes, Clients, Clock, CreateVm, Definition, Disk,
+    Geometry, Health, Keys, ListSnapshots, ListSpace, NewClean, NewClone, NewExport, NewImport,
+    NewPassphrase, NewSnapshot, NewSpace, Progress, Reverted, ScrubEvery, Scrubbing, Snapshot, Snapshots,
+    Space, Status, Task, TaskKind, TaskState, TrashItem, TrashTotals, Vm, VmState, VmSummary, WhichChanges,
 };
 use crate::types::{Medium, NewMedium};
 use crate::{Answer, Backend, Client, MediaChanges, Problem, Server, Upkeep};
@@ -166,6 +167,7 @@ impl Backend for Fake {
                 faults: 9,
                 repaired: 10,
                 trash: TrashTotals { items: 1, bytes: 2, used_bytes: 3 },
+                clients: Clients { connections: 11, connections_max: 12, ..Clients::default() },
                 tasks: Vec::new(),
                 media: Vec::new(),
             })
@@ -384,6 +386,7 @@ struct Bench {
     temp: TempDir,
     runtime: tokio::runtime::Runtime,
     fake: Arc<Fake>,
+    budget: Budget,
     server: Option<Server>,
 }
 
@@ -394,6 +397,7 @@ impl Bench {
             temp: TempDir::new().unwrap(),
             runtime: runtime.unwrap(),
             fake: Arc::new(Fake::default()),
+            budget: Budget::new(budget::BYTES_MIN),
             server: None,
         };
         bench.server = Some(bench.start());
@@ -402,7 +406,7 @@ impl Bench {
 
     fn start(&self) -> Server {
         let _guard = self.runtime.enter();
-        Server::start(self.rt(), self.fake.clone(), &self.socket()).unwrap()
+        Server::start(self.rt(), self.fake.clone(), &self.socket(), self.budget.clone()).unwrap()
     }
 
     fn rt(&self) -> Rt {

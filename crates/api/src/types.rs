@@ -145,10 +145,30 @@ pub struct Status {
     pub repaired: u64,
     /// What is in the trash: restorable, and not counted in what is provisioned.
     pub trash: TrashTotals,
+    /// Clients of disks.
+    #[serde(default)]
+    pub clients: Clients,
     /// Tasks that run, the newest first.
     pub tasks: Vec<Task>,
     /// The media, in the site's order.
     pub media: Vec<Medium>,
+}
+
+/// Clients of disks, and what they hold of the server's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Clients {
+    /// Connections to disks.
+    pub connections: usize,
+    /// How many there may be; those of tasks are beyond it.
+    pub connections_max: usize,
+    /// Clients refused since the start, for want of connections, memory or open files.
+    pub refused: u64,
+    /// Clients cut off since the start because they did not take their replies.
+    pub cut_off: u64,
+    /// Bytes held or set aside for requests and replies, those of the interface too.
+    pub memory_used_bytes: usize,
+    /// How many there may be.
+    pub memory_bytes: usize,
 }
 
 /// A list.

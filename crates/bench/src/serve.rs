@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use budget::Budget;
 use bytes::Bytes;
 use nbd::ram::{RamDevice, RamExports};
 use nbd::{Device, DeviceError, ExportInfo, Exports, Extent, Limits, OpenError, Server};
@@ -17,6 +18,8 @@ pub(crate) const EXPORT: &str = "disk";
 const READ_MAX: usize = 32 << 20;
 /// What every byte read from the null device is: not zero, so that it is no hole.
 const NULL_BYTE: u8 = 0x5a;
+/// Memory for clients, bytes: more than those of a measurement have under way.
+const CLIENT_BYTES: usize = 1 << 30;
 const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What stands behind the front end.
@@ -43,7 +46,7 @@ pub(crate) fn serve(behind: Behind, socket: &Path, size: u64) -> Result<(), Fail
     runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let server = Server::start(rt, exports, socket, Limits::default())
+        let server = Server::start(rt, exports, socket, Limits::default(), Budget::new(CLIENT_BYTES))
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         tokio::select! {
@@ -146,7 +149,9 @@ pub(crate) mod testing {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let rt: Rt = Arc::new(TokioRuntime::new(runtime.handle().clone()));
         let exports = Arc::new(RamExports::new(EXPORT, Arc::new(RamDevice::new(size as usize))));
-        let server = runtime.block_on(Server::start(rt, exports, &socket, Limits::default())).unwrap();
+        let server = runtime
+            .block_on(Server::start(rt, exports, &socket, Limits::default(), Budget::new(CLIENT_BYTES)))
+            .unwrap();
         RamServer { socket, _server: server, _runtime: runtime, _home: home }
     }
 }

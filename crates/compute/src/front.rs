@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use site::{ErrorKind, Result, Site, SiteError};
+use site::{ClientLimits, ErrorKind, Result, Site, SiteError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -22,10 +22,14 @@ use trust::Member;
 use crate::records::Serving;
 use crate::tls::{Certificates, Door};
 
-/// Connections through each door at once; one more is closed as soon as it is made.
-const CONNECTIONS_MAX: usize = 1024;
-/// The same for the door on the network: a host's clients come through its node.
-const SEATS: SeatLimits = SeatLimits { knocking: 256, knocking_each: 64, seated: 4096, seated_each: 1024 };
+/// Connections through the door of the interface at once; further ones wait.
+const INTERFACE_MAX: usize = 256;
+/// Clients at once that are told that there is no seat for them, or wait to be; further ones wait to be accepted.
+const REFUSED_AT_ONCE: usize = 64;
+/// Connections of one host, through its node, that there may be in any case.
+const OF_ONE_HOST: usize = 4096;
+/// Connections through the door on the network that have not shown a certificate yet.
+const KNOCKING: SeatLimits = SeatLimits { knocking: 256, knocking_each: 64, seated: 0, seated_each: 0 };
 /// Pause after a connection could not be accepted, most likely for want of file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client waits for somebody who serves. It may come again.
@@ -74,6 +78,11 @@ pub(crate) struct Shared {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) served: watch::Receiver<Served>,
     pub(crate) stopped: watch::Receiver<()>,
+    /// What clients may take of this node.
+    pub(crate) clients: ClientLimits,
+    /// Tells clients that there is no seat for them.
+    pub(crate) full: Arc<nbd::Server>,
+    pub(crate) refusals: Arc<Semaphore>,
 }
 
 impl Front {
@@ -86,7 +95,7 @@ impl Front {
         rt: &Rt,
         directory: &site::Directory,
         (listen, outside): (SocketAddr, Option<SocketAddr>),
-        nbd_group: Option<u32>,
+        (nbd_group, clients): (Option<u32>, ClientLimits),
         certificates: Certificates,
         served: watch::Receiver<Served>,
     ) -> Result<Self> {
@@ -103,7 +112,15 @@ impl Front {
         }
         let interface = bind(&directory.api_socket())?;
         let (stop, stopped) = watch::channel(());
-        let shared = Shared { rt: rt.clone(), certificates: Arc::new(certificates), served, stopped };
+        let shared = Shared {
+            rt: rt.clone(),
+            certificates: Arc::new(certificates),
+            served,
+            stopped,
+            full: Arc::new(nbd::Server::refusing(rt.clone(), clients.budget.clone())),
+            clients,
+            refusals: Arc::new(Semaphore::new(REFUSED_AT_ONCE)),
+        };
         rt.spawn("compute, disks", Box::pin(shared.clone().own(disks, Door::Disks)));
         rt.spawn("compute, interface", Box::pin(shared.clone().own(interface, Door::Interface)));
         if let Some(outside) = outside {
@@ -146,7 +163,9 @@ fn bind(path: &Path) -> Result<UnixListener> {
 impl Shared {
     /// A socket of this host.
     async fn own(mut self, listener: UnixListener, door: Door) {
-        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // A client that is handed on is two connections.
+        let most = if door == Door::Disks { self.clients.connections / 2 } else { INTERFACE_MAX };
+        let seats = Arc::new(Semaphore::new(most));
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -162,7 +181,17 @@ impl Shared {
                     continue;
                 }
             };
-            let Ok(seat) = seats.clone().try_acquire_owned() else { continue };
+            let seat = match seats.clone().try_acquire_owned() {
+                Ok(seat) => seat,
+                Err(_) if door == Door::Disks => {
+                    self.refuse(stream).await;
+                    continue;
+                }
+                Err(_) => match seats.clone().acquire_owned().await {
+                    Ok(seat) => seat,
+                    Err(_closed) => return,
+                },
+            };
             let shared = self.clone();
             let work = async move {
                 let mut stopped = shared.stopped.clone();
@@ -177,9 +206,29 @@ impl Shared {
         }
     }
 
+    /// Has a client told that there is no seat for it.
+    pub(crate) async fn refuse<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Ok(permit) = self.refusals.clone().acquire_owned().await else { return };
+        let told = self.full.serve(stream);
+        let task = async move {
+            told.await;
+            drop(permit);
+        };
+        self.rt.spawn("compute, a refused client", Box::pin(task));
+    }
+
+    /// Seats for those who come over the network, of whom each may have `each`.
+    pub(crate) fn seats(&self, each: usize) -> Seats {
+        let seated = self.clients.connections;
+        Seats::new(SeatLimits { seated, seated_each: each.min(seated), ..KNOCKING })
+    }
+
     /// The door on the network.
     async fn peers(mut self, listener: TcpListener) {
-        let seats = Seats::new(SEATS);
+        let seats = self.seats((self.clients.connections / 8).max(OF_ONE_HOST));
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -201,7 +250,12 @@ impl Shared {
                 match accepted {
                     Ok((door, stream)) => match seat(knock, &stream) {
                         Some(_seat) => shared.serve_peer(stream, door).await,
-                        None => tracing::warn!(%peer, "a peer has as many connections as it may"),
+                        None => {
+                            tracing::warn!(%peer, "a peer has as many connections as it may");
+                            if door == Door::Disks {
+                                shared.refuse(stream).await;
+                            }
+                        }
                     },
                     Err(error) => tracing::debug!(%peer, %error, "a peer was not let in"),
                 }
@@ -270,11 +324,14 @@ impl Shared {
         }
     }
 
-    /// Carries bytes both ways until either end is done, or another serves.
+    /// Carries bytes both ways until either end is done, or another serves; tells a client when there is no memory for it.
     async fn hand_on<S>(&self, mut stream: UnixStream, mut peer: S, serving: &Serving)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let Some(_memory) = self.clients.budget.open(2 * HANDED_ON_BYTES) else {
+            return self.refuse(stream).await;
+        };
         let mut served = self.served.clone();
         let carried = copy_bidirectional_with_sizes(&mut stream, &mut peer, HANDED_ON_BYTES, HANDED_ON_BYTES);
         tokio::select! {

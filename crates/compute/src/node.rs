@@ -10,7 +10,7 @@ use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use site::{ErrorKind, Lock, Options, Result, Site, SiteError};
+use site::{ClientLimits, ErrorKind, Lock, Options, Result, Site, SiteError};
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};
 use trust::{Access, Identity, Member, Role};
@@ -46,6 +46,8 @@ pub struct ComputeOptions {
     pub nbd_listen: Option<SocketAddr>,
     /// A group, by number, whose members may open the disks; else the owner alone.
     pub nbd_group: Option<u32>,
+    /// What clients may take of this node, wherever the site is served.
+    pub clients: ClientLimits,
     /// How long a medium may be away before what it held is made again on others; else as the engine has it.
     pub rebuild_after: Option<Duration>,
 }
@@ -87,7 +89,8 @@ pub async fn run(
         Certificates { site: identity.member().site, server: serves, outside: clients, client: asks.clone() };
     let doors_of = site::Directory::new(&options.dir)?;
     let listen = (options.listen, options.nbd_listen);
-    let front = Front::open(&rt, &doors_of, listen, options.nbd_group, certificates, doors).await?;
+    let (group, clients) = (options.nbd_group, options.clients.clone());
+    let front = Front::open(&rt, &doors_of, listen, (group, clients), certificates, doors).await?;
     said(front.address());
     let membership = tokio::select! {
         membership = Membership::begin(&rt, &directory, identity, &access) => membership,
@@ -260,7 +263,8 @@ impl Compute<'_> {
         let (site, follow) = self.open().await?;
         let mut stop = self.stop.clone();
         site.serve_without_socket().await;
-        let api = api::Server::without_socket(self.rt.clone(), Arc::new(site.clone()));
+        let budget = site.budget().clone();
+        let api = api::Server::without_socket(self.rt.clone(), Arc::new(site.clone()), budget);
         let serves = Arc::new(Serves { site: site.clone(), api });
         self.served.send_replace(Served::Here(serves.clone()));
         tracing::info!(epoch = site.engine().epoch().0, "this node serves the site");
@@ -318,6 +322,7 @@ impl Compute<'_> {
         let options = Options {
             lease: proto::LEASE,
             rebuild_after: self.options.rebuild_after,
+            clients: self.options.clients.clone(),
             ..Options::new(&self.options.dir)
         };
         let site = Site::open(self.rt.clone(), home, claim, self.lock.clone(), &options).await?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use net::{Knock, Seat, SeatLimits, Seats};
+use net::{Knock, Seat};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server};
@@ -15,7 +15,10 @@ use crate::tls::Door;
 
 /// Time for everything before the first option behind TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const SEATS: SeatLimits = SeatLimits { knocking: 256, knocking_each: 64, seated: 1024, seated_each: 256 };
+/// Bytes on their way in each direction of a connection that is refused.
+const REFUSED_BYTES: usize = 4 << 10;
+/// Connections of one client at once.
+const OF_ONE_CLIENT: usize = 256;
 
 type Refused = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 impl Shared {
     /// Takes clients that come over the network.
     pub(crate) async fn outside(mut self, listener: TcpListener) {
-        let seats = Seats::new(SEATS);
+        let seats = self.seats(OF_ONE_CLIENT);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -64,7 +67,10 @@ impl Shared {
         else {
             return Ok(());
         };
-        let _seat = seat(knock, &stream).ok_or("it has as many connections as it may")?;
+        let (seat, memory) = (seat(knock, &stream), self.clients.budget.open(2 * HANDED_ON_BYTES));
+        let (Some(_seat), Some(_memory)) = (seat, memory) else {
+            return self.refuse_behind_tls(stream, flags).await;
+        };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
         let forbidden = net::forbidden(self.rt.clone(), self.certificates.outside.clone(), certificate);
         let mut stopped = self.stopped.clone();
@@ -74,6 +80,22 @@ impl Shared {
             error = forbidden => Err(error.into()),
             served = self.serve_client(stream, flags) => served,
         }
+    }
+
+    /// Tells a client that there is no seat for it.
+    async fn refuse_behind_tls(
+        &self,
+        mut client: server::TlsStream<TcpStream>,
+        flags: nbd::ClientFlags,
+    ) -> Result<(), Refused> {
+        let (mut own, its) = duplex(REFUSED_BYTES);
+        self.refuse(its).await;
+        let told = seam::timeout(&*self.rt, HANDSHAKE, async {
+            nbd::pass_greeting(&mut own, flags).await?;
+            copy_bidirectional_with_sizes(&mut client, &mut own, REFUSED_BYTES, REFUSED_BYTES).await
+        });
+        told.await.map_err(|seam::Elapsed| "a refused client stays")??;
+        Ok(())
     }
 
     /// Carries bytes between a client and whoever serves, until either is done or another serves.

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use site::{Code, FileMedia, MEDIA_MAX, parse_size};
+use site::{CLIENT_MEMORY_MIN, Code, FileMedia, MEDIA_MAX, parse_size};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;
@@ -205,6 +205,9 @@ pub(crate) struct Standalone {
     /// Group, by name or number, whose members may open the disks, such as that of QEMU's user; else the owner alone
     #[arg(long, value_name = "GROUP")]
     pub(crate) nbd_group: Option<String>,
+    /// Memory for what clients send and are sent; beyond it they wait [default: an eighth of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = client_memory)]
+    pub(crate) client_memory: Option<u64>,
     /// How long a medium may be away before what it held is made again on others: 30s, 10m, or 0 for at once
     #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = span)]
     pub(crate) rebuild_after: Duration,
@@ -265,6 +268,12 @@ pub(crate) enum Layout {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| format!("{error}; {}", error.hint))
+}
+
+/// Memory for clients: the largest requests fit in it.
+fn client_memory(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes >= CLIENT_MEMORY_MIN as u64 { Ok(bytes) } else { Err("it is 256M at least".to_owned()) }
 }
 
 fn span(text: &str) -> Result<Duration, String> {

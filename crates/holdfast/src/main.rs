@@ -20,6 +20,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod harden;
+mod machine;
 mod offline;
 mod output;
 mod roles;

@@ -5,6 +5,7 @@
 //!                    listen = "10.0.0.7:7420"    (data, compute)
 //!                    nbd_group = "kvm"           (compute)
 //!                    nbd_listen = "10.0.0.7:10809" (compute)
+//!                    client_memory = "4G"        (compute)
 //!                    rebuild_after = "10m"       (compute)
 //!                    media = ["/dev/sdb"]        (data)
 //!                    io = "ring"                 (data)
@@ -37,6 +38,7 @@ use crate::arguments::{
     ComputeArguments, DataArguments, Found, Io, JoinArguments, Level, ManagerArguments, NodeCommand, Role,
 };
 use crate::failure::Failure;
+use crate::machine::client_limits;
 use crate::output::Printer;
 use crate::serve::{Stop, log_to_stderr};
 
@@ -52,6 +54,7 @@ struct Config {
     listen: Option<SocketAddr>,
     nbd_group: Option<String>,
     nbd_listen: Option<SocketAddr>,
+    client_memory: Option<String>,
     rebuild_after: Option<String>,
     media: Vec<PathBuf>,
     io: Option<String>,
@@ -348,10 +351,15 @@ pub(crate) async fn compute(rt: Rt, options: ComputeArguments, printer: Printer)
         (Some(given), _) => Some(given),
         (None, setting) => setting.map(site::parse_span).transpose()?,
     };
+    let client_memory = match (options.client_memory, config.client_memory.as_deref()) {
+        (Some(given), _) => Some(given),
+        (None, setting) => setting.map(site::parse_size).transpose()?,
+    };
+    let clients = client_limits(client_memory);
     let (told, stopping) = watch::channel(false);
     let run = compute::run(
         rt,
-        compute::ComputeOptions { dir: options.dir, listen, nbd_listen, nbd_group, rebuild_after },
+        compute::ComputeOptions { dir: options.dir, listen, nbd_listen, nbd_group, clients, rebuild_after },
         stopping,
         |address| say(printer, &directory, "compute", address),
     );

@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Layout, Level, Recover, Standalone};
 use crate::failure::Failure;
+use crate::machine::client_limits;
 use crate::output::Printer;
 
 /// How long requests of the interface have to end at a stop.
@@ -37,7 +38,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
         site.serve().await?;
         let socket = site.directory().api_socket();
         // Last: its socket is the sign that all is there.
-        let server = api::Server::start(rt, Arc::new(site.clone()), &socket)
+        let server = api::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
             .map_err(|error| Failure::failed("api_socket", format!("{}: {error}", socket.display())))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
@@ -90,6 +91,7 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
 fn site_options(options: Standalone) -> Result<Options, Failure> {
     Ok(Options {
         nbd_group: options.nbd_group.as_deref().map(site::group_id).transpose()?,
+        clients: client_limits(options.client_memory),
         dir: options.dir,
         media: options.media,
         file_media: options.file_media,

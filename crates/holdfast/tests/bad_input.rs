@@ -25,7 +25,7 @@ const UNKNOWN: u32 = (1 << 31) + 6;
 const TOO_BIG: u32 = (1 << 31) + 9;
 /// A neighbour that waits longer than this is harmed.
 const NOTICED: Duration = Duration::from_secs(10);
-/// Connections of a flood: more than the server takes at once.
+/// Connections of a flood.
 const FLOOD: usize = 400;
 
 fn refused<T>(result: Result<T, NbdError>) -> u32 {
@@ -214,7 +214,7 @@ fn hostile_nbd_clients_harm_no_neighbour() {
             .take(30)
             .map(|bytes| shout(&socket, &bytes))
             .collect();
-        // Flood: many requests whose answers nobody takes; then more connections than there are seats.
+        // Flood: many requests whose answers nobody takes; then connections that say nothing.
         let asks: Vec<u8> = (0..20_000).flat_map(|_| head(0, 0, 65_536)).collect();
         let deaf: Vec<_> = (0..4).map(|_| shout(&socket, &opening("web01/disk0", &asks))).collect();
         assert_eq!(bench.json(&["status"]).json()["health"], "ok");

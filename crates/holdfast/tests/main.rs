@@ -18,6 +18,7 @@ mod files;
 mod first_start;
 mod harness;
 mod kill;
+mod limits;
 mod media_changes;
 mod nbd_client;
 mod recover;

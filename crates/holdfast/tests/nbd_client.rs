@@ -75,6 +75,11 @@ impl NbdClient {
         }
     }
 
+    /// Asks for bytes, and takes no reply.
+    pub(crate) fn ask(&mut self, offset: u64, length: u32) -> Result<()> {
+        Ok(self.stream.write_all(&request(READ, 0, offset, length))?)
+    }
+
     /// Size of the export in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size

@@ -134,6 +134,10 @@ pub trait Device: Send + Sync {
     fn description(&self) -> String {
         String::new()
     }
+    /// Whether a task of an administrator reads or writes it, such as an import: seats are kept for those.
+    fn of_task(&self) -> bool {
+        false
+    }
     /// Reads `length` bytes (at most 32 MiB). The result has exactly that length.
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, DeviceError>>;
     /// Writes `data` (at most 32 MiB). It owns its memory: keeping a part of it keeps no more than the whole of it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::Budget;
 use seam::{Rt, TokioRuntime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -63,7 +64,9 @@ async fn session(rt: Rt, data: &[u8]) {
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let exports = RamExports::new("disk", Arc::new(RamDevice::new(DISK)));
     let limits = Limits { stall: Duration::from_secs(5), ..Limits::default() };
-    let link = Arc::new(Link::new(limits, None));
+    let budget = Budget::new(budget::BYTES_MIN);
+    let account = budget.open(PIPE).expect("nothing is set aside yet");
+    let link = Arc::new(Link::new(limits, account, None, None));
     let serving = transmission::serve(rt.clone(), &exports, link, limits, server_reader, server_writer);
     let sending = async {
         // The server may hang up before it has read everything.

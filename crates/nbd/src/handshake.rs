@@ -6,11 +6,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::SessionError;
 use crate::device::{Context, Device, Exports, OpenError, OpenErrorKind};
+use crate::link::Link;
 use crate::proto::{
     self, ALLOCATION_CONTEXT, BASE_ALLOCATION, BASE_NAMESPACE, CLIENT_FIXED_NEWSTYLE, CLIENT_NO_ZEROES,
     FIRST_CONTEXT, InfoRequest, MAX_NAME, MetaQuery, OptionHeader, info, opt, rep,
 };
 use crate::request::{Contexts, Facts, Terms};
+use crate::seats::Refusal;
 use crate::source::Source;
 
 /// The longest payload of an option that is read: many times what any known client sends.
@@ -41,6 +43,7 @@ pub(crate) async fn negotiate<R, W>(
     source: &mut Source<R>,
     writer: &mut W,
     exports: &dyn Exports,
+    link: &Link,
 ) -> Result<Outcome, SessionError>
 where
     R: AsyncRead + Unpin,
@@ -57,7 +60,9 @@ where
         source,
         writer,
         exports,
+        link,
         out,
+        refused: false,
         fixed: flags & CLIENT_FIXED_NEWSTYLE != 0,
         zeroes: flags & CLIENT_NO_ZEROES == 0,
         structured: false,
@@ -89,8 +94,11 @@ struct Haggling<'a, R, W> {
     source: &'a mut Source<R>,
     writer: &'a mut W,
     exports: &'a dyn Exports,
+    link: &'a Link,
     /// Replies not yet sent.
     out: Vec<u8>,
+    /// The client was told that there is no seat for it.
+    refused: bool,
     /// The client understands replies to options.
     fixed: bool,
     /// The client expects 124 zeros after EXPORT_NAME.
@@ -119,14 +127,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
             self.reply(option, rep::ERR_TOO_BIG, "the option is longer than 64 KiB");
             return Ok(Step::Next);
         }
-        let payload = self.source.bytes(length as usize).await?.to_vec();
+        // Counted until the option is answered.
+        let link = self.link;
+        let _admitted = link.admit(length as usize).await;
+        let payload = self.source.payload(length as usize).await?;
         match option {
             opt::EXPORT_NAME => return self.export_name(&payload).await,
             opt::ABORT => {
                 self.reply(option, rep::ACK, "");
                 return Ok(Step::End);
             }
-            opt::INFO | opt::GO => return Ok(self.info(option, &payload).await),
+            opt::INFO | opt::GO => {
+                let step = self.info(option, &payload).await;
+                // What else it asks before it is told the same: clients show what they are told last.
+                return Ok(if self.refused && option == opt::GO { Step::End } else { step });
+            }
+            opt::LIST if payload.is_empty() && self.link.refusal().is_some() => {
+                let error = self.no_seat();
+                self.reply(option, refusal(error.kind), &error.reason);
+            }
             opt::LIST if payload.is_empty() => self.list().await?,
             opt::STRUCTURED_REPLY if payload.is_empty() => {
                 self.structured = true;
@@ -154,9 +173,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Haggling<'_, R, W> {
         }
         // The one before closes first: nobody asks about two exports at a time.
         self.opened = None;
+        let refused = self.link.refusal().is_some();
+        if refused && !self.link.keeps_task_seats() {
+            return Err(self.no_seat());
+        }
         let device = self.exports.open(name).await?;
+        if refused && !(device.of_task() && self.link.take_task_seat()) {
+            return Err(self.no_seat());
+        }
         self.opened = Some((name.to_owned(), device.clone()));
         Ok(device)
+    }
+
+    /// Why the client is told to go.
+    fn no_seat(&mut self) -> OpenError {
+        let why = self.link.refusal().unwrap_or(Refusal::Full);
+        if !std::mem::replace(&mut self.refused, true) {
+            self.link.refused(why);
+        }
+        OpenError { kind: OpenErrorKind::Refused, reason: format!("{why}; `holdfast status` says more") }
     }
 
     /// The end of the hand-shake: this device is served.

@@ -15,9 +15,10 @@
 //! Invariants:
 //! - No length a client sends is used before it is checked against a named limit.
 //! - A request is admitted before its payload is read and counted until its reply is written: [`Limits::requests`] and
-//!   [`Limits::bytes`] bound a connection; beyond them the socket is not read.
-//! - A client that stops in the middle of a message, or does not take its replies, is cut off after [`Limits::stall`];
-//!   one that is silent between messages may stay. The whole hand-shake has [`Limits::handshake`].
+//!   [`Limits::bytes`] bound a connection, and the server's budget all of them; beyond them the socket is not read.
+//! - A client is told in the hand-shake when there is no seat for it. Seats for tasks are kept.
+//! - A client that stops in the middle of a message, or does not take its replies, is cut off after [`Limits::stall`], or
+//!   after [`Limits::pressed`] when others wait for memory that its replies hold; one that is silent between messages may stay. The whole hand-shake has [`Limits::handshake`].
 //! - Every admitted request is answered once, or the connection is closed.
 //! - A malformed message closes its own connection and touches no other.
 //!
@@ -38,6 +39,7 @@ mod proto;
 pub mod ram;
 mod reply;
 mod request;
+mod seats;
 mod secure;
 mod server;
 mod socket;
@@ -49,6 +51,7 @@ pub use client::hand_shake;
 pub use device::{
     Context, Device, DeviceError, DeviceErrorKind, ExportInfo, Exports, Extent, OpenError, OpenErrorKind,
 };
+pub use seats::{Clients, Refusal, SHARE};
 pub use secure::{ClientFlags, begin_tls, pass_greeting};
 pub use server::{Limits, Server, ServerError, ServerErrorKind};
 
@@ -61,6 +64,8 @@ enum SessionError {
     Truncated,
     #[error("the client stopped in the middle of a message")]
     Stalled,
+    #[error("the client did not take its replies")]
+    Unread,
     #[error("the client broke the protocol: {0}")]
     Protocol(&'static str),
 }

@@ -8,8 +8,11 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use budget::Account;
+
 use crate::reply::Reply;
-use crate::server::{Limits, Seat};
+use crate::seats::{Refusal, Seat};
+use crate::server::Limits;
 
 /// Whether the connection may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +29,9 @@ pub(crate) enum Phase {
 pub(crate) struct Link {
     state: Mutex<State>,
     limits: Limits,
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
+    /// Why it has no seat of a client.
+    refusal: Option<Refusal>,
 }
 
 struct State {
@@ -39,21 +44,58 @@ struct State {
     bytes: usize,
     /// The reading side waits for room.
     starved: bool,
+    /// Memory of the requests, and of the connection itself.
+    account: Account,
     waker: Option<Waker>,
 }
 
 impl Link {
-    /// A link within `limits`; `seat` is given back when the last task lets go.
-    pub(crate) fn new(limits: Limits, seat: Option<Seat>) -> Self {
+    /// A link within `limits`; `account` and `seat` are given back when the last task lets go.
+    pub(crate) fn new(
+        limits: Limits,
+        account: Account,
+        seat: Option<Seat>,
+        refusal: Option<Refusal>,
+    ) -> Self {
         let state = State {
             phase: Phase::Open,
             ready: VecDeque::new(),
             requests: 0,
             bytes: 0,
             starved: false,
+            account,
             waker: None,
         };
-        Self { state: Mutex::new(state), limits, _seat: seat }
+        Self { state: Mutex::new(state), limits, seat, refusal }
+    }
+
+    /// Why the client is to be refused, unless [`Link::take_task_seat`] finds it a seat.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Whether there are seats for tasks at all.
+    pub(crate) fn keeps_task_seats(&self) -> bool {
+        self.limits.tasks > 0
+    }
+
+    /// Takes a seat that is kept for tasks; whether there is one.
+    pub(crate) fn take_task_seat(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::take_task_seat)
+    }
+
+    /// The client is refused.
+    pub(crate) fn refused(&self, why: Refusal) {
+        if let Some(seat) = &self.seat {
+            seat.refused(why);
+        }
+    }
+
+    /// The client is cut off, for it does not take its replies.
+    pub(crate) fn cut_off(&self) {
+        if let Some(seat) = &self.seat {
+            seat.cut_off(self.state().account.held());
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,22 +134,46 @@ impl Link {
         .await
     }
 
-    /// Waits until a request that holds `bytes` of memory fits, and counts it in. A request alone always fits.
-    /// For the connection's own task.
+    /// Waits until a request that holds `bytes` of memory fits, and counts it in. A request alone always fits the
+    /// connection's bound; the budget has it when it is its turn. For the connection's own task.
     pub(crate) async fn admit(&self, bytes: usize) -> Admitted<'_> {
-        std::future::poll_fn(|_| {
-            let mut state = self.state();
-            let fits = state.requests < self.limits.requests
-                && state.bytes.saturating_add(bytes) <= self.limits.bytes;
-            if !fits && state.requests > 0 {
-                state.starved = true;
-                return Poll::Pending;
-            }
-            state.requests += 1;
-            state.bytes += bytes;
-            Poll::Ready(Admitted { link: self, bytes })
+        if let Some(admitted) = self.try_admit(bytes, |account| account.try_take(bytes)) {
+            return admitted;
+        }
+        let _waiting = Waiting(self);
+        std::future::poll_fn(|cx| {
+            let admitted = self.try_admit(bytes, |account| account.poll_take(cx, bytes).is_ready());
+            admitted.map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    fn try_admit(&self, bytes: usize, take: impl FnOnce(&mut Account) -> bool) -> Option<Admitted<'_>> {
+        let mut state = self.state();
+        let fits =
+            state.requests < self.limits.requests && state.bytes.saturating_add(bytes) <= self.limits.bytes;
+        if (!fits && state.requests > 0) || !take(&mut state.account) {
+            state.starved = true;
+            return None;
+        }
+        state.requests += 1;
+        state.bytes += bytes;
+        Some(Admitted { link: self, bytes })
+    }
+
+    /// Whether others wait for memory that it holds.
+    pub(crate) fn holds_up_others(&self) -> bool {
+        self.state().account.holds_up_others()
+    }
+
+    /// Takes memory for the connection itself, if there is some at once.
+    pub(crate) fn try_take(&self, bytes: usize) -> bool {
+        self.state().account.try_take(bytes)
+    }
+
+    /// Gives it back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.state().account.give_back(bytes);
     }
 
     /// Gives back what `requests` requests held.
@@ -116,6 +182,7 @@ impl Link {
             let mut state = self.state();
             state.requests -= requests;
             state.bytes -= bytes;
+            state.account.give_back(bytes);
             if std::mem::take(&mut state.starved) { state.waker.clone() } else { None }
         };
         wake(waker);
@@ -151,6 +218,15 @@ impl Link {
     /// Whether every admitted request has been answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.state().requests == 0
+    }
+}
+
+/// The wait for room. Dropped half-way, nobody waits behind it.
+struct Waiting<'a>(&'a Link);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().account.stop_waiting();
     }
 }
 

@@ -1,47 +1,65 @@
-//! The server: accepts connections up to a cap, and stops in good order.
+//! The server: accepts connections, and stops in good order.
 
-use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use budget::Budget;
 use seam::{BoxFuture, Rt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::net::{UnixListener, UnixStream};
 
-use crate::device::Exports;
+use crate::SessionError;
+use crate::device::{Device, ExportInfo, Exports, OpenError, OpenErrorKind};
 use crate::link::{Link, Phase};
+use crate::seats::{Clients, Seats};
 use crate::socket::{self, SocketFile};
 use crate::transmission;
 
-/// Pause after a connection could not be accepted, most likely for want of file descriptors.
+/// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Numbers of the errors for want of file descriptors: of the process, and of the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
 
-/// Bounds of a server. A server holds at most `connections` times `bytes` of clients' data.
+/// Bounds of a server, and of each of its connections. Memory is bounded by the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; one more is closed as soon as it is made.
+    /// Connections at once. Further clients are told that there are so many.
     pub connections: usize,
+    /// Connections at once beyond these for devices of tasks ([`crate::Device::of_task`]).
+    pub tasks: usize,
+    /// Clients that are told at once that there is no seat for them; others wait to be.
+    pub answers: usize,
     /// Requests of one connection at once, counted until their reply is written.
     pub requests: usize,
     /// Bytes of one connection's requests and replies at once. A single request is always taken.
     pub bytes: usize,
     /// Time for the whole hand-shake.
     pub handshake: Duration,
+    /// The same for a client that is told that there is no seat for it.
+    pub answer: Duration,
     /// Time for a message to arrive once it has begun, and for a client to take replies.
     pub stall: Duration,
+    /// The same for a client that takes nothing at all of its replies while others wait for the memory it holds.
+    pub pressed: Duration,
 }
 
 impl Default for Limits {
-    /// 256 connections, 256 requests, 64 MiB (two of the largest requests), 10 s, 60 s.
+    /// 2^20 connections (10,000 VMs with 32 disks each have a third of them), 64 of tasks, 16 that are told, 256 requests,
+    /// 65 MiB (two of the largest requests), 10 s, 3 s, 60 s, 10 s.
     fn default() -> Self {
         Self {
-            connections: 256,
+            connections: 1 << 20,
+            tasks: 64,
+            answers: 16,
             requests: 256,
-            bytes: 64 << 20,
+            bytes: 65 << 20,
             handshake: Duration::from_secs(10),
+            answer: Duration::from_secs(3),
             stall: Duration::from_secs(60),
+            pressed: Duration::from_secs(10),
         }
     }
 }
@@ -73,37 +91,9 @@ pub struct ServerError {
 pub struct Server {
     rt: Rt,
     exports: Arc<dyn Exports>,
-    shared: Arc<Shared>,
+    seats: Arc<Seats>,
     /// Where it listens; a server without one serves what is brought to it.
     file: Option<SocketFile>,
-}
-
-/// What the server shares with its connections.
-struct Shared {
-    limits: Limits,
-    connections: Mutex<Connections>,
-    /// Connections not yet closed, tasks of their requests included.
-    open: watch::Sender<usize>,
-    phase: watch::Sender<Phase>,
-}
-
-#[derive(Default)]
-struct Connections {
-    links: BTreeMap<u64, Weak<Link>>,
-    next: u64,
-}
-
-/// A connection's place under the cap, given back when dropped.
-pub(crate) struct Seat {
-    shared: Arc<Shared>,
-    number: u64,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.shared.connections().links.remove(&self.number);
-        self.shared.open.send_modify(|open| *open -= 1);
-    }
 }
 
 impl std::fmt::Debug for Server {
@@ -113,44 +103,10 @@ impl std::fmt::Debug for Server {
     }
 }
 
-impl Shared {
-    fn connections(&self) -> MutexGuard<'_, Connections> {
-        // The table is whole after every statement, so a panic elsewhere spoils nothing.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in a connection; `None` when the server is full or stopping.
-    fn admit(self: &Arc<Self>) -> Option<Arc<Link>> {
-        let mut connections = self.connections();
-        if *self.phase.borrow() != Phase::Open || *self.open.borrow() >= self.limits.connections {
-            return None;
-        }
-        let number = connections.next;
-        connections.next += 1;
-        self.open.send_modify(|open| *open += 1);
-        let link = Arc::new(Link::new(self.limits, Some(Seat { shared: self.clone(), number })));
-        connections.links.insert(number, Arc::downgrade(&link));
-        Some(link)
-    }
-
-    /// Tells the accepting task and every connection.
-    fn advance(&self, phase: Phase) {
-        let links: Vec<_> = {
-            let connections = self.connections();
-            self.phase.send_modify(|known| *known = (*known).max(phase));
-            connections.links.values().filter_map(Weak::upgrade).collect()
-        };
-        // Outside the lock: letting go of a link may give its seat back.
-        for link in links {
-            link.advance(phase);
-        }
-    }
-}
-
 impl Server {
     /// Listens on the unix socket `path` and serves `exports`. Must be called within the tokio runtime.
     ///
-    /// A stale socket file is replaced. The file's mode is 0600.
+    /// A stale socket file is replaced. The file's mode is 0600. Memory for clients comes from `budget`.
     ///
     /// # Errors
     /// [`ServerErrorKind::Busy`] when another server listens there, [`ServerErrorKind::NotASocket`] when something
@@ -160,36 +116,42 @@ impl Server {
         exports: Arc<dyn Exports>,
         path: &Path,
         limits: Limits,
+        budget: Budget,
     ) -> Result<Self, ServerError> {
         let (listener, file) = socket::claim(&*rt, path).await?;
-        let mut server = Self::without_socket(rt.clone(), exports.clone(), limits);
+        let mut server = Self::without_socket(rt.clone(), exports.clone(), limits, budget);
         server.file = Some(file);
-        let accepting = accept(rt.clone(), exports, listener, server.shared.clone());
+        let accepting =
+            Accepting { rt: rt.clone(), exports, seats: server.seats.clone(), spare: spare_file() };
+        let accepting = accepting.run(listener);
         rt.spawn("nbd accept", Box::pin(accepting));
         Ok(server)
     }
 
     /// Serves `exports` to those whom [`Server::serve`] is given.
-    pub fn without_socket(rt: Rt, exports: Arc<dyn Exports>, limits: Limits) -> Self {
-        let shared = Arc::new(Shared {
-            limits,
-            connections: Mutex::default(),
-            open: watch::Sender::new(0),
-            phase: watch::Sender::new(Phase::Open),
-        });
-        Self { rt, exports, shared, file: None }
+    pub fn without_socket(rt: Rt, exports: Arc<dyn Exports>, limits: Limits, budget: Budget) -> Self {
+        let seats = Arc::new(Seats::new(rt.clone(), limits, budget));
+        Self { rt, exports, seats, file: None }
+    }
+
+    /// A server whose every client is told that there is no seat for it: for whoever takes connections without one.
+    pub fn refusing(rt: Rt, budget: Budget) -> Self {
+        let limits = Limits { connections: 0, tasks: 0, ..Limits::default() };
+        Self::without_socket(rt, Arc::new(Nothing), limits, budget)
     }
 
     /// Serves a client that has not been greeted yet, whom another port let in, until it leaves or is hung up on, as when the
-    /// server is full or stops. Dropping the future hangs up.
+    /// server stops. Dropping the future hangs up.
     pub fn serve<S>(&self, stream: S) -> BoxFuture<'static, ()>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let Some(link) = self.shared.admit() else { return Box::pin(async {}) };
-        let (reader, writer) = tokio::io::split(stream);
-        let limits = self.shared.limits;
-        Box::pin(connection(self.rt.clone(), self.exports.clone(), link, limits, reader, writer))
+        let (seats, exports, rt) = (self.seats.clone(), self.exports.clone(), self.rt.clone());
+        Box::pin(async move {
+            let Some(link) = seats.seat().await else { return };
+            let (reader, writer) = tokio::io::split(stream);
+            connection(rt, exports, link, seats.limits, reader, writer).await;
+        })
     }
 
     fn remove_file(&mut self) {
@@ -200,15 +162,20 @@ impl Server {
 
     /// Connections now open.
     pub fn connections(&self) -> usize {
-        *self.shared.open.borrow()
+        *self.seats.open.borrow()
+    }
+
+    /// How its clients are.
+    pub fn clients(&self) -> Clients {
+        self.seats.clients()
     }
 
     /// Stops: takes no more connections and requests, answers the requests taken, closes, removes the socket file.
     /// What is not done after `within` is cut off. Gives the number of connections cut off: 0 when all ended well.
     pub async fn stop(mut self, within: Duration) -> usize {
         self.remove_file();
-        self.shared.advance(Phase::Draining);
-        let mut open = self.shared.open.subscribe();
+        self.seats.advance(Phase::Draining);
+        let mut open = self.seats.open.subscribe();
         let closed = async {
             // The sender lives as long as the server, so this ends only when it holds.
             let _ = open.wait_for(|open| *open == 0).await;
@@ -223,34 +190,78 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.remove_file();
-        self.shared.advance(Phase::Cut);
+        self.seats.advance(Phase::Cut);
     }
 }
 
-/// Accepts connections until the server stops.
-async fn accept(rt: Rt, exports: Arc<dyn Exports>, listener: UnixListener, shared: Arc<Shared>) {
-    let mut phase = shared.phase.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
-        };
-        match accepted {
-            Ok((stream, _)) => match shared.admit() {
-                Some(link) => {
-                    let (reader, writer) = stream.into_split();
-                    let (limits, exports) = (shared.limits, exports.clone());
-                    let task = connection(rt.clone(), exports, link, limits, reader, writer);
-                    rt.spawn("nbd connection", Box::pin(task));
+/// No exports.
+struct Nothing;
+
+impl Exports for Nothing {
+    fn list(&self) -> BoxFuture<'_, Vec<ExportInfo>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn open(&self, _: &str) -> BoxFuture<'_, Result<Arc<dyn Device>, OpenError>> {
+        let none = OpenError { kind: OpenErrorKind::Unknown, reason: "there are no exports".to_owned() };
+        Box::pin(async { Err(none) })
+    }
+}
+
+/// A file that is closed to make room for a client that is to be told that no more can be opened.
+fn spare_file() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// What accepts connections until the server stops.
+struct Accepting {
+    rt: Rt,
+    exports: Arc<dyn Exports>,
+    seats: Arc<Seats>,
+    spare: Option<File>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: UnixListener) {
+        let mut phase = self.seats.phase.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let Some(link) = self.seats.seat().await else { return };
+                    self.rt.spawn("nbd connection", Box::pin(self.serve(stream, link)));
                 }
-                None => drop(stream),
-            },
-            Err(error) => {
-                tracing::warn!(%error, "NBD connection not accepted");
-                rt.sleep(ACCEPT_PAUSE).await;
+                Err(error) if is_out_of_files(&error) && self.spare.is_some() => {
+                    self.spare = None;
+                    // Whoever was not accepted is still there, unless it has left.
+                    if let Ok(Ok((stream, _))) =
+                        seam::timeout(&*self.rt, ACCEPT_PAUSE, listener.accept()).await
+                        && let Some(link) = self.seats.admit_without_file()
+                    {
+                        self.serve(stream, link).await;
+                    }
+                    self.spare = spare_file();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "NBD connection not accepted");
+                    self.rt.sleep(ACCEPT_PAUSE).await;
+                    self.spare = self.spare.take().or_else(spare_file);
+                }
             }
         }
     }
+
+    fn serve(&self, stream: UnixStream, link: Arc<Link>) -> impl Future<Output = ()> + Send + use<> {
+        let (reader, writer) = stream.into_split();
+        connection(self.rt.clone(), self.exports.clone(), link, self.seats.limits, reader, writer)
+    }
+}
+
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 async fn connection<R, W>(
@@ -264,7 +275,10 @@ async fn connection<R, W>(
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    if let Err(error) = transmission::serve(rt, &*exports, link, limits, reader, writer).await {
-        tracing::debug!(%error, "NBD connection ended");
+    let served = transmission::serve(rt, &*exports, link.clone(), limits, reader, writer).await;
+    match served {
+        Ok(()) => {}
+        Err(SessionError::Unread) => link.cut_off(),
+        Err(error) => tracing::debug!(%error, "NBD connection ended"),
     }
 }

@@ -22,6 +22,8 @@ use crate::writer;
 
 /// The longest payload of a refused WRITE that is read and thrown away; a longer one closes the connection.
 const MAX_DISCARD: usize = 64 << 20;
+/// Memory of a request besides its data, bytes: its task, its reply's head, its place in lists.
+const REQUEST_BYTES: usize = 512;
 /// Requests answered at once before replies are sent and other tasks get their turn.
 const BURST: usize = 32;
 
@@ -38,9 +40,10 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut source = Source::new(reader, rt.clone(), limits.stall);
-    let negotiation = handshake::negotiate(&mut source, &mut writer, exports);
-    let opened = link.while_open(seam::timeout(&*rt, limits.handshake, negotiation)).await;
+    let mut source = Source::new(reader, rt.clone(), limits.stall, link.clone());
+    let negotiation = handshake::negotiate(&mut source, &mut writer, exports, &link);
+    let within = if link.refusal().is_some() { limits.answer } else { limits.handshake };
+    let opened = link.while_open(seam::timeout(&*rt, within, negotiation)).await;
     let session = match opened {
         None => return Ok(()),
         Some(Err(seam::Elapsed)) => return Err(SessionError::Stalled),
@@ -49,7 +52,7 @@ where
     let Some((device, terms, contexts)) = session else { return Ok(()) };
     let requests = Requests { rt: rt.clone(), device, contexts, terms, link: link.clone() };
     let receive = std::pin::pin!(Some(requests.receive(&mut source)));
-    let send = std::pin::pin!(writer::send_replies(&link, &mut writer, rt, limits.stall));
+    let send = std::pin::pin!(writer::send_replies(&link, &mut writer, rt, limits));
     drive(&link, receive, send).await
 }
 
@@ -104,9 +107,10 @@ impl Requests {
                 break;
             }
             let checked = request::check(&request, Facts::of(&*self.device), self.terms);
-            let cost = checked.map_or(0, Plan::cost);
+            let cost = checked.map_or(0, Plan::cost) + REQUEST_BYTES;
             let admitted = self.link.admit(cost).await;
-            let answer = self.take(source, &request, checked).await?;
+            source.admitted();
+            let answer = self.take(source, &request, checked, cost).await?;
             admitted.hand_over();
             if let Some(answer) = answer {
                 self.link.push_local(Reply { cookie: request.cookie, cost, answer });
@@ -126,12 +130,13 @@ impl Requests {
         source: &mut Source<R>,
         request: &Request,
         checked: Result<Plan, Refusal>,
+        cost: usize,
     ) -> Result<Option<Answer>, SessionError> {
         let carried = if request.command == cmd::WRITE { request.length as usize } else { 0 };
         match checked {
             Ok(plan) => {
                 let payload = if carried > 0 { source.payload(carried).await? } else { Bytes::new() };
-                Ok(self.start(request.cookie, plan, payload).await)
+                Ok(self.start(request.cookie, plan, payload, cost).await)
             }
             Err(_) if carried > MAX_DISCARD => Err(SessionError::Protocol("a WRITE far too long")),
             Err(refusal) => {
@@ -142,7 +147,7 @@ impl Requests {
     }
 
     /// Starts a request. What does not complete at once goes on in a task of its own.
-    async fn start(&self, cookie: u64, plan: Plan, payload: Bytes) -> Option<Answer> {
+    async fn start(&self, cookie: u64, plan: Plan, payload: Bytes, cost: usize) -> Option<Answer> {
         let contexts = match plan {
             Plan::Status { .. } => self.contexts.clone(),
             _ => None,
@@ -161,7 +166,7 @@ impl Requests {
         let task = async move {
             let owed = MustAnswer::new(&link);
             if let Some(answer) = work.await {
-                owed.answer(Reply { cookie, cost: plan.cost(), answer });
+                owed.answer(Reply { cookie, cost, answer });
             }
         };
         self.rt.spawn("nbd request", Box::pin(task));

@@ -175,7 +175,16 @@ impl Vms {
         }
         let read_only = !found.is_disk() && found.storing.is_none();
         let bytes = self.engine.disk_bytes(id).ok_or_else(unknown)?;
-        Ok(ExportedDisk { engine: self.engine.clone(), id, bytes, read_only, _snapshot: None, in_use })
+        let of_task = task.is_some() || self.running.exports(name);
+        Ok(ExportedDisk {
+            engine: self.engine.clone(),
+            id,
+            bytes,
+            read_only,
+            of_task,
+            _snapshot: None,
+            in_use,
+        })
     }
 
     async fn export_snapshot(
@@ -205,6 +214,7 @@ impl Vms {
             id,
             bytes,
             read_only: true,
+            of_task: self.running.exports(&format!("{vm}@{name}/{disk}")),
             _snapshot: Some(open),
             in_use,
         })
@@ -235,6 +245,8 @@ struct ExportedDisk {
     bytes: u64,
     /// A snapshot's, or a file.
     read_only: bool,
+    /// A task reads or writes it.
+    of_task: bool,
     /// Keeps the disk of a snapshot in RAM.
     _snapshot: Option<OpenDisk>,
     in_use: InUse,
@@ -274,6 +286,10 @@ impl Device for ExportedDisk {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn of_task(&self) -> bool {
+        self.of_task
     }
 
     fn zeroes_are_fast(&self) -> bool {

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod clients;
 mod clock;
 mod codes;
 mod create;
@@ -69,6 +70,8 @@ mod vms;
 mod witness;
 
 pub use attach::AttachInfo;
+pub use budget::BYTES_MIN as CLIENT_MEMORY_MIN;
+pub use clients::{ClientLimits, ClientStatus};
 pub use clock::ClockState;
 pub use codes::Code;
 pub use definition::DEFINITION_BYTES_MAX;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use budget::Budget;
 use data::Superblock;
 use engine::{Engine, EngineError, EngineErrorKind};
 use seal::KeyRing;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use units::MediumId;
 
 use crate::attach::AttachInfo;
+use crate::clients::ClientLimits;
 use crate::definition;
 use crate::directory::Directory;
 use crate::error::{ErrorKind, Result, SiteError};
@@ -56,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) ring: KeyRing,
     /// How long clients of tasks may be silent; else as tasks have it.
     pub(crate) task_patience: Option<Duration>,
+    /// What clients may take of the server.
+    pub(crate) clients: ClientLimits,
     /// Who else may open the disks.
     pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.
@@ -187,8 +191,9 @@ impl Site {
         }
         let exports = Arc::new(self.shared.vms.clone());
         let path = self.directory().nbd_socket();
+        let budget = self.budget().clone();
         let started =
-            nbd::Server::start(self.runtime().clone(), exports, &path, nbd::Limits::default()).await;
+            nbd::Server::start(self.runtime().clone(), exports, &path, self.nbd_limits(), budget).await;
         *server = Some(started.map_err(|error| {
             let kind = match error.kind {
                 nbd::ServerErrorKind::Busy => ErrorKind::Busy,
@@ -205,9 +210,18 @@ impl Site {
         let mut server = self.shared.server.lock().await;
         if server.is_none() {
             let exports = Arc::new(self.shared.vms.clone());
-            *server =
-                Some(nbd::Server::without_socket(self.runtime().clone(), exports, nbd::Limits::default()));
+            let (rt, budget) = (self.runtime().clone(), self.budget().clone());
+            *server = Some(nbd::Server::without_socket(rt, exports, self.nbd_limits(), budget));
         }
+    }
+
+    fn nbd_limits(&self) -> nbd::Limits {
+        nbd::Limits { connections: self.shared.parts.clients.connections, ..nbd::Limits::default() }
+    }
+
+    /// Memory for what clients send and are sent: every front end asks it.
+    pub fn budget(&self) -> &Budget {
+        &self.shared.parts.clients.budget
     }
 
     /// Serves an NBD client whom another port let in, until it leaves or is hung up on, as when disks are not served.
@@ -281,6 +295,10 @@ impl Site {
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
         status.add_clock(self.clock());
         status.add_keys(&self.key_state().await);
+        // Held while the server starts and stops, when it has none.
+        let clients =
+            self.shared.server.try_lock().ok().and_then(|server| server.as_ref().map(nbd::Server::clients));
+        status.add_clients(self.budget(), clients);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)

@@ -12,6 +12,7 @@ use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
 use units::MediumId;
 
+use crate::clients::ClientLimits;
 use crate::create::create;
 use crate::directory::{self, Directory};
 use crate::error::{ErrorKind, Result, SiteError};
@@ -68,6 +69,8 @@ pub struct Options {
     pub task_patience: Option<Duration>,
     /// A group, by number, whose members may open the disks; else the owner alone.
     pub nbd_group: Option<u32>,
+    /// What clients may take of the server.
+    pub clients: ClientLimits,
     /// How long leases hold that media grant; zero where no other process can take over.
     pub lease: Duration,
     /// What to do when something that was acknowledged is on none of the media that are there. Where another process can
@@ -88,6 +91,7 @@ impl Options {
             write_patience: None,
             task_patience: None,
             nbd_group: None,
+            clients: ClientLimits::default(),
             lease: Duration::ZERO,
             on_loss: OnLoss::Serve,
             backend: Backend::Auto,
@@ -250,6 +254,7 @@ impl Opening<'_> {
             ring,
             task_patience: self.options.task_patience,
             nbd_group: self.options.nbd_group,
+            clients: self.options.clients.clone(),
             _lock: lock,
         }))
     }

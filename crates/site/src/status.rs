@@ -7,6 +7,7 @@ use engine::{EngineError, EngineStatus};
 use seam::PanicNote;
 use units::{MediumId, SiteId};
 
+use crate::clients::ClientStatus;
 use crate::home::Away;
 use crate::rekey::KeyState;
 use crate::size::format_size;
@@ -110,6 +111,8 @@ pub struct Status {
     pub unreadable: Unreadable,
     /// What is in the trash.
     pub trash: TrashTotals,
+    /// How clients of disks are.
+    pub clients: ClientStatus,
     /// The media, in the site's order.
     pub media: Vec<MediumStatus>,
     /// How many VMs there are.
@@ -225,6 +228,7 @@ pub(crate) fn judge(
         can_lose_now: engine.exposure.can_lose,
         unreadable: Unreadable::default(),
         trash: TrashTotals::default(),
+        clients: ClientStatus::default(),
         media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
         vms,
     };

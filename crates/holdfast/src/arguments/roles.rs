@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Io, Level, span};
+use super::{Io, Level, client_memory, span};
 
 /// Options of `site found`.
 #[derive(Debug, Args)]
@@ -79,6 +79,9 @@ pub(crate) struct ComputeArguments {
     /// none do
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) nbd_listen: Option<SocketAddr>,
+    /// Memory for what clients send and are sent; beyond it they wait [default: an eighth of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = client_memory)]
+    pub(crate) client_memory: Option<u64>,
     /// How long a medium may be away before what it held is made again on others: 30s, 10m, or 0 for at once
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub(crate) rebuild_after: Option<Duration>,

@@ -7,8 +7,8 @@ mod upkeep;
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status, Task, TaskKind,
-    TaskState, TrashTotals, Vm, VmState, VmSummary,
+    AttachInfo, Clients, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status, Task,
+    TaskKind, TaskState, TrashTotals, Vm, VmState, VmSummary,
 };
 use site::{format_size, format_time};
 
@@ -41,9 +41,23 @@ pub(super) fn status(status: &Status) -> String {
     lines.push(format!("VMs           {}", status.vms));
     let TrashTotals { items, used_bytes, .. } = status.trash;
     lines.push(format!("trash         {items}, with {} of data as guests saw it", format_size(used_bytes)));
+    lines.extend(clients(&status.clients));
     lines.push(format!("tasks         {} running", status.tasks.len()));
     lines.extend(status.tasks.iter().map(|task| format!("  {}", progress(task))));
     format!("{}\n\n{}", lines.join("\n"), media(&status.media))
+}
+
+/// Who is connected, and what they hold.
+fn clients(clients: &Clients) -> [String; 2] {
+    let Clients { connections, connections_max, refused, cut_off, memory_used_bytes, memory_bytes } =
+        *clients;
+    let (used, total) = (format_size(memory_used_bytes as u64), format_size(memory_bytes as u64));
+    [
+        format!(
+            "clients       {connections} of {connections_max} connections; since the start refused: {refused}, cut off: {cut_off}"
+        ),
+        format!("client memory {used} of {total} used"),
+    ]
 }
 
 /// From what guests could fill to what the media hold, each step with what it saved.

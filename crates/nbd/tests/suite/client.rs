@@ -51,7 +51,10 @@ pub(super) struct Reply {
 
 impl Client {
     pub(super) fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
+        Self::of(UnixStream::connect(path).unwrap())
+    }
+
+    pub(super) fn of(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
         Self { stream, cookie: 0x1234_5678_0000_0000 }

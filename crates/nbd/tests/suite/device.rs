@@ -18,8 +18,12 @@ pub(super) struct TestDevice {
     pub(super) slow_zeroes: bool,
     /// Every operation gives way to other tasks first, so that it runs in a task of its own.
     pub(super) lazy: bool,
+    /// A task reads and writes it.
+    pub(super) of_task: bool,
     pub(super) gate: watch::Sender<bool>,
     pub(super) waiting: AtomicUsize,
+    /// Bytes read so far.
+    pub(super) read_bytes: AtomicUsize,
     pub(super) fail: Mutex<Option<DeviceErrorKind>>,
     pub(super) lie: AtomicBool,
     pub(super) panic: AtomicBool,
@@ -34,8 +38,10 @@ impl TestDevice {
             read_only: false,
             slow_zeroes: false,
             lazy: false,
+            of_task: false,
             gate: watch::Sender::new(true),
             waiting: AtomicUsize::new(0),
+            read_bytes: AtomicUsize::new(0),
             fail: Mutex::new(None),
             lie: AtomicBool::new(false),
             panic: AtomicBool::new(false),
@@ -79,6 +85,10 @@ impl Device for TestDevice {
         "a test disk".to_owned()
     }
 
+    fn of_task(&self) -> bool {
+        self.of_task
+    }
+
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, DeviceError>> {
         Box::pin(async move {
             self.enter().await?;
@@ -92,6 +102,7 @@ impl Device for TestDevice {
                 }
             }
             let data = self.ram.read(offset, length).await?;
+            self.read_bytes.fetch_add(length, SeqCst);
             Ok(if self.lie.load(SeqCst) { data.slice(1..) } else { data })
         })
     }
@@ -152,7 +163,16 @@ impl Device for TestDevice {
 /// The disk as `disk`, and names that are refused, each in its way.
 pub(super) struct TestExports {
     pub(super) device: Arc<TestDevice>,
+    /// The disk of a task.
+    pub(super) task: Arc<TestDevice>,
     pub(super) more: Vec<ExportInfo>,
+}
+
+impl TestExports {
+    pub(super) fn new(device: Arc<TestDevice>, more: Vec<ExportInfo>) -> Self {
+        let task = Arc::new(TestDevice { of_task: true, ..TestDevice::new(1 << 20) });
+        Self { device, task, more }
+    }
 }
 
 impl Exports for TestExports {
@@ -165,15 +185,16 @@ impl Exports for TestExports {
 
     fn open(&self, name: &str) -> BoxFuture<'_, Result<Arc<dyn Device>, OpenError>> {
         let kind = match name {
-            "disk" | "" => None,
+            "disk" | "" | "task" => None,
             "refused" => Some(OpenErrorKind::Refused),
             "leaving" => Some(OpenErrorKind::ShuttingDown),
             "failed" => Some(OpenErrorKind::Failed),
             _ => Some(OpenErrorKind::Unknown),
         };
+        let device = if name == "task" { self.task.clone() } else { self.device.clone() };
         Box::pin(async move {
             match kind {
-                None => Ok(self.device.clone() as Arc<dyn Device>),
+                None => Ok(device as Arc<dyn Device>),
                 Some(kind) => Err(OpenError { kind, reason: "told to refuse".to_owned() }),
             }
         })

@@ -46,7 +46,7 @@ fn list_gives_every_export() {
         .chain([ExportInfo { name: "n".repeat(256), description: String::new() }])
         .collect();
     drop(fixture.server.take());
-    fixture.exports = Arc::new(TestExports { device: fixture.device.clone(), more });
+    fixture.exports = Arc::new(TestExports::new(fixture.device.clone(), more));
     fixture.server = Some(fixture.start(Limits::default()).unwrap());
     let mut client = fixture.connect();
     let replies = client.haggle(3, b"");

@@ -137,23 +137,6 @@ fn a_client_that_never_reads_is_cut_off() {
 }
 
 #[test]
-fn connections_are_capped() {
-    let limits = Limits { connections: 4, ..Limits::default() };
-    let fixture = Fixture::with(TestDevice::new(DISK), limits);
-    let mut four: Vec<_> = (0..4).map(|_| fixture.simple()).collect();
-    for _ in 0..200 {
-        Client::connect(&fixture.path()).assert_closed();
-    }
-    for client in &mut four {
-        client.assert_alive();
-    }
-    four.pop();
-    fixture.until("a place is free", || fixture.connections() == 3);
-    four.push(fixture.simple());
-    four.iter_mut().for_each(Client::assert_alive);
-}
-
-#[test]
 fn a_client_that_leaves_takes_its_requests_along_and_no_others() {
     let fixture = Fixture::new();
     let mut neighbour = fixture.simple();

@@ -1,3 +1,4 @@
+mod bounds;
 mod client;
 mod device;
 mod fuzz;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::Budget;
 use nbd::{Limits, Server};
 use seam::{Rt, TokioRuntime};
 
@@ -30,6 +32,7 @@ struct Fixture {
     directory: tempfile::TempDir,
     device: Arc<TestDevice>,
     exports: Arc<TestExports>,
+    budget: Budget,
     server: Option<Server>,
 }
 
@@ -44,15 +47,24 @@ impl Fixture {
         let rt: Rt = Arc::new(TokioRuntime::new(runtime.handle().clone()));
         let directory = tempfile::tempdir().unwrap();
         let device = Arc::new(device);
-        let exports = Arc::new(TestExports { device: device.clone(), more: Vec::new() });
-        let mut fixture = Self { runtime, rt, directory, device, exports, server: None };
+        let exports = Arc::new(TestExports::new(device.clone(), Vec::new()));
+        let mut fixture = Self {
+            runtime,
+            rt,
+            directory,
+            device,
+            exports,
+            budget: Budget::new(budget::BYTES_MIN),
+            server: None,
+        };
         fixture.server = Some(fixture.start(limits).unwrap());
         fixture
     }
 
     fn start(&self, limits: Limits) -> Result<Server, nbd::ServerError> {
         let path = self.path();
-        self.block_on(Server::start(self.rt.clone(), self.exports.clone(), &path, limits))
+        let (rt, exports, budget) = (self.rt.clone(), self.exports.clone(), self.budget.clone());
+        self.block_on(Server::start(rt, exports, &path, limits, budget))
     }
 
     fn path(&self) -> PathBuf {

@@ -56,7 +56,8 @@ fn other_files_are_left_alone() {
     fixture.block_on(server.stop(SOON));
     assert_eq!(std::fs::read_to_string(fixture.path()).unwrap(), "precious");
     let missing = fixture.directory.path().join("missing/nbd.sock");
-    let started = Server::start(fixture.rt.clone(), fixture.exports.clone(), &missing, Limits::default());
+    let (rt, exports, budget) = (fixture.rt.clone(), fixture.exports.clone(), fixture.budget.clone());
+    let started = Server::start(rt, exports, &missing, Limits::default(), budget);
     assert_eq!(fixture.block_on(started).unwrap_err().kind, ServerErrorKind::Io);
 }
 
@@ -69,7 +70,8 @@ fn of_servers_that_start_at_once_one_wins() {
         let starts: Vec<_> = (0..4)
             .map(|_| {
                 let (rt, exports, path) = (fixture.rt.clone(), fixture.exports.clone(), fixture.path());
-                let start = async move { Server::start(rt, exports, &path, Limits::default()).await };
+                let budget = fixture.budget.clone();
+                let start = async move { Server::start(rt, exports, &path, Limits::default(), budget).await };
                 fixture.runtime.spawn(start)
             })
             .collect();

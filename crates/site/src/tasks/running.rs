@@ -94,6 +94,15 @@ impl Running {
         self.lock().contains_key(&id)
     }
 
+    /// Whether a task exports what the NBD server calls `export`: alone, or with the other disks of its VM.
+    pub(crate) fn exports(&self, export: &str) -> bool {
+        let of = |target: &str| {
+            export.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let tasks = self.lock();
+        tasks.values().any(|live| live.record.kind == TaskKind::Export && of(&live.record.target))
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }

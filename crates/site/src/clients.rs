@@ -1,0 +1,89 @@
+//! Clients of the front ends: what they may take of the server, and how they are.
+
+use std::time::Duration;
+
+use budget::Budget;
+use nbd::{Clients, Refusal};
+
+use crate::size::format_size;
+use crate::status::{Health, Status};
+
+/// Memory of a server that was told nothing else, bytes.
+const MEMORY: usize = 1 << 30;
+/// Connections of a server that was told nothing else: 10,000 VMs with 32 disks each have a third of them.
+const CONNECTIONS: usize = 1 << 20;
+/// How long a refused client is a reason to worry.
+const RECENT: Duration = Duration::from_secs(600);
+
+/// What clients may take of the server.
+#[derive(Debug, Clone)]
+pub struct ClientLimits {
+    /// Memory for what they send and are sent.
+    pub budget: Budget,
+    /// Connections to disks at once; tasks have others.
+    pub connections: usize,
+}
+
+impl ClientLimits {
+    /// So many bytes, and so many connections.
+    pub fn new(memory_bytes: usize, connections: usize) -> Self {
+        Self { budget: Budget::new(memory_bytes), connections }
+    }
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self::new(MEMORY, CONNECTIONS)
+    }
+}
+
+/// How clients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientStatus {
+    /// Connections to disks.
+    pub connections: usize,
+    /// How many there may be.
+    pub connections_max: usize,
+    /// Clients refused since the start.
+    pub refused: u64,
+    /// Clients cut off since the start because they did not take their replies.
+    pub cut_off: u64,
+    /// Bytes that are held or set aside for their requests and replies.
+    pub memory_used_bytes: usize,
+    /// How many there may be.
+    pub memory_bytes: usize,
+}
+
+impl Status {
+    /// How clients are, and whether some were refused lately.
+    pub(crate) fn add_clients(&mut self, budget: &Budget, clients: Option<Clients>) {
+        (self.clients.memory_used_bytes, self.clients.memory_bytes) = (budget.used(), budget.total());
+        let Some(Clients { connections, connections_max, refused, refused_last, cut_off }) = clients else {
+            return;
+        };
+        self.clients = ClientStatus { connections, connections_max, refused, cut_off, ..self.clients };
+        let Some((why, ago)) = refused_last.filter(|(_, ago)| *ago < RECENT) else { return };
+        self.reasons.push(format!(
+            "NBD clients are refused: {why} ({connections} of {connections_max} connections; {refused} refused since the start, \
+             the last {} s ago)",
+            ago.as_secs()
+        ));
+        self.next.push(match why {
+            Refusal::Full if budget.total() / 2 / nbd::SHARE > connections_max => files(),
+            Refusal::Files => files(),
+            Refusal::Full | Refusal::Memory => {
+                let total = format_size(budget.total() as u64);
+                format!(
+                    "give clients more memory than {total} with --client-memory, and start the server again"
+                )
+            }
+        });
+        if self.health == Health::Ok {
+            self.health = Health::Degraded;
+        }
+    }
+}
+
+fn files() -> String {
+    "let the server open more files (LimitNOFILE of its unit, or `ulimit -Hn`), and start it again".to_owned()
+}
