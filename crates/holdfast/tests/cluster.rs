@@ -4,6 +4,7 @@
 //! began or one that was being written since, and no client sees a register go back. Real processes: three etcd, a manager,
 //! three data nodes with two media each, two compute nodes.
 
+mod crowd;
 mod doors;
 
 use std::fs::File;

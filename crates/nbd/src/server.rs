@@ -236,14 +236,17 @@ impl Accepting {
                 }
                 Err(error) if is_out_of_files(&error) && self.spare.is_some() => {
                     self.spare = None;
-                    // Whoever was not accepted is still there, unless it has left.
-                    if let Ok(Ok((stream, _))) =
-                        seam::timeout(&*self.rt, ACCEPT_PAUSE, listener.accept()).await
-                        && let Some(link) = self.seats.admit_without_file()
-                    {
-                        self.serve(stream, link).await;
-                    }
+                    // The system says so also where nobody is to be accepted.
+                    let accepted = seam::timeout(&*self.rt, ACCEPT_PAUSE, listener.accept()).await;
                     self.spare = spare_file();
+                    let Ok(Ok((stream, _))) = accepted else { continue };
+                    if self.spare.is_some() {
+                        let Some(link) = self.seats.seat().await else { return };
+                        self.rt.spawn("nbd connection", Box::pin(self.serve(stream, link)));
+                    } else if let Some(link) = self.seats.admit_without_file() {
+                        self.serve(stream, link).await;
+                        self.spare = spare_file();
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "NBD connection not accepted");

@@ -178,3 +178,27 @@ fn a_stop_lets_requests_end() {
     });
     answer.unwrap();
 }
+
+#[test]
+fn requests_are_answered_while_others_hold_all_memory_and_all_of_it_comes_back() {
+    let bench = Bench::new();
+    let greedy: Vec<_> = (0..100)
+        .map(|_| {
+            let mut account = bench.budget.open(0).unwrap();
+            while account.try_take(1 << 20) {}
+            account
+        })
+        .collect();
+    let client = bench.client(SOON);
+    bench.runtime.block_on(async {
+        client.create_vm(&new_vm("web01")).await.unwrap();
+        client.status().await.unwrap();
+        drop(greedy);
+        let definition = Definition { text: "x".repeat(1 << 20) };
+        client.set_definition("web01", &definition).await.unwrap();
+        // The server sees a connection's end a little later than the client.
+        while bench.budget.used() > 0 {
+            bench.rt().sleep(Duration::from_millis(2)).await;
+        }
+    });
+}
