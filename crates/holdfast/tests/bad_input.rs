@@ -391,7 +391,7 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
 }
 
 /// Sends a request of HTTP; gives status and body of the answer.
-fn ask(bench: &Bench, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
+pub(crate) fn ask(bench: &Bench, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(bench.dir().join("api.sock")).unwrap();
     stream.set_read_timeout(Some(NOTICED)).unwrap();
     let length = body.len();

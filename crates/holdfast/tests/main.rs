@@ -14,6 +14,7 @@ mod clients;
 mod cluster;
 mod codes;
 mod etcd;
+mod export_instant;
 mod files;
 mod first_start;
 mod harness;

@@ -1,4 +1,5 @@
-//! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read; files in the same way, to read. Lists leave out snapshots: there may be millions.
+//! Disks as NBD exports: `VM/DISK`, and `VM@SNAPSHOT/DISK` to read; files in the same way, to read; what an export reads as
+//! `VM/DISK:TASK`. Lists leave out snapshots, of which there may be millions, and what tasks have.
 //!
 //! What changed on an export is told as a metadata context: `holdfast:changed-since:SNAPSHOT` compares it with its own disk
 //! at a snapshot of its VM, `holdfast:changed-since:VM@SNAPSHOT/DISK` with any. State 1 is changed, 0 is the same (R126).
@@ -157,6 +158,9 @@ impl Vms {
         if let Some(snapshot) = &version.snapshot {
             return self.export_snapshot(&version.vm, snapshot, disk, unknown).await;
         }
+        if self.running.fork(&version, disk).is_some() {
+            return self.export_fork(&version, disk, unknown).await;
+        }
         let vm = version.vm;
         let (_, record) = self.find(&vm).await.map_err(|error| refusal(&error))?;
         let id = record.disks.iter().find(|record| record.export() == disk).ok_or_else(unknown)?.id();
@@ -182,7 +186,7 @@ impl Vms {
             bytes,
             read_only,
             of_task,
-            _snapshot: None,
+            _unchanging: None,
             in_use,
         })
     }
@@ -208,14 +212,41 @@ impl Vms {
         if find().await?.0 != id {
             return Err(unknown());
         }
+        let of_task = self.running.exports(&format!("{vm}@{name}/{disk}"));
+        self.to_read(id, bytes, of_task, in_use).await
+    }
+
+    /// What an export that runs made for itself.
+    async fn export_fork(
+        &self,
+        version: &Version,
+        disk: &str,
+        unknown: impl Fn() -> OpenError,
+    ) -> Result<ExportedDisk, OpenError> {
+        let find = || self.running.fork(version, disk).ok_or_else(&unknown);
+        let fork = find()?;
+        let in_use = self.uses.open(fork.id()).ok_or_else(&unknown)?;
+        // Looked at behind the guard: its task takes it away once it has ended.
+        find()?;
+        self.to_read(fork.id(), fork.bytes, true, in_use).await
+    }
+
+    /// A disk that never changes, and that may not be in RAM yet.
+    async fn to_read(
+        &self,
+        id: DiskId,
+        bytes: u64,
+        of_task: bool,
+        in_use: InUse,
+    ) -> Result<ExportedDisk, OpenError> {
         let open = self.engine.open_disk(id).await.map_err(|error| refusal(&error.into()))?;
         Ok(ExportedDisk {
             engine: self.engine.clone(),
             id,
             bytes,
             read_only: true,
-            of_task: self.running.exports(&format!("{vm}@{name}/{disk}")),
-            _snapshot: Some(open),
+            of_task,
+            _unchanging: Some(open),
             in_use,
         })
     }
@@ -243,12 +274,12 @@ struct ExportedDisk {
     id: DiskId,
     /// Bytes when it was opened.
     bytes: u64,
-    /// A snapshot's, or a file.
+    /// A snapshot's, an export's, or a file.
     read_only: bool,
     /// A task reads or writes it.
     of_task: bool,
-    /// Keeps the disk of a snapshot in RAM.
-    _snapshot: Option<OpenDisk>,
+    /// Keeps the disk in RAM, where one that never changes may not be.
+    _unchanging: Option<OpenDisk>,
     in_use: InUse,
 }
 
@@ -257,7 +288,7 @@ impl ExportedDisk {
     fn pass(&self) -> Result<Passing<'_>, DeviceError> {
         self.in_use.pass().ok_or_else(|| DeviceError {
             kind: DeviceErrorKind::Io,
-            reason: "the disk was taken away: its import has ended".to_owned(),
+            reason: "the disk was taken away: its task has ended".to_owned(),
         })
     }
 }

@@ -511,12 +511,13 @@ impl Site {
         self.shared.tasks.begin_import(name, disks, source).await
     }
 
-    /// Makes a task for reading the disks of a VM, or one of them; the VM is given with these only.
+    /// Makes a task for reading the disks of a VM, or one of them, as they are at this instant, whatever happens to the VM
+    /// while the task runs; the VM is given with these only, and with exports that go with the task.
     ///
     /// # Errors
     /// `vm_not_found`, `disk_not_found`, `vm_importing`, `too_many_tasks`.
     pub async fn begin_export(&self, name: &Version, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
-        self.shared.tasks.begin_export(name, disk, to).await
+        self.turn(&[&name.vm], || Box::pin(self.shared.tasks.begin_export(name, disk, to))).await
     }
 
     /// The client of a task is alive and this far; a task that does not run any more says so in its state.

@@ -5,8 +5,10 @@
 //! [`HISTORY_MAX`] of them. A task that a stop or a kill of the server cut off has failed.
 //!
 //! A VM being imported carries its task's number, and is gone with a task that did not end well: at once where its
-//! client is gone, else when no request of the client is under way any more, and after a kill with the next start.
+//! client is gone, else when no request of the client is under way any more, and after a kill with the next start. What an
+//! export made for itself is in the record of its task, and goes in the same way however it ended.
 
+mod exports;
 mod files;
 mod record;
 mod running;
@@ -24,9 +26,8 @@ use units::DiskId;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
 use crate::record::Record as VmRecord;
-use crate::version::Version;
 use crate::vms::{Vm, Vms};
-pub(crate) use record::Record;
+pub(crate) use record::{Forked, Record};
 pub use record::{Task, TaskKind, TaskState};
 pub(crate) use running::Running;
 pub(crate) use work::Outcome;
@@ -63,7 +64,7 @@ pub(crate) struct Tasks {
 
 /// What the store may hold of tasks that ended.
 struct Leftovers {
-    /// VMs of imports that did not end well, or tasks that a server before left running.
+    /// VMs of imports that did not end well, forks of exports, or tasks that a server before left running.
     may_be: bool,
 }
 
@@ -114,33 +115,6 @@ impl Tasks {
         Ok((self.task(id).await?, self.vms.describe(name.as_str(), &vm).await?))
     }
 
-    /// Makes a task for reading a VM's disks, or one of them.
-    pub(crate) async fn begin_export(
-        &self,
-        name: &Version,
-        disk: Option<&str>,
-        destination: &str,
-    ) -> Result<(Task, Vm)> {
-        let mut vm = self.vms.describe_version(name).await?;
-        if let Some(disk) = disk {
-            let files = std::mem::take(&mut vm.files);
-            vm.disks.extend(files);
-            vm.disks.retain(|found| found.name == disk);
-            if vm.disks.is_empty() {
-                return Err(crate::disks::disk_not_found(&vm.name, disk));
-            }
-        }
-        let target = disk.map_or_else(|| name.to_string(), |disk| format!("{name}/{disk}"));
-        let total = vm.disks.iter().map(|disk| disk.bytes).sum();
-        let _turn = self.turn.lock().await;
-        let (id, txn) = self.make_room().await?;
-        let record = Record::new(TaskKind::Export, &target, self.rt.wall_ms(), total, plain(destination));
-        self.engine.apply(txn.then(Op::put(key(id)?, record.encode()?)), &[], &[]).await?;
-        self.running.insert(id, record, self.rt.now());
-        tracing::info!(task = id, target, "export begun");
-        Ok((self.task(id).await?, vm))
-    }
-
     /// A number for a new task, and what makes room for it in the history.
     async fn make_room(&self) -> Result<(u64, Txn)> {
         if self.running.count() >= RUNNING_MAX {
@@ -151,10 +125,11 @@ impl Tasks {
         let known = self.stored().await?;
         let id = known.last().map_or(1, |(id, _)| id + 1);
         let surplus = (known.len() + 1).saturating_sub(HISTORY_MAX);
-        let old = known.iter().map(|(id, _)| *id).filter(|id| !self.running.holds(*id)).take(surplus);
+        // A record that has forks is how they are found.
+        let past = |(id, record): &&(u64, Record)| !self.running.holds(*id) && record.forks.is_empty();
         let mut txn = Txn::new();
-        for old in old {
-            txn = txn.then(Op::delete(&key(old)?));
+        for (old, _) in known.iter().filter(past).take(surplus) {
+            txn = txn.then(Op::delete(&key(*old)?));
         }
         Ok((id, txn))
     }
@@ -169,7 +144,7 @@ impl Tasks {
     /// Ends a task well: the VM of an import is there with the same transaction.
     pub(crate) async fn finish(&self, id: u64, kind: TaskKind) -> Result<Task> {
         self.check_kind(id, kind).await?;
-        let _turn = self.turn.lock().await;
+        let mut leftovers = self.turn.lock().await;
         let mut record = self.running_record(id).await?;
         record.end(TaskState::Done, self.rt.wall_ms(), None);
         let txn = Txn::new().then(Op::put(key(id)?, record.encode()?));
@@ -183,11 +158,12 @@ impl Tasks {
                 vm.import = None;
                 self.vms.replace(&name, &kv, &vm, txn, &[], &[]).await?;
             }
-            _ => drop(self.engine.apply(txn, &[], &[]).await?),
+            _ => self.note_end(id, &record).await?,
         }
         self.running.remove(id);
         tracing::info!(task = id, target = record.target, "task done");
-        self.task(id).await
+        self.reap_forks_patiently(id, &record, &mut leftovers).await;
+        Ok(record.ended_task(id, RESTARTED))
     }
 
     /// Ends a task that its client could not do.
@@ -212,16 +188,16 @@ impl Tasks {
         let mut leftovers = self.turn.lock().await;
         let mut record = self.running_record(id).await?;
         record.end(state, self.rt.wall_ms(), error);
-        let txn = Txn::new().then(Op::put(key(id)?, record.encode()?));
-        self.engine.apply(txn, &[], &[]).await?;
+        self.note_end(id, &record).await?;
         self.running.stop_work(id);
         self.running.remove(id);
         tracing::info!(task = id, target = record.target, ?state, error = record.error, "task ended");
+        self.reap_forks_patiently(id, &record, &mut leftovers).await;
         if record.kind == TaskKind::Import {
-            leftovers.may_be = !self.reap_patiently(id, &record.target).await?;
+            let before = std::mem::replace(&mut leftovers.may_be, true);
+            leftovers.may_be = !self.reap_patiently(id, &record.target).await? || before;
         }
-        drop(leftovers);
-        self.task(id).await
+        Ok(record.ended_task(id, RESTARTED))
     }
 
     /// Deletes the VM of an import that ended badly; false when its client is not off it yet.
@@ -270,16 +246,19 @@ impl Tasks {
         Ok(!leftovers.may_be)
     }
 
-    /// Ends what a server before left running, deletes VMs whose import does not run; false when some are in use.
+    /// Ends what a server before left running, deletes VMs whose import does not run and forks whose export does not; false
+    /// when some are in use.
     async fn clear(&self) -> Result<bool> {
+        let mut all = true;
         for (id, mut record) in self.stored().await? {
             if record.state == TaskState::Running && !self.running.holds(id) {
                 record.end(TaskState::Failed, self.rt.wall_ms(), Some(RESTARTED.to_owned()));
-                let txn = Txn::new().then(Op::put(key(id)?, record.encode()?));
-                self.engine.apply(txn, &[], &[]).await?;
+                self.note_end(id, &record).await?;
+            }
+            if !self.running.holds(id) {
+                all &= self.reap_forks(id, &record).await?;
             }
         }
-        let mut all = true;
         for (name, vm) in self.vms.records().await? {
             if vm.import.is_some_and(|task| !self.running.holds(task)) {
                 let name = VmName::parse(&name)?;

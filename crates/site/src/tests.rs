@@ -2,6 +2,7 @@
 //! Model: real files of 16 MiB in a temporary directory, the smallest sizes, system calls as the back end.
 
 mod changes;
+mod exports;
 mod files;
 mod formats;
 mod fuzz;

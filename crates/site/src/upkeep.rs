@@ -97,7 +97,7 @@ impl ScrubState {
 /// What a VM or snapshot takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceRow {
-    /// `VM` or `VM@SNAPSHOT`.
+    /// `VM` or `VM@SNAPSHOT`; `VM:TASK` for what a running export reads.
     pub name: String,
     /// Bytes of its disks that are not holes.
     pub logical_bytes: u64,
@@ -203,7 +203,8 @@ impl Site {
             SiteError::new(ErrorKind::NotFound, "no_space_report", reason)
                 .hint("have it computed: `holdfast space`")
         })?;
-        let of_vm = |row: &&SpaceRow| vm.is_none_or(|vm| row.name.split('@').next() == Some(vm.as_str()));
+        let of_vm =
+            |row: &&SpaceRow| vm.is_none_or(|vm| row.name.split(['@', ':']).next() == Some(vm.as_str()));
         let behind = |row: &&SpaceRow| after.is_none_or(|after| row.name.as_str() > after);
         let rows = table.rows.iter().filter(of_vm).filter(behind);
         let rows = rows.take(limit.clamp(1, SPACE_ROWS_AT_ONCE)).cloned().collect();

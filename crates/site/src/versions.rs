@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `VM`, `VM@SNAPSHOT` | a VM as it is now, a snapshot; with `/DISK` one disk or file of it |
 //! | `VM@*` | a VM with all its snapshots, those in the trash too |
+//! | `VM:TASK` | in reports alone: what a running export of a VM reads |
 //! | `#NUMBER` | something in the trash; a VM with all its snapshots. In reports these stand apart, as `#NUMBER@SNAPSHOT` |
 
 use units::DiskId;
@@ -26,6 +27,10 @@ impl Vms {
         for (name, record) in self.records().await? {
             all.push((name.clone(), named(&record)));
             self.add_snapshots(&name, &record, &mut all).await?;
+        }
+        for (task, record) in self.running.with_forks() {
+            let disks = record.forks.iter().map(|fork| (fork.disk.clone(), fork.id()));
+            all.push((format!("{}:{task}", record.version()), disks.collect()));
         }
         for (id, record) in self.trash_records().await? {
             let name = format!("#{id}");

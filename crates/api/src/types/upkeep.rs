@@ -67,7 +67,7 @@ impl NewSpace {
 /// What a VM or snapshot takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpaceRow {
-    /// `VM` or `VM@SNAPSHOT`; in the trash `#NUMBER`, and `#NUMBER@SNAPSHOT` for the snapshots of a VM there.
+    /// `VM` or `VM@SNAPSHOT`; `VM:TASK` is what a running export reads; in the trash `#NUMBER`, and `#NUMBER@SNAPSHOT` for the snapshots of a VM there.
     pub name: String,
     /// Of its disks, what holds data as the guest sees it.
     pub logical_bytes: u64,

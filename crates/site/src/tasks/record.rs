@@ -3,13 +3,16 @@
 //! ```text
 //!  {"version": 1, "kind": "import", "target": "web01", "state": "done", "started_ms": <Unix ms>, "ended_ms": <Unix ms>,
 //!   "done_bytes": <number>, "total_bytes": <number>, "message": "<text>", "error": "<text>",
-//!   "counts": {"<what>": <number>, ...}, "findings": ["<text>", ...]}
+//!   "counts": {"<what>": <number>, ...}, "findings": ["<text>", ...],
+//!   "forks": [{"disk": "disk0", "id": <number>, "bytes": <count>}, ...]}
 //! ```
-//! `counts` and `findings` are there when work of the server has ended that has some.
+//! `counts` and `findings` are there when work of the server has ended that has some. `forks` are the disks that an export
+//! made for itself: there from its begin until they are deleted, which may be some time behind its end.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
 
@@ -134,6 +137,32 @@ pub(crate) struct Record {
     pub(crate) counts: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) findings: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forks: Vec<Forked>,
+}
+
+/// A disk that an export reads: what a disk of its VM was when it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Forked {
+    /// What it is called in the VM.
+    pub(crate) disk: String,
+    id: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Forked {
+    pub(crate) fn new(disk: &str, id: DiskId, bytes: u64) -> Self {
+        Self { disk: disk.to_owned(), id: id.0, bytes }
+    }
+
+    pub(crate) fn id(&self) -> DiskId {
+        DiskId(self.id)
+    }
+
+    /// What its export is called within the VM: a name that nothing else has.
+    pub(crate) fn export(&self, task: u64) -> String {
+        format!("{}:{task}", self.disk)
+    }
 }
 
 impl Record {
@@ -157,7 +186,18 @@ impl Record {
             error: None,
             counts: BTreeMap::new(),
             findings: Vec::new(),
+            forks: Vec::new(),
         }
+    }
+
+    /// The VM or snapshot that it is about.
+    pub(crate) fn version(&self) -> &str {
+        self.target.split('/').next().unwrap_or_default()
+    }
+
+    /// The numbers of its forks.
+    pub(crate) fn fork_ids(&self) -> Vec<DiskId> {
+        self.forks.iter().map(Forked::id).collect()
     }
 
     pub(crate) fn end(&mut self, state: TaskState, now_ms: u64, error: Option<String>) {

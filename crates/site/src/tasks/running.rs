@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use engine::Progress;
 
-use super::record::{Record, Task, TaskKind};
+use super::record::{Forked, Record, Task, TaskKind};
+use crate::version::Version;
 
 /// Weight of the newest stretch in the rate: it follows a change within a few signs of life.
 const NEWEST: f64 = 0.3;
@@ -109,6 +110,23 @@ impl Running {
 
     pub(crate) fn record(&self, id: u64) -> Option<Record> {
         self.lock().get(&id).map(|live| live.record.clone())
+    }
+
+    /// The disk that an export which runs made for itself and gives by this name.
+    pub(crate) fn fork(&self, version: &Version, export: &str) -> Option<Forked> {
+        let (_, task) = export.rsplit_once(':')?;
+        let task = task.parse().ok()?;
+        let tasks = self.lock();
+        let record = &tasks.get(&task)?.record;
+        let of_it = Version::parse(record.version()).is_ok_and(|own| own == *version);
+        record.forks.iter().find(|fork| of_it && fork.export(task) == export).cloned()
+    }
+
+    /// The tasks that made disks for themselves.
+    pub(crate) fn with_forks(&self) -> Vec<(u64, Record)> {
+        let tasks = self.lock();
+        let with = tasks.iter().filter(|(_, live)| !live.record.forks.is_empty());
+        with.map(|(id, live)| (*id, live.record.clone())).collect()
     }
 
     /// The client of a task was heard of.
