@@ -240,7 +240,12 @@ pub struct Disk {
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// Its name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
     #[schema(min_items = 1, max_items = 32)]
@@ -262,7 +267,12 @@ pub struct NewDisk {
 #[serde(deny_unknown_fields)]
 pub struct ChangeVm {
     /// Its new name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "www1")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "www1"
+    )]
     pub name: String,
 }
 
@@ -399,7 +409,12 @@ pub struct Task {
 #[serde(deny_unknown_fields)]
 pub struct NewImport {
     /// Name of the new VM.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web02")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web02"
+    )]
     pub name: String,
     /// Its disks: `disk0`, `disk1`, and so on.
     #[schema(min_items = 1, max_items = 32)]
@@ -414,13 +429,13 @@ pub struct NewImport {
 pub struct NewExport {
     /// What is exported: `VM` or `VM@SNAPSHOT`.
     #[schema(
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$",
         min_length = 1,
         max_length = 127,
         example = "web01"
     )]
     pub vm: String,
-    /// One of its disks; else all of them.
+    /// One of its disks; else all of them, as they are at one instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
     /// Where to, for people.

@@ -1,5 +1,6 @@
 //! How a guest gets a disk: the lines that QEMU and libvirt take.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Seconds that a guest's requests wait while the server is away: a restart of the machine's services takes less.
@@ -24,6 +25,7 @@ impl AttachInfo {
     /// The disk that is the `position`th of its VM, from 0.
     pub(crate) fn new(export: &str, position: usize, socket: &Path) -> Self {
         let (_, disk) = export.split_once('/').unwrap_or(("", export));
+        let uri = nbd_uri(export, socket);
         let socket = socket.display().to_string();
         let blockdev = serde_json::json!({
             "node-name": disk,
@@ -38,7 +40,7 @@ impl AttachInfo {
         let device = format!("virtio-blk-pci,drive={disk},id={disk}-device,serial={disk}");
         let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
         Self {
-            uri: format!("nbd+unix:///{export}?socket={}", escaped_in_uri(&socket)),
+            uri,
             qemu: qemu.to_vec(),
             libvirt: libvirt(export, &socket, &target(position)),
             export: export.to_owned(),
@@ -48,6 +50,7 @@ impl AttachInfo {
 
     /// A file that is the `position`th of its VM, from 0, as a CD-ROM.
     pub(crate) fn of_file(export: &str, position: usize, socket: &Path) -> Self {
+        let uri = nbd_uri(export, socket);
         let socket = socket.display().to_string();
         // A file's name is too long, or begins as no name in QEMU may.
         let node = format!("cdrom{position}");
@@ -62,7 +65,7 @@ impl AttachInfo {
         let device = format!("ide-cd,drive={node},id={node}-device");
         let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
         Self {
-            uri: format!("nbd+unix:///{export}?socket={}", escaped_in_uri(&socket)),
+            uri,
             qemu: qemu.to_vec(),
             libvirt: libvirt_cdrom(export, &socket, &target(position).replace("vd", "sd")),
             export: export.to_owned(),
@@ -109,6 +112,18 @@ fn target(position: usize) -> String {
     }
 }
 
+/// The address of an export: what is not plain in the socket's path is escaped.
+pub fn nbd_uri(export: &str, socket: &Path) -> String {
+    let escaped = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
+            char::from(*byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    let socket: String = socket.as_os_str().as_bytes().iter().map(escaped).collect();
+    format!("nbd+unix:///{export}?socket={socket}")
+}
+
 /// One word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -116,14 +131,4 @@ fn quoted(text: &str) -> String {
 
 fn escaped_in_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;")
-}
-
-fn escaped_in_uri(text: &str) -> String {
-    let escaped = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(escaped).collect()
 }

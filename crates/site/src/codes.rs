@@ -108,7 +108,7 @@ codes! {
         "The message has the file and the system's reason.";
     file_exists 0 6 "File is there"
         "The file to be written is there already."
-        "Name another file, or remove it.";
+        "Name another file; or remove this one, if it is not wanted.";
     file_not_found 404 4 "No such file"
         "The VM has no file of this name."
         "`vm show` lists its files.";
@@ -137,8 +137,8 @@ codes! {
         "The image takes data from other files: a backing file, a data file or extents."
         "Make it whole first: qemu-img convert -O qcow2 IMAGE WHOLE.";
     image_unreadable 0 2 "Image cannot be read"
-        "qemu-img does not read the image in this format."
-        "See that the file is whole; name the format with -f.";
+        "The image is not there, is no image of a disk, or qemu-img does not read it in this format."
+        "See that it is there and whole; name the format with -f.";
     import_ended 0 6 "Task was ended"
         "The task was cancelled, or the server gave it up."
         "See `task show`; begin anew if it is still wanted.";
@@ -152,11 +152,11 @@ codes! {
         "An address is malformed, names nobody that others can reach, or is given twice; or there are too many."
         "Write addresses as 10.0.0.1:7400, and those of etcd as NAME=10.0.0.1:2379.";
     invalid_name 422 2 "Not a name"
-        "The name of a VM or snapshot has 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit."
+        "The name of a VM or snapshot has 1 to 63 of letters, digits, '.', '_' and '-', the first a letter or digit; a file's 1 to 127, and '+' too."
         "Choose such a name.";
     invalid_path 422 2 "Not a path"
-        "A path cannot be written to site.json."
-        "Use a path that is valid UTF-8.";
+        "A path is not absolute, names no medium of a data node, or is no text where text is needed: in a node's file, in the lines for a guest."
+        "The message says which; name another path.";
     invalid_request 422 2 "Makes no sense"
         "The request is well formed and makes no sense."
         "Compare it with the interface's types: /api/v1/openapi.json.";
@@ -246,7 +246,7 @@ codes! {
         "Keep the key file safe; only a site that was made with --passphrase-file has a passphrase.";
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
-        "Empty the trash, delete what is not needed, make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
+        "Empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
     no_space_report 404 4 "Space not computed"
         "What VMs and snapshots take was not computed since the server started."
         "Have it computed: `holdfast space`.";
@@ -338,7 +338,7 @@ codes! {
         "The directory holds media, but no site.json."
         "Put site.json back; to begin anew, remove the media or choose another directory.";
     snapshot_exists 409 6 "Name is taken"
-        "The VM has a snapshot of this name."
+        "The VM has a snapshot of this name; names that differ in case alone are one."
         "Choose another name.";
     snapshot_held 409 6 "Snapshot is held"
         "The snapshot, or one of the VM, is held until a time; nobody deletes it before."
@@ -416,7 +416,7 @@ codes! {
         "Another change of the VM was faster."
         "Look at it and try again.";
     vm_exists 409 6 "Name is taken"
-        "There is a VM of this name."
+        "There is a VM of this name; names that differ in case alone are one."
         "Choose another name.";
     vm_has_snapshots 409 6 "VM has snapshots"
         "A VM with snapshots goes only when that is said."

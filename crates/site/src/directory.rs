@@ -1,11 +1,12 @@
 //! The directory of a site: where its files are, and how they are written so that a crash leaves a whole one.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::aside::{self, Aside, sync_parent};
 use crate::error::{Result, SiteError};
 
 /// Longest path of a unix socket, from the kernel's `sockaddr_un`, its final zero not counted.
@@ -41,6 +42,14 @@ impl Directory {
     /// Makes the directory, for its owner only, when it is not there.
     pub(crate) fn make(&self) -> Result<()> {
         make_directory(&self.root)
+    }
+
+    /// Removes what a crash left beside the site's own files. Whoever holds the site's lock alone writes them.
+    pub(crate) fn remove_leftovers(&self) -> Result<()> {
+        for file in [self.manifest(), self.first_start(), self.key(), self.witness()] {
+            aside::remove_leftovers(&file).map_err(|error| SiteError::file(&file, &error))?;
+        }
+        Ok(())
     }
 
     /// The directory itself.
@@ -103,48 +112,30 @@ pub fn make_directory(path: &Path) -> Result<()> {
     make().map_err(|error| SiteError::file(path, &error))
 }
 
-fn sync_parent(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent == Path::new("") => File::open(".")?.sync_all(),
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 /// Puts a file in place whole and durably, readable by its owner only; what was there goes.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    // The whole name: files whose names differ in their ends alone are not written through one.
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
     let write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)?;
-        sync_parent(path)
+        let aside = Aside::new(path, 0o600)?;
+        aside.file().write_all(bytes)?;
+        aside.replace()
     };
     write().map_err(|error| SiteError::file(path, &error))
 }
 
-/// Makes a file that was not there, readable by its owner only, durably. `false` when something is there already.
+/// Makes a file that was not there, readable by its owner only, whole and durably. `false` when something is there already.
 pub(crate) fn make_new(path: &Path, bytes: &[u8]) -> Result<bool> {
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == IoErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(SiteError::file(path, &error)),
+    let write = || {
+        let aside = Aside::new(path, 0o600)?;
+        aside.file().write_all(bytes)?;
+        aside.keep()
     };
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| sync_parent(path));
-    if let Err(error) = written {
-        // Half a file would keep the next attempt out.
-        let _ = std::fs::remove_file(path);
-        return Err(SiteError::file(path, &error));
+    match write() {
+        Err(error) if error.kind() == IoErrorKind::AlreadyExists => Ok(false),
+        done => done.map(|()| true).map_err(|error| SiteError::file(path, &error)),
     }
-    Ok(true)
 }
 
 /// Removes a file when it is there, durably.

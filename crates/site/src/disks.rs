@@ -67,15 +67,16 @@ impl Vms {
         self.describe(name.as_str(), &record).await
     }
 
-    /// Where a disk stands among those of its VM, or a file among its files; the latter is true for a file.
-    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<(usize, bool)> {
+    /// What a VM is called, and where a disk stands among its disks, or a file among its files; true for a file.
+    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<(String, usize, bool)> {
         let (_, record) = self.find_ready(name).await?;
+        let called = record.called(name.as_str());
         if let Some(at) = record.only_disks().position(|found| found.name == disk) {
-            return Ok((at, false));
+            return Ok((called, at, false));
         }
         let mut files = record.whole().filter(|found| !found.is_disk());
         let at = files.position(|found| found.name == disk);
-        Ok((at.ok_or_else(|| disk_not_found(name.as_str(), disk))?, true))
+        Ok((called, at.ok_or_else(|| disk_not_found(name.as_str(), disk))?, true))
     }
 }
 

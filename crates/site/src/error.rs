@@ -98,7 +98,7 @@ impl From<EngineError> for SiteError {
             EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
             EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
             EngineErrorKind::NoSpace => {
-                let hint = "delete what is not needed, make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
+                let hint = "empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
                 (ErrorKind::NoSpace, "no_space", Some(hint))
             }
             EngineErrorKind::TooFewMedia => {

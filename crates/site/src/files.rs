@@ -39,7 +39,7 @@ impl Vms {
             record.disks.push(disk.clone());
             let created = [(id, disk_bytes_for(0))];
             match self.replace(vm, &kv, &record, txn.clone(), &created, &[]).await {
-                Ok(()) => return self.describe_disk(vm.as_str(), &disk).await,
+                Ok(()) => return self.describe_disk(vm, &record, &disk).await,
                 Err(error) if error.code == "vm_changed" => {}
                 Err(error) => return Err(error),
             }

@@ -27,6 +27,7 @@
 //! What it does not do: it runs no guests.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod attach;
 mod clients;
 mod clock;
@@ -69,7 +70,8 @@ mod versions;
 mod vms;
 mod witness;
 
-pub use attach::AttachInfo;
+pub use aside::Aside;
+pub use attach::{AttachInfo, nbd_uri};
 pub use budget::BYTES_MIN as CLIENT_MEMORY_MIN;
 pub use clients::{ClientLimits, ClientStatus};
 pub use clock::ClockState;

@@ -6,8 +6,9 @@
 //!              "leaving": true or absent, "with_node": true or absent}, ...],
 //!   "recovery_key_file": "/path" or absent}
 //! ```
-//! JSON, so that an administrator can read it and mend a path. `made` says that the site made the file itself.
-//! `leaving`: what it holds is to move to the others, and then it is to go; `with_node`: because its node is. `recovery_key_file` stands in `first-start.json` only.
+//! JSON, so that an administrator can read it and mend a path. A path that is no text stands there as the list of its
+//! bytes. `made` says that the site made the file itself. `leaving`: what it holds is to move to the others, and then
+//! it is to go; `with_node`: because its node is. `recovery_key_file` stands in `first-start.json` only.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub struct Manifest {
     /// In the site's order.
     pub media: Vec<Entry>,
     /// Where an unfinished first start puts the recovery key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "path_or_none")]
     pub(crate) recovery_key_file: Option<PathBuf>,
 }
 
@@ -43,6 +44,7 @@ pub struct Entry {
     #[serde(with = "hex")]
     id: [u8; 16],
     /// Where it was: absolute, or from the site's directory on.
+    #[serde(with = "as_path")]
     pub path: PathBuf,
     /// Bytes when it was formatted.
     pub bytes: u64,
@@ -107,10 +109,11 @@ impl Manifest {
     /// The stored form: JSON.
     ///
     /// # Errors
-    /// When a path is no text.
+    /// None that is known of.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| SiteError::invalid("invalid_path", format!("site.json: {error}")))?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| {
+            SiteError::new(ErrorKind::Failed, "manifest_damaged", format!("site.json: {error}"))
+        })?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -144,6 +147,57 @@ impl Manifest {
             SiteError::new(ErrorKind::Failed, "manifest_damaged", reason)
                 .hint("put a sound copy of the file in its place")
         })
+    }
+}
+
+/// A path as text, or as the list of its bytes where it is none.
+mod as_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => path.as_os_str().as_bytes().serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Text(text) => text.into(),
+            Stored::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
+}
+
+/// The same where there may be none.
+mod path_or_none {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Stored(#[serde(with = "super::as_path")] PathBuf);
+
+    pub(super) fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.clone().map(Stored).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<Stored>::deserialize(deserializer)?.map(|stored| stored.0))
     }
 }
 

@@ -15,9 +15,18 @@ pub const DISK_BYTES_MAX: u64 = 64 << 40;
 /// A disk's size is a multiple of this: guests see sectors.
 const SECTOR: u64 = 512;
 
-/// The name of a VM, or of a snapshot: `[a-z0-9][a-z0-9._-]{0,62}`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// The name of a VM, or of a snapshot: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`. Names that differ in case alone are one name,
+/// which is shown as it was given first.
+#[derive(Debug, Clone)]
 pub struct VmName(String);
+
+impl PartialEq for VmName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for VmName {}
 
 impl VmName {
     /// Checks a name.
@@ -33,23 +42,37 @@ impl VmName {
     /// # Errors
     /// `invalid_name`.
     pub fn parse_for(what: &str, text: &str) -> Result<Self> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
-        let good = bytes.first().is_some_and(|first| plain(*first))
+        let good = bytes.first().is_some_and(u8::is_ascii_alphanumeric)
             && bytes.len() <= NAME_BYTES_MAX
-            && bytes.iter().all(|byte| plain(*byte) || b"._-".contains(byte));
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
         if good {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.chars().take(NAME_BYTES_MAX).collect();
         Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for {what}"))
-            .hint("1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit"))
+            .hint("1 to 63 of letters, digits, '.', '_' and '-', the first a letter or digit"))
     }
 
-    /// The name.
+    /// The name as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What it is found by: the same for all names that differ in case alone.
+    pub(crate) fn folded(&self) -> String {
+        fold(&self.0)
+    }
+
+    /// How it is written, where that is not how it is found.
+    pub(crate) fn spelled(&self) -> Option<String> {
+        (self.folded() != self.0).then(|| self.0.clone())
+    }
+}
+
+/// What a name is found by.
+pub(crate) fn fold(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 /// The name of a file of a VM: `[A-Za-z0-9][A-Za-z0-9._+-]{0,126}`, and no name that a disk could have.
@@ -74,8 +97,10 @@ impl FileName {
         }
         let shown: String = text.chars().take(FILE_NAME_BYTES_MAX).collect();
         let hint = match of_disk {
-            true => "names such as disk0 are for disks",
-            false => "1 to 127 of letters, digits, '.', '_', '+' and '-', the first a letter or digit",
+            true => "names such as disk0 are for disks: give another with --as",
+            false => {
+                "1 to 127 of letters, digits, '.', '_', '+' and '-', the first a letter or digit: give one with --as"
+            }
         };
         Err(SiteError::invalid("invalid_name", format!("{shown:?} is no name for a file")).hint(hint))
     }

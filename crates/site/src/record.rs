@@ -1,22 +1,23 @@
-//! The record of a VM in the metadata store, under `vm/NAME`.
+//! The record of a VM in the metadata store, under `vm/NAME`, in lower case.
 //!
 //! ```text
 //!  {"version": 1, "created_ms": <Unix ms>,
 //!   "disks": [{"name": "disk0", "id": <number>},
 //!             {"name": "debian.iso", "id": <number>, "file_bytes": <count>}, ...],
-//!   "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>,
+//!   "name": "<text>", "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>,
 //!   "held_until_ms": <site time, ms>}
 //! ```
-//! The record does not say how large a disk is: the engine does. A file is a disk with `file_bytes`, its length; while it
-//! is being stored it carries `"storing": {"task": <number>, "replace": <bool>}`. `definition` is there when the VM has one: its key is
-//! `definition/NUMBER`. `import` is there while the VM is being imported. `number` comes with
-//! the first snapshot; `snapshots` counts the names given without being asked; `held_until_ms` is there when one
-//! is or was held, and is the longest of these holds.
+//! The record does not say how large a disk is: the engine does. A file is a disk with `file_bytes`, its length;
+//! while it is being stored it carries `"storing": {"task": <number>, "replace": <bool>}`. `name` is there when the
+//! VM's name has capitals. `definition` is there when the VM has one: its key is `definition/NUMBER`. `import` is
+//! there while the VM is being imported. `number` comes with the first snapshot; `snapshots` counts the names given
+//! without being asked; `held_until_ms` is there when one is or was held, and is the longest of these holds.
 
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
 use crate::error::{ErrorKind, Result, SiteError};
+use crate::names::{VmName, fold};
 
 const VERSION: u32 = 1;
 
@@ -26,6 +27,9 @@ pub(crate) struct Record {
     version: u32,
     pub(crate) created_ms: u64,
     pub(crate) disks: Vec<DiskRecord>,
+    /// How its name is written, where that is not how it is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) definition: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,13 +101,14 @@ impl DiskRecord {
 
 impl Record {
     /// A VM made now, with disks `disk0`, `disk1`, ...
-    pub(crate) fn new(created_ms: u64, disks: impl IntoIterator<Item = DiskId>) -> Self {
+    pub(crate) fn new(name: &VmName, created_ms: u64, disks: impl IntoIterator<Item = DiskId>) -> Self {
         let disks = disks.into_iter().enumerate();
         let disks = disks.map(|(number, id)| DiskRecord::new(format!("disk{number}"), id)).collect();
         Self {
             version: VERSION,
             created_ms,
             disks,
+            name: name.spelled(),
             definition: None,
             import: None,
             number: None,
@@ -124,6 +129,11 @@ impl Record {
             return Err(format!("version {}, and this program knows {VERSION}", record.version));
         }
         Ok(record)
+    }
+
+    /// What it is called, as it is written; `found` is what it was found by.
+    pub(crate) fn called(&self, found: &str) -> String {
+        self.name.clone().unwrap_or_else(|| fold(found))
     }
 
     /// Its disks, files left out.

@@ -573,8 +573,8 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `disk_not_found`, `vm_importing`.
     pub async fn attach_info(&self, name: &VmName, disk: &str) -> Result<AttachInfo> {
-        let (position, is_file) = self.shared.vms.disk_position(name, disk).await?;
-        let (export, socket) = (format!("{name}/{disk}"), self.directory().nbd_socket());
+        let (vm, position, is_file) = self.shared.vms.disk_position(name, disk).await?;
+        let (export, socket) = (format!("{vm}/{disk}"), self.directory().nbd_socket());
         Ok(match is_file {
             true => AttachInfo::of_file(&export, position, &socket),
             false => AttachInfo::new(&export, position, &socket),

@@ -1,6 +1,7 @@
 //! Snapshots: named, immutable copies of a VM's disks at one instant, with its files and its definition (DESIGN 5).
 //!
-//! In the metadata store under `snapshot/VM/NAME`, where `VM` is the VM's number: a rename of the VM does not touch it.
+//! In the metadata store under `snapshot/VM/NAME`, in lower case, where `VM` is the VM's number: a rename of the VM does not
+//! touch it.
 //! A definition that a snapshot has is never changed: `definition-use/DEFINITION/SNAPSHOT` says who has it.
 
 mod record;
@@ -12,7 +13,7 @@ use units::DiskId;
 
 use crate::definition;
 use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::names::{VmName, fold};
 use crate::record::{DiskRecord, Record};
 use crate::version::Version;
 use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
@@ -61,7 +62,7 @@ pub struct Snapshot {
 }
 
 pub(crate) fn key(vm: u64, name: &str) -> Result<Key> {
-    Ok(SNAPSHOTS.key().number(vm).text(name).end()?)
+    Ok(SNAPSHOTS.key().number(vm).text(&fold(name)).end()?)
 }
 
 /// The snapshots of a VM.
@@ -73,6 +74,7 @@ fn use_key(definition: u64, snapshot: u64) -> Result<Key> {
     Ok(USES.key().number(definition).number(snapshot).end()?)
 }
 
+/// What a snapshot is found by.
 pub(crate) fn name_of(kv: &KeyValue) -> Option<String> {
     let mut segments = SNAPSHOTS.segments(&kv.key)?;
     segments.number()?;
@@ -92,7 +94,7 @@ impl Vms {
             let (kv, mut record) = self.find_ready(vm).await?;
             let number = self.number(&mut record).await?;
             let name = match name {
-                Some(name) => name.as_str().to_owned(),
+                Some(name) => name.clone(),
                 None => self.next_name(number, &mut record).await?,
             };
             let mut forks = Vec::new();
@@ -109,10 +111,11 @@ impl Vms {
                 number: self.engine.new_disk_id().await?.0,
                 created_ms,
                 disks,
+                name: name.spelled(),
                 definition,
                 held_until_ms: 0,
             };
-            let key = key(number, &name)?;
+            let key = key(number, name.as_str())?;
             let mut txn = Txn::new()
                 .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
                 .when(Compare::absent(key.clone()))
@@ -122,11 +125,11 @@ impl Vms {
                 txn = txn.then(Op::put(use_key(definition, snapshot.number)?, Vec::new()));
             }
             if self.engine.fork(txn, &forks, &[]).await? {
-                tracing::info!(%vm, snapshot = name, "snapshot made");
-                return Ok(snapshot.show(vm.as_str(), &name));
+                tracing::info!(%vm, snapshot = %name, "snapshot made");
+                return Ok(snapshot.show(&record.called(vm.as_str()), name.as_str()));
             }
             if is_given && self.engine.meta().get(&key).await?.kv.is_some() {
-                return Err(exists(vm, &name));
+                return Err(exists(vm, name.as_str()));
             }
         }
         Err(vm_changed(vm))
@@ -142,11 +145,11 @@ impl Vms {
         Ok(number)
     }
 
-    async fn next_name(&self, vm: u64, record: &mut Record) -> Result<String> {
+    async fn next_name(&self, vm: u64, record: &mut Record) -> Result<VmName> {
         loop {
             record.snapshots += 1;
-            let name = format!("s{}", record.snapshots);
-            if self.engine.meta().get(&key(vm, &name)?).await?.kv.is_none() {
+            let name = VmName::parse_for("a snapshot", &format!("s{}", record.snapshots))?;
+            if self.engine.meta().get(&key(vm, name.as_str())?).await?.kv.is_none() {
                 return Ok(name);
             }
         }
@@ -160,7 +163,10 @@ impl Vms {
         limit: usize,
     ) -> Result<Vec<Snapshot>> {
         let records = match vm {
-            Some(vm) => vec![(vm.as_str().to_owned(), self.find(vm).await?.1)],
+            Some(vm) => {
+                let (_, record) = self.find(vm).await?;
+                vec![(record.called(vm.as_str()), record)]
+            }
             None => self.records().await?,
         };
         let limit = limit.clamp(1, SNAPSHOTS_AT_ONCE);
@@ -169,7 +175,7 @@ impl Vms {
             let Some(number) = record.number else { continue };
             let mut range = all_of(number)?;
             if let Some(after) = after {
-                match after.vm.as_str().cmp(&vm) {
+                match after.vm.folded().cmp(&fold(&vm)) {
                     std::cmp::Ordering::Greater => continue,
                     std::cmp::Ordering::Equal => {
                         let last = after.snapshot.as_ref().map_or("", VmName::as_str);
@@ -216,8 +222,8 @@ impl Vms {
 
     /// A snapshot by name.
     pub(crate) async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
-        let (_, _, snapshot) = self.find_snapshot(vm, name).await?;
-        self.show_held(&snapshot, vm.as_str(), name.as_str()).await
+        let (record, _, snapshot) = self.find_snapshot(vm, name).await?;
+        self.show_held(&snapshot, &record.called(vm.as_str()), name.as_str()).await
     }
 
     /// A snapshot with what the data nodes know of its hold.
@@ -259,23 +265,24 @@ impl Vms {
 
     /// Gives a snapshot another name.
     pub(crate) async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
-        let (record, kv, snapshot) = self.find_snapshot(vm, name).await?;
-        if name == new {
-            return Ok(snapshot.show(vm.as_str(), name.as_str()));
-        }
-        // A client that lost its connection would not find it again under the old name.
-        let _closed = self.close(vm, &snapshot.ids())?;
+        let (record, kv, mut snapshot) = self.find_snapshot(vm, name).await?;
+        snapshot.name = new.spelled();
         let new_key = key(record.number.unwrap_or_default(), new.as_str())?;
-        let txn = Txn::new()
-            .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
-            .when(Compare::absent(new_key.clone()))
-            .then(Op::delete(&kv.key))
-            .then(Op::put(new_key.clone(), snapshot.encode()?));
-        if self.engine.apply(txn, &[], &[]).await? {
-            tracing::info!(%vm, snapshot = %name, %new, "snapshot renamed");
-            return Ok(snapshot.show(vm.as_str(), new.as_str()));
+        let mut txn = Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision));
+        let mut closed = None;
+        if name != new {
+            // A client that lost its connection would not find it again under the old name.
+            closed = Some(self.close(vm, &snapshot.ids())?);
+            txn = txn.when(Compare::absent(new_key.clone())).then(Op::delete(&kv.key));
         }
-        let taken = self.engine.meta().get(&new_key).await?.kv.is_some();
+        let txn = txn.then(Op::put(new_key.clone(), snapshot.encode()?));
+        let done = self.engine.apply(txn, &[], &[]).await?;
+        drop(closed);
+        if done {
+            tracing::info!(%vm, snapshot = %name, %new, "snapshot renamed");
+            return Ok(snapshot.show(&record.called(vm.as_str()), new.as_str()));
+        }
+        let taken = name != new && self.engine.meta().get(&new_key).await?.kv.is_some();
         Err(if taken { exists(vm, new.as_str()) } else { changed(vm, name) })
     }
 
@@ -295,7 +302,7 @@ impl Vms {
                 ids.push(self.engine.new_disk_id().await?);
             }
             let forks = fork_all(&source.disks, &ids);
-            let mut record = Record::new(rt.wall_ms(), []);
+            let mut record = Record::new(new, rt.wall_ms(), []);
             record.disks = source.disks.iter().zip(&ids).map(|(disk, id)| disk.record(*id)).collect();
             let mut txn = Txn::new().when(source.unchanged);
             let mut is_large = false;

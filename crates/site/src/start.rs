@@ -123,6 +123,7 @@ impl Site {
         let directory = Directory::new(&options.dir)?;
         directory.make()?;
         let lock = Lock::take(&directory.lock())?;
+        directory.remove_leftovers()?;
         // A killed server left it; nobody shall take it for the sign that this one serves.
         directory::remove(&directory.api_socket())?;
         let opener = Opener::new(&rt, options.backend)?;

@@ -373,6 +373,9 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
     if status.media.iter().any(|medium| medium.state == MediumState::Full) {
         status.next.push("make room on the file systems of the media that are full".to_owned());
     }
+    if status.reasons.iter().any(|reason| reason.starts_with(POOL_IS)) {
+        status.next.push("delete what is not needed, then free what it took: `clean`".to_owned());
+    }
     if status.journal_used_percent > JOURNAL_PERCENT_MAX && status.writable {
         status.next.push("wait, or slow the guests down: the journal empties into the pool".to_owned());
     }

@@ -106,7 +106,7 @@ impl Tasks {
         let disks = self.vms.new_disks(sizes).await?;
         let total = sizes.iter().sum();
         let record = Record::new(TaskKind::Import, name.as_str(), self.rt.wall_ms(), total, plain(source));
-        let mut vm = VmRecord::new(record.started_ms, disks.iter().map(|(id, _)| *id));
+        let mut vm = VmRecord::new(name, record.started_ms, disks.iter().map(|(id, _)| *id));
         vm.import = Some(id);
         let txn = txn.then(Op::put(key(id)?, record.encode()?));
         self.vms.put_new(name, &vm, txn, &disks).await?;

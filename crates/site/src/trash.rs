@@ -195,7 +195,7 @@ impl Vms {
             tracing::info!(vm = %name, "VM deleted");
             return Ok(None);
         }
-        let mut gone = Record::new(name.to_string(), now_ms, ms(keep), What::Vm(record.clone()));
+        let mut gone = Record::new(record.called(name.as_str()), now_ms, ms(keep), What::Vm(record.clone()));
         gone.snapshots = snapshots.len() as u64;
         for disk in record.ids() {
             gone.bytes += self.engine.disk_bytes(disk).unwrap_or(0);
@@ -232,7 +232,8 @@ impl Vms {
             return Ok(None);
         }
         let what = What::Snapshot { vm: owner.number.unwrap_or_default(), record: snapshot.clone() };
-        let mut gone = Record::new(format!("{vm}@{name}"), now_ms, ms(keep), what);
+        let called = format!("{}@{}", owner.called(vm.as_str()), snapshot.called(name.as_str()));
+        let mut gone = Record::new(called, now_ms, ms(keep), what);
         for disk in snapshot.ids() {
             gone.bytes += snapshot.disk_bytes(disk);
             if let Ok(open) = self.engine.open_disk(disk).await {
@@ -329,14 +330,17 @@ impl Vms {
                     return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason));
                 }
                 let name = new.cloned().map_or_else(|| VmName::parse(&record.name), Ok)?;
-                (vms::key(&name)?, vm.encode()?, name.to_string())
+                let mut back = vm.clone();
+                back.name = name.spelled();
+                (vms::key(&name)?, back.encode()?, name.to_string())
             }
             What::Snapshot { vm: number, record: snapshot } => {
                 let vm = self.name_of_number(*number, &record.name).await?;
                 let old = record.name.split_once('@').map_or("", |(_, name)| name);
                 let name = new.cloned().map_or_else(|| VmName::parse_for("a snapshot", old), Ok)?;
-                let back = snapshots::key(*number, name.as_str())?;
-                (back, snapshot.encode()?, format!("{vm}@{name}"))
+                let mut back = snapshot.clone();
+                back.name = name.spelled();
+                (snapshots::key(*number, name.as_str())?, back.encode()?, format!("{vm}@{name}"))
             }
         };
         let txn = Txn::new()

@@ -47,7 +47,7 @@ impl Drop for Turn {
 
 impl Turns {
     async fn take(&self, rt: &dyn Runtime, vm: &VmName) -> Result<Turn> {
-        let name = vm.as_str().to_owned();
+        let name = vm.folded();
         let lock = {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.entry(name.clone()).or_default().clone()
@@ -73,8 +73,8 @@ impl Turns {
     ) -> Result<T> {
         let mut names: Vec<&VmName> = vms.to_vec();
         // In the same order by all, each once.
-        names.sort_unstable_by_key(|name| name.as_str());
-        names.dedup_by_key(|name| name.as_str());
+        names.sort_unstable_by_key(|name| name.folded());
+        names.dedup();
         let mut turns = Vec::new();
         for name in names {
             turns.push(self.take(rt, name).await?);

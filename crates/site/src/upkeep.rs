@@ -203,8 +203,11 @@ impl Site {
             SiteError::new(ErrorKind::NotFound, "no_space_report", reason)
                 .hint("have it computed: `holdfast space`")
         })?;
-        let of_vm =
-            |row: &&SpaceRow| vm.is_none_or(|vm| row.name.split(['@', ':']).next() == Some(vm.as_str()));
+        let is_of = |row: &SpaceRow, vm: &VmName| {
+            let own = row.name.split(['@', ':']).next().unwrap_or_default();
+            own.eq_ignore_ascii_case(vm.as_str())
+        };
+        let of_vm = |row: &&SpaceRow| vm.is_none_or(|vm| is_of(row, vm));
         let behind = |row: &&SpaceRow| after.is_none_or(|after| row.name.as_str() > after);
         let rows = table.rows.iter().filter(of_vm).filter(behind);
         let rows = rows.take(limit.clamp(1, SPACE_ROWS_AT_ONCE)).cloned().collect();

@@ -54,7 +54,7 @@ impl Vms {
             for kv in &page.kvs {
                 let name = name_of(kv).ok_or_else(|| damaged(vm, "a snapshot without a name"))?;
                 let record = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(vm, &reason))?;
-                all.push((format!("{vm}@{name}"), record.named()));
+                all.push((format!("{vm}@{}", record.called(&name)), record.named()));
             }
             let Some(last) = page.kvs.last().filter(|_| page.kvs.len() == SNAPSHOTS_AT_ONCE) else {
                 return Ok(());

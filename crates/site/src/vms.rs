@@ -91,7 +91,7 @@ impl Vms {
     /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes.
     pub(crate) async fn create(&self, rt: &dyn Runtime, name: &VmName, disks: &[u64]) -> Result<Vm> {
         let create = self.new_disks(disks).await?;
-        let record = Record::new(rt.wall_ms(), create.iter().map(|(id, _)| *id));
+        let record = Record::new(name, rt.wall_ms(), create.iter().map(|(id, _)| *id));
         self.put_new(name, &record, Txn::new(), &create).await?;
         tracing::info!(vm = %name, disks = create.len(), "VM made");
         self.describe(name.as_str(), &record).await
@@ -161,9 +161,12 @@ impl Vms {
 
     /// Gives a VM another name.
     pub(crate) async fn rename(&self, name: &VmName, new: &VmName) -> Result<Vm> {
-        let (kv, record) = self.find_settled(name).await?;
+        let (kv, mut record) = self.find_settled(name).await?;
+        record.name = new.spelled();
         if name == new {
-            return self.describe(name.as_str(), &record).await;
+            // It is found as before.
+            self.replace(name, &kv, &record, Txn::new(), &[], &[]).await?;
+            return self.describe(new.as_str(), &record).await;
         }
         // A client that lost its connection would not find its disk again under the old name.
         let _closed = self.close(name, &record.ids())?;
@@ -251,7 +254,7 @@ impl Vms {
             let name = VMS.segments(&kv.key).and_then(|mut segments| segments.text().map(str::to_owned));
             let name = name.ok_or_else(|| damaged(&kv.key.to_string(), "no name of a VM"))?;
             let record = decode(&name, kv)?;
-            Ok((name, record))
+            Ok((record.called(&name), record))
         };
         kvs.iter().map(named).collect()
     }
@@ -269,11 +272,12 @@ impl Vms {
 
     /// The VM, without what its disks use: that is counted in their maps, and takes the longer the more changed lately.
     pub(crate) fn describe_uncounted(&self, name: &str, record: &Record) -> Vm {
+        let name = &record.called(name);
         let (disks, files): (Vec<_>, Vec<_>) = record.whole().partition(|disk| disk.is_disk());
         let show =
             |disks: Vec<&DiskRecord>| disks.into_iter().map(|disk| self.uncounted(name, disk)).collect();
         Vm {
-            name: name.to_owned(),
+            name: name.clone(),
             state: if record.import.is_some() { VmState::Importing } else { VmState::Ready },
             created_ms: record.created_ms,
             has_definition: record.definition.is_some(),
@@ -283,9 +287,14 @@ impl Vms {
     }
 
     /// A disk or file of a VM.
-    pub(crate) async fn describe_disk(&self, vm: &str, disk: &DiskRecord) -> Result<Disk> {
+    pub(crate) async fn describe_disk(
+        &self,
+        vm: &VmName,
+        record: &Record,
+        disk: &DiskRecord,
+    ) -> Result<Disk> {
         let used = self.engine.disk_usage(disk.id()).await?;
-        Ok(Disk { used_bytes: Some(used), ..self.uncounted(vm, disk) })
+        Ok(Disk { used_bytes: Some(used), ..self.uncounted(&record.called(vm.as_str()), disk) })
     }
 
     fn uncounted(&self, vm: &str, disk: &DiskRecord) -> Disk {
@@ -300,7 +309,7 @@ impl Vms {
 }
 
 pub(crate) fn key(name: &VmName) -> Result<Key> {
-    Ok(VMS.key().text(name.as_str()).end()?)
+    Ok(VMS.key().text(&name.folded()).end()?)
 }
 
 fn decode(name: &str, kv: &KeyValue) -> Result<Record> {

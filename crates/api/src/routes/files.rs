@@ -15,7 +15,12 @@ use crate::types::{Begun, ChangeFile, NewFile, Vm};
 #[expect(dead_code, reason = "only its description is used")]
 struct OfFile {
     /// The VM.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
     name: String,
     /// The file.
     #[param(

@@ -18,10 +18,15 @@ use crate::types::{
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct OfSnapshot {
     /// The VM.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
     name: String,
     /// The snapshot.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "s1")]
+    #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "s1")]
     snapshot: String,
 }
 

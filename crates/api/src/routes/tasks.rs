@@ -128,7 +128,7 @@ pub(super) async fn fail_import(
     ))
 }
 
-/// Makes a task for reading the disks of a VM.
+/// Makes a task for reading the disks of a VM, all as they are at this instant, or those of a snapshot.
 #[utoipa::path(
     post, path = "/api/v1/exports", tag = "tasks",
     request_body = NewExport,

@@ -19,7 +19,12 @@ use crate::types::{
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct OfVm {
     /// The VM.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
     name: String,
 }
 
@@ -29,7 +34,12 @@ pub(super) struct OfVm {
 #[expect(dead_code, reason = "only its description is used")]
 struct OfDisk {
     /// The VM.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "web01")]
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
     name: String,
     /// The disk.
     #[param(example = "disk0")]

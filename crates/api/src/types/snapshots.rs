@@ -60,7 +60,7 @@ pub struct ListSnapshots {
     /// Those of this VM; else all.
     #[param(
         nullable = false,
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 1,
         max_length = 63,
         example = "web01"
@@ -70,7 +70,7 @@ pub struct ListSnapshots {
     /// Those behind this one, `VM@SNAPSHOT`, whether or not it is there.
     #[param(
         nullable = false,
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}@[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}@[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 3,
         max_length = 127,
         example = "web01@s1"
@@ -94,7 +94,7 @@ pub struct WhichChanges {
     /// Since this snapshot of the VM; else all that the disk holds.
     #[param(
         nullable = false,
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 1,
         max_length = 63,
         example = "s1"
@@ -154,7 +154,7 @@ fn check_limit(limit: u64, most: u64) -> Result<(), String> {
 pub struct NewSnapshot {
     /// Its name; else the next of `s1`, `s2`, and so on.
     #[schema(
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 1,
         max_length = 63,
         example = "before-upgrade"
@@ -168,7 +168,12 @@ pub struct NewSnapshot {
 #[serde(deny_unknown_fields)]
 pub struct ChangeSnapshot {
     /// Its new name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "good")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "good"
+    )]
     pub name: String,
 }
 
@@ -198,7 +203,7 @@ pub struct Changes {
 #[serde(deny_unknown_fields)]
 pub struct Revert {
     /// Its name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "s1")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "s1")]
     pub snapshot: String,
 }
 
@@ -217,14 +222,19 @@ pub struct Reverted {
 pub struct NewClone {
     /// What it begins as: `VM` or `VM@SNAPSHOT`.
     #[schema(
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$",
         min_length = 1,
         max_length = 127,
         example = "web01"
     )]
     pub from: String,
     /// Its name.
-    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", min_length = 1, max_length = 63, example = "www1")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "www1"
+    )]
     pub name: String,
 }
 
@@ -234,7 +244,7 @@ pub struct NewClone {
 pub struct DiskClone {
     /// What it begins as: `VM/DISK` or `VM@SNAPSHOT/DISK`.
     #[schema(
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?/disk[0-9]{1,20}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?/disk[0-9]{1,20}$",
         min_length = 7,
         max_length = 152,
         example = "web01/disk0"

@@ -151,7 +151,7 @@ impl EmptyTrash {
 pub struct Restore {
     /// Another name than it had: of the VM, or of the snapshot without its VM.
     #[schema(
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 1,
         max_length = 63,
         example = "web01-old"

@@ -101,7 +101,7 @@ pub struct ListSpace {
     /// Those of this VM; else all.
     #[param(
         nullable = false,
-        pattern = "^[a-z0-9][a-z0-9._-]{0,62}$",
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         min_length = 1,
         max_length = 63,
         example = "web01"

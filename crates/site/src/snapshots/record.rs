@@ -5,7 +5,7 @@ use units::DiskId;
 
 use super::{Snapshot, SnapshotDisk};
 use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::disk_bytes_for;
+use crate::names::{disk_bytes_for, fold};
 use crate::record::{DiskRecord, is_zero};
 
 /// The version of the record that this program writes.
@@ -42,6 +42,9 @@ pub(crate) struct SnapshotRecord {
     pub(super) number: u64,
     pub(super) created_ms: u64,
     pub(super) disks: Vec<Kept>,
+    /// How its name is written, where that is not how it is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) definition: Option<u64>,
     /// No command deletes it before, site time in ms; 0 for no hold.
@@ -68,6 +71,11 @@ impl SnapshotRecord {
         self.disks.iter().map(|disk| DiskId(disk.id)).collect()
     }
 
+    /// What it is called, as it is written; `found` is what it was found by.
+    pub(crate) fn called(&self, found: &str) -> String {
+        self.name.clone().unwrap_or_else(|| fold(found))
+    }
+
     /// The names and numbers of its disks.
     pub(crate) fn named(&self) -> Vec<(String, DiskId)> {
         self.disks.iter().map(|disk| (disk.name.clone(), DiskId(disk.id))).collect()
@@ -86,6 +94,7 @@ impl SnapshotRecord {
     }
 
     pub(super) fn show(&self, vm: &str, name: &str) -> Snapshot {
+        let name = self.called(name);
         let disk = |disk: &Kept| SnapshotDisk {
             name: disk.name.clone(),
             export: format!("{vm}@{name}/{}", disk.name),
@@ -93,7 +102,7 @@ impl SnapshotRecord {
         };
         Snapshot {
             vm: vm.to_owned(),
-            name: name.to_owned(),
+            name: name.clone(),
             created_ms: self.created_ms,
             has_definition: self.definition.is_some(),
             held_until_ms: self.held_until_ms,

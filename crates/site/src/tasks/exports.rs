@@ -36,7 +36,7 @@ impl Tasks {
                 return Err(crate::disks::disk_not_found(&vm.name, disk));
             }
         }
-        let target = disk.map_or_else(|| name.to_string(), |disk| format!("{name}/{disk}"));
+        let target = disk.map_or_else(|| vm.name.clone(), |disk| format!("{}/{disk}", vm.name));
         let total = vm.disks.iter().map(|disk| disk.bytes).sum();
         let (id, txn) = self.make_room().await?;
         let mut record = Record::new(TaskKind::Export, &target, self.rt.wall_ms(), total, plain(destination));

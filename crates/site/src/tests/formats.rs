@@ -1,6 +1,7 @@
 //! Names, sizes, `site.json`, the witness, records, the judgement.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use journal::{ENSEMBLES_MAX, Ensemble};
 use units::{DiskId, Epoch, MediumId, SiteId};
 
 use super::Bench;
+use crate::aside::NAMES_MAX;
 use crate::manifest::{Entry, Manifest};
 use crate::record::Record;
 use crate::snapshots::SnapshotRecord;
@@ -20,20 +22,27 @@ use crate::{Version, VmName, format_size, parse_size};
 
 #[test]
 fn names() {
-    for good in ["a", "0", "web01", "a.b_c-d", "9-", &"x".repeat(63)] {
+    for good in ["a", "0", "web01", "Web01", "A", "a.b_c-d", "9-", &"x".repeat(63)] {
         assert_eq!(VmName::parse(good).unwrap().as_str(), good);
     }
     let long = "x".repeat(64);
-    for bad in ["", ".a", "-a", "_a", "A", "a/b", "a b", "ä", "a\0", "a\n", &long] {
+    for bad in ["", ".a", "-a", "_a", "a/b", "a b", "ä", "a\0", "a\n", &long] {
         assert_eq!(VmName::parse(bad).unwrap_err().code, "invalid_name", "{bad:?}");
     }
-    for good in ["a", "a@b", "web01@before-upgrade"] {
+    for good in ["a", "a@b", "A@B", "web01@before-upgrade"] {
         assert_eq!(Version::parse(good).unwrap().to_string(), good);
         let with_disk = format!("{good}/disk0");
         let (version, disk) = Version::parse_with_disk(&with_disk).unwrap();
         assert_eq!((version.to_string().as_str(), disk), (good, Some("disk0")));
     }
-    for bad in ["", "@", "a@", "@b", "a@b@c", "a@B", "a/b", "A@b"] {
+    let name = |text| VmName::parse(text).unwrap();
+    assert!(name("Web01") == name("wEB01") && name("web01") != name("web02"));
+    assert_eq!(
+        (name("Web01").folded().as_str(), name("Web01").spelled().as_deref()),
+        ("web01", Some("Web01"))
+    );
+    assert_eq!((name("web01").folded().as_str(), name("web01").spelled()), ("web01", None));
+    for bad in ["", "@", "a@", "@b", "a@b@c", "a/b"] {
         assert_eq!(Version::parse(bad).unwrap_err().code, "invalid_name", "{bad:?}");
     }
 }
@@ -94,6 +103,14 @@ fn a_manifest_is_read_as_it_was_written() {
          \"01010101010101010101010101010101\",\"path\":\"media/00.img\",\"bytes\":4096,\"made\":true},{\"id\":\
          \"02020202020202020202020202020202\",\"path\":\"/dev/x\",\"bytes\":4096,\"made\":false}]}"
     );
+    let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"/m/\xff"));
+    let mut with_odd = manifest();
+    with_odd.media[1].path.clone_from(&odd);
+    with_odd.recovery_key_file = Some(odd);
+    let bytes = with_odd.encode().unwrap();
+    assert_eq!(Manifest::decode(&bytes).unwrap(), with_odd);
+    let compact: String = String::from_utf8(bytes).unwrap().split_whitespace().collect();
+    assert!(compact.contains("\"path\":[47,109,47,255]"), "{compact}");
     for (from, to, why) in [
         ("\"version\": 1", "\"version\": 2", "version 2"),
         ("02020202", "0202020", "32 lower-case hex"),
@@ -184,11 +201,12 @@ fn a_witness_that_cannot_be_written_is_made_anew() {
     witness.spoil();
     let before = std::fs::metadata(&path).unwrap().ino();
     // No room for another file: the state is not stored, and the old one stays.
-    std::fs::create_dir(path.with_extension("part")).unwrap();
+    let beside = |number| bench.path(&format!(".witness.{number}.part"));
+    (0..NAMES_MAX).for_each(|number| std::fs::create_dir(beside(number)).unwrap());
     assert!(store(2).unwrap_err().to_string().contains("witness"));
     let load = || bench.runtime.block_on(FileWitness::open(bench.rt(), &path).unwrap().load()).unwrap();
     assert_eq!(load(), state(1));
-    std::fs::remove_dir(path.with_extension("part")).unwrap();
+    (0..NAMES_MAX).for_each(|number| std::fs::remove_dir(beside(number)).unwrap());
     for epoch in 3..6 {
         store(epoch).unwrap();
         assert_eq!(load(), state(epoch));
@@ -319,5 +337,7 @@ fn a_pool_that_fills_says_so_before_it_is_full() {
         assert_eq!(judged.health, health, "{usable_bytes}: {judged:?}");
         assert_eq!(judged.reasons.len(), usize::from(!says.is_empty()), "{usable_bytes}: {judged:?}");
         assert!(judged.reasons.iter().all(|reason| reason.starts_with(says)), "{usable_bytes}: {judged:?}");
+        let says_how = judged.next.iter().any(|next| next.contains("`clean`"));
+        assert_eq!(says_how, !says.is_empty(), "{usable_bytes}: {judged:?}");
     }
 }
