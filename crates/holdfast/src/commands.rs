@@ -146,31 +146,44 @@ impl Asking {
                 printer.vm(&added, &self.socket)
             }
             DiskCommand::Clone { from, vm } => self.clone_disk(&from, &vm).await,
-            DiskCommand::Remove { vm, disk, dry_run: true, .. } => {
+            DiskCommand::Remove { disk, apart, dry_run: true, .. } => {
+                let (vm, disk) = place(&disk, apart.as_deref(), "disk")?;
                 self.dry_run(&format!("{vm}/{disk}")).await
             }
-            DiskCommand::Remove { vm, disk, yes, dry_run: false } => {
-                let vm = VmName::parse(&vm)?;
+            DiskCommand::Remove { disk, apart, yes, dry_run: false } => {
+                let (vm, disk) = place(&disk, apart.as_deref(), "disk")?;
                 really(yes, || format!("disk {vm}/{disk} with all its data would be deleted"))?;
-                client.remove_disk(vm.as_str(), &disk).await.map_err(failed)?;
+                client.remove_disk(vm.as_str(), disk).await.map_err(failed)?;
                 let deleted = format!("{vm}/{disk}");
                 printer.done(
                     &Deleted { deleted: deleted.clone(), trash: None },
                     &format!("disk {deleted} deleted"),
                 )
             }
-            DiskCommand::Resize { vm, disk, size, shrink } => {
-                let vm = VmName::parse(&vm)?;
-                let change = ChangeDisk { bytes: size, shrink };
-                let changed = client.change_disk(vm.as_str(), &disk, &change).await.map_err(failed)?;
+            DiskCommand::Resize { disk, size, apart, shrink } => {
+                let (name, size) = match &apart {
+                    None => (None, &size),
+                    Some(last) => (Some(size.as_str()), last),
+                };
+                let (vm, disk) = place(&disk, name, "disk")?;
+                let change = ChangeDisk { bytes: site::parse_size(size)?, shrink };
+                let changed = client.change_disk(vm.as_str(), disk, &change).await.map_err(failed)?;
                 printer.vm(&changed, &self.socket)
             }
-            DiskCommand::AttachInfo { vm, disk } => {
-                let vm = VmName::parse(&vm)?;
-                let info = client.attach_info(vm.as_str(), &disk).await.map_err(failed)?;
-                printer.attach_info(&info.at(&self.socket.display().to_string()))
+            DiskCommand::AttachInfo { disk, apart } => {
+                let (vm, disk) = place(&disk, apart.as_deref(), "disk")?;
+                self.attach_info(&vm, disk).await
             }
         }
+    }
+
+    async fn attach_info(&self, vm: &VmName, disk: &str) -> Result<(), Failure> {
+        let info = self.client.attach_info(vm.as_str(), disk).await.map_err(|error| self.failed(error))?;
+        let socket = self.socket.to_str().ok_or_else(|| {
+            Failure::of_code("invalid_path", format!("{}: it is no text", self.socket.display()))
+                .hint("QEMU and libvirt take no such path: move the site's directory, or link to it")
+        })?;
+        self.printer.attach_info(&info.at(socket))
     }
 
     async fn task(&self, command: TaskCommand) -> Result<(), Failure> {
@@ -182,6 +195,20 @@ impl Asking {
             TaskCommand::Cancel { id } => printer.task(&client.cancel_task(id).await.map_err(failed)?),
         }
     }
+}
+
+/// The VM and the name of its disk or file in `VM/DISK`; or in two words.
+fn place<'a>(first: &'a str, second: Option<&'a str>, what: &str) -> Result<(VmName, &'a str), Failure> {
+    let (vm, name) = match (first.split_once('/'), second) {
+        (Some(both), None) => both,
+        (None, Some(second)) => (first, second),
+        (None, None) | (Some(_), Some(_)) => {
+            let all = second.map_or(first.to_owned(), |second| format!("{first} {second}"));
+            let hint = format!("write VM/{}", what.to_uppercase());
+            return Err(Failure::usage(format!("{all:?} names no {what}"), hint));
+        }
+    };
+    Ok((VmName::parse(vm)?, name))
 }
 
 /// What is lost for good must be meant.

@@ -1,10 +1,11 @@
 //! Commands that need no site: what codes mean, completion of command lines, the manual.
 
+use std::io::Write;
 use std::path::Path;
 
 use api::types::{Explanation, List, Script, Written};
 use clap::CommandFactory;
-use site::Code;
+use site::{Aside, Code};
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
@@ -41,6 +42,13 @@ pub(crate) fn completion(shell: clap_complete::Shell, printer: Printer) -> Resul
     printer.plain(&Script { script: script.clone() }, &script)
 }
 
+/// Puts a page in the place of the one before, whole.
+fn put(path: &Path, page: &[u8]) -> std::io::Result<()> {
+    let aside = Aside::new(path, 0o666)?;
+    aside.file().write_all(page)?;
+    aside.replace()
+}
+
 /// Writes the pages of the manual, one for each command.
 pub(crate) fn man(dir: &Path, printer: Printer) -> Result<(), Failure> {
     let failed = |path: &Path, error: std::io::Error| {
@@ -59,7 +67,7 @@ pub(crate) fn man(dir: &Path, printer: Printer) -> Result<(), Failure> {
         let mut page = Vec::new();
         let rendered =
             clap_mangen::Man::new(command.display_name(name.clone())).title(name).render(&mut page);
-        rendered.and_then(|()| std::fs::write(&path, page)).map_err(|error| failed(&path, error))?;
+        rendered.and_then(|()| put(&path, &page)).map_err(|error| failed(&path, error))?;
         written.push(path.display().to_string());
     }
     written.sort();

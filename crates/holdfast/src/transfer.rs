@@ -10,12 +10,13 @@ mod image;
 mod program;
 mod stream;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::types::{Begun, GiveUp, NewDisk, NewExport, NewImport, Progress, Task, TaskKind, TaskState};
+use api::types::{Begun, Disk, GiveUp, NewDisk, NewExport, NewImport, Progress, Task, TaskKind, TaskState};
 use api::{Client, ClientErrorKind};
 use seam::Rt;
 use site::{Version, VmName};
@@ -70,7 +71,7 @@ pub(crate) struct Transfer<'a> {
 pub(crate) struct Source {
     pub(crate) image: PathBuf,
     pub(crate) format: Option<ImageFormat>,
-    /// Size of the disk, of raw bytes from standard input.
+    /// Size of the disk.
     pub(crate) bytes: Option<u64>,
 }
 
@@ -82,9 +83,6 @@ impl Transfer<'_> {
         if from_stdin && source.format.is_some_and(|format| format != ImageFormat::Raw) {
             return Err(Failure::usage("standard input takes raw bytes only", "leave -f out, or say -f raw"));
         }
-        if source.bytes.is_some() && !from_stdin {
-            return Err(Failure::usage("--size is for standard input", "an image says its size itself"));
-        }
         let input = match from_stdin {
             true => tokio::select! {
                 input = self.stdin(source.format) => input?,
@@ -94,8 +92,7 @@ impl Transfer<'_> {
             false => Input::stdin(Vec::new()),
         };
         let image = if from_stdin { None } else { Some(self.inspect(source.image, source.format).await?) };
-        let bytes = image.as_ref().map_or(source.bytes.unwrap_or(0), |image| image.bytes);
-        let bytes = bytes.next_multiple_of(SECTOR).max(DISK_BYTES_MIN);
+        let bytes = disk_bytes(image.as_ref(), source.bytes)?;
         let from =
             image.as_ref().map_or("standard input".to_owned(), |image| image.path.display().to_string());
         let new = NewImport { name: name.to_string(), disks: vec![NewDisk { bytes }], source: from };
@@ -105,12 +102,7 @@ impl Transfer<'_> {
         let export = export_of(&begun)?;
         match image {
             Some(image) => {
-                let work = program::convert(
-                    &self.rt,
-                    image.arguments(),
-                    self.disk(&export, &["-n", "--target-is-zero"]),
-                    &counter,
-                );
+                let work = program::convert(&self.rt, image.arguments(), self.new_disk(&export), &counter);
                 self.watched(&begun.task, &counter, &mut signals, work).await?;
             }
             None => {
@@ -131,17 +123,18 @@ impl Transfer<'_> {
         from: &Version,
         disk: Option<String>,
         file: PathBuf,
-        format: ExportFormat,
+        format: Option<ExportFormat>,
     ) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let to_stdout = file.as_os_str() == "-";
+        let format = format::format_of(&file, format)?;
         if to_stdout && format != ExportFormat::Raw {
             return Err(Failure::usage(
                 "standard output takes raw bytes only",
                 "leave -f out, or name a file",
             ));
         }
-        let target = if to_stdout { None } else { Some(program::Target::new(&self.rt, &file)?) };
+        let target = if to_stdout { None } else { Some(program::Target::new(&file)?) };
         let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
         let new = NewExport { vm: from.to_string(), disk, destination };
         let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
@@ -152,6 +145,7 @@ impl Transfer<'_> {
             match &target {
                 Some(target) => {
                     let from = program::disk_options(&self.socket, &export);
+                    let from = vec!["--image-opts".into(), from];
                     program::convert(&self.rt, from, target.arguments(format), &counter).await?;
                     target.keep()
                 }
@@ -168,13 +162,15 @@ impl Transfer<'_> {
     /// Standard input, of which the first bytes tell that they are a disk's.
     async fn stdin(&self, format: Option<ImageFormat>) -> Result<Input, Failure> {
         let first = program::blocking(&self.rt, "standard input", stream::first_of_stdin).await??;
+        let unreadable =
+            |reason: &str| Failure::of_code("image_unreadable", format!("standard input: {reason}"));
+        if first.is_empty() {
+            return Err(
+                unreadable("it is empty").hint("see what the command before it says: it wrote nothing")
+            );
+        }
         if format.is_none() {
-            let unreadable =
-                |reason: &str| Failure::of_code("image_unreadable", format!("standard input: {reason}"));
             match format::recognise(&first, &[]) {
-                format::Known::Image(ImageFormat::Raw) if first.is_empty() => {
-                    return Err(unreadable("it is empty"));
-                }
                 format::Known::Image(ImageFormat::Raw) => {}
                 format::Known::Image(other) => {
                     let reason = format!("it is an image in the format {}", other.name());
@@ -192,13 +188,11 @@ impl Transfer<'_> {
         program::blocking(&self.rt, "image", move || image::inspect(&path, format)).await?
     }
 
-    /// The end of a conversion's command line: onto a disk.
-    fn disk(&self, export: &str, options: &[&str]) -> Vec<String> {
-        let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        all.extend([
-            "--target-image-opts".to_owned(),
-            program::disk_options(&self.socket, export)[1].clone(),
-        ]);
+    /// The end of a conversion's command line: onto a disk that has nothing in it.
+    fn new_disk(&self, export: &str) -> Vec<OsString> {
+        let mut all: Vec<OsString> =
+            ["-n", "--target-is-zero", "--target-image-opts"].map(OsString::from).to_vec();
+        all.push(program::disk_options(&self.socket, export));
         all
     }
 
@@ -230,6 +224,12 @@ impl Transfer<'_> {
             && seam::timeout(&*self.rt, SIGNAL_WITHIN, signals.wait()).await.is_ok()
         {
             failure = interrupted(task);
+        }
+        // What an import finds no room in is the pool; it comes as the words of the system.
+        if task.kind == TaskKind::Import && failure.code() == "copy_failed" && is_no_space(failure.message())
+        {
+            let how = site::Code::find("no_space").map_or("", |code| code.next);
+            failure = failure.hint(how);
         }
         let told = match failure.code() {
             "interrupted" => self.client.cancel_task(task.id).await,
@@ -276,6 +276,11 @@ impl Transfer<'_> {
     }
 }
 
+/// Whether these words of the system, or of a program, say that there was no room.
+fn is_no_space(message: &str) -> bool {
+    message.contains("No space left on device")
+}
+
 fn interrupted(task: &Task) -> Failure {
     Failure::of_code("interrupted", format!("task {} was interrupted", task.id))
 }
@@ -284,14 +289,32 @@ fn is_ended(error: &api::ClientError) -> bool {
     matches!(&error.kind, ClientErrorKind::Refused(problem) if problem.code == "task_ended")
 }
 
+/// Size of the disk that an image, or standard input, goes into; zero where it gets as large as what comes in.
+fn disk_bytes(image: Option<&image::Image>, asked: Option<u64>) -> Result<u64, Failure> {
+    let own = image.map_or(0, |image| image.bytes);
+    if let (Some(image), Some(asked)) = (image, asked)
+        && asked < own
+    {
+        let (own, asked) = (site::format_size(own), site::format_size(asked));
+        let message =
+            format!("{}: its disk has {own}, more than the {asked} of --size", image.path.display());
+        return Err(Failure::of_code("would_shrink", message)
+            .hint("leave --size out, or make the disk in the image smaller first"));
+    }
+    let bytes = own.max(asked.unwrap_or(0));
+    Ok(bytes.checked_next_multiple_of(SECTOR).unwrap_or(bytes).max(DISK_BYTES_MIN))
+}
+
 /// The export of the one disk that a task is about.
 fn export_of(begun: &Begun) -> Result<String, Failure> {
     match begun.disks.as_slice() {
         [disk] => Ok(disk.export.clone()),
         disks => {
-            let names: Vec<&str> = disks.iter().map(|disk| disk.export.as_str()).collect();
+            let name = |disk: &Disk| format!("{}/{}", begun.task.target, disk.name);
+            let names: Vec<String> = disks.iter().map(name).collect();
             let message = format!("the VM has {} disks", disks.len());
-            Err(Failure::usage(message, format!("name one of {}", names.join(", "))))
+            let hint = "; for all as they are at one instant, make a snapshot and export its disks";
+            Err(Failure::usage(message, format!("name one of {}{hint}", names.join(", "))))
         }
     }
 }

@@ -377,6 +377,8 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
     let error: Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
     assert_eq!((ran.code, error["code"].as_str()), (1, Some("copy_failed")), "{ran:?}");
     assert!(error["message"].as_str().unwrap().contains("No space left"), "{ran:?}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("`trash empty`") && hint.contains("`clean`"), "{ran:?}");
     assert_eq!(names(&bench), ["kept", "web01"]);
     assert_eq!(bench.json(&["vm", "show", "web02"]).code, 4);
     server.kill();

@@ -66,7 +66,7 @@ fn changes_that_make_no_sense_change_nothing() {
     std::fs::write(&binary, [0xff; 10]).unwrap();
     for (arguments, exit, wanted) in [
         (&["vm", "rename", "web01", "web02"][..], 6, "vm_exists"),
-        (&["vm", "rename", "web01", "Web"], 2, "invalid_name"),
+        (&["vm", "rename", "web01", "w b"], 2, "invalid_name"),
         (&["vm", "rename", "web03", "web04"], 4, "vm_not_found"),
         (&["disk", "add", "web01", "5000"], 2, "invalid_size"),
         (&["disk", "add", "web03", "1M"], 4, "vm_not_found"),

@@ -78,7 +78,7 @@ fn errors_have_their_exit_codes() {
     bench.create("web01", "1M");
     for (arguments, exit, wanted) in [
         (&["vm", "create", "web01", "--disk", "1M"][..], 6, "vm_exists"),
-        (&["vm", "create", "WEB", "--disk", "1M"], 2, "invalid_name"),
+        (&["vm", "create", "w b", "--disk", "1M"], 2, "invalid_name"),
         (&["vm", "create", &long, "--disk", "1M"], 2, "invalid_name"),
         (&["vm", "create", "web02", "--disk", "0"], 2, "invalid_size"),
         (&["vm", "create", "web02", "--disk", "5000"], 2, "invalid_size"),

@@ -49,6 +49,15 @@ fn count(near: &mut NbdClient, far: &mut NbdClient, at: u64, first: u64, stop: &
     next
 }
 
+/// Tells whoever counts to stop, however a test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn assert_one_instant(first: u64, second: u64, what: &str) {
     assert!(second == first || second + 1 == first, "{what}: {first}, then {second}, was never so");
 }
@@ -80,6 +89,7 @@ fn an_export_is_of_one_instant_whatever_it_goes_to() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| count(&mut client, &mut other, FAR as u64, 9, &stop));
+        let stopping = Stop(&stop);
         for (format, file) in [("raw", "out.raw"), ("qcow2", "out.qcow2")] {
             let file = bench.path(file);
             bench.json(&["vm", "export", "web01", file.to_str().unwrap(), "-f", format]).json();
@@ -91,7 +101,7 @@ fn an_export_is_of_one_instant_whatever_it_goes_to() {
             let bytes = std::fs::read(&raw).unwrap();
             assert_one_instant(number(&bytes), number(&bytes[FAR..]), format);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(writer.join().unwrap() > 9, "it went on");
     });
 }
@@ -112,6 +122,7 @@ fn all_disks_of_an_export_are_of_one_instant() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| count(&mut near, &mut far, 0, 1, &stop));
+        let stopping = Stop(&stop);
         for _ in 0..20 {
             let begun = post(&bench, "/api/v1/exports", r#"{"vm":"web01","destination":"here"}"#);
             let read = |disk: usize| {
@@ -123,7 +134,7 @@ fn all_disks_of_an_export_are_of_one_instant() {
             assert_one_instant(first, second, "two disks");
             post(&bench, &format!("/api/v1/exports/{}/finish", begun["task"]["id"]), "{}");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         writer.join().unwrap();
     });
     let rows = space(&bench);

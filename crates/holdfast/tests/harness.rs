@@ -161,12 +161,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a command made by [`Bench::standalone`]; what it says is appended to the bench's `log`.
-    pub(crate) fn spawn(bench: &Bench, mut command: Command) -> Self {
+    pub(crate) fn spawn(bench: &Bench, command: Command) -> Self {
+        Self::spawn_at(bench, command, &bench.dir())
+    }
+
+    /// The same for a site elsewhere.
+    pub(crate) fn spawn_at(bench: &Bench, mut command: Command, dir: &Path) -> Self {
         let log = bench.path("log");
         let open = || OpenOptions::new().create(true).append(true).open(&log).unwrap();
         command.stdout(open()).stderr(open());
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", wanted("setpriv")));
-        Self { child, log, socket: bench.dir().join("api.sock") }
+        Self { child, log, socket: dir.join("api.sock") }
     }
 
     /// Waits until it serves.

@@ -327,7 +327,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let long = "x".repeat(64);
     for (arguments, exit, wanted) in [
         (&["vm", "snapshot", "web01", "--name", "good"][..], 6, "snapshot_exists"),
-        (&["vm", "snapshot", "web01", "--name", "Good"], 2, "invalid_name"),
+        (&["vm", "snapshot", "web01", "--name", "go od"], 2, "invalid_name"),
         (&["vm", "snapshot", "web01", "--name", &long], 2, "invalid_name"),
         (&["vm", "snapshot", "web01@good"], 2, "invalid_name"),
         (&["vm", "snapshot", "web03"], 4, "vm_not_found"),

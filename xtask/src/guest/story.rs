@@ -79,7 +79,7 @@ pub(super) fn tell(stage: &Stage, image: &Image, progress: &mut Progress) -> Res
 /// The `<disk>` elements as `attach-info` prints them.
 fn attach_info(site: &Site<'_>) -> Result<Vec<String>> {
     let one = |disk: &&str| {
-        let text = site.cli(&["disk", "attach-info", VM, disk])?;
+        let text = site.cli(&["disk", "attach-info", &format!("{VM}/{disk}")])?;
         libvirt_lines(&text)
             .ok_or_else(|| failed(format!("attach-info prints no lines for libvirt:\n{text}")))
     };

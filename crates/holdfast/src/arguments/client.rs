@@ -79,7 +79,7 @@ pub(crate) enum VmCommand {
         after_help = "Example:\n  holdfast --site /srv/holdfast vm create web01 --disk 20G --disk 100G"
     )]
     Create {
-        /// Its name: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
+        /// Its name: 1 to 63 of letters, digits, '.', '_' and '-', the first a letter or digit; case tells no names apart
         name: String,
         /// Size of a disk: 512, 64K, 20G, 1T; units are powers of 1024; a multiple of 512, at least 4096.
         /// Once for each disk
@@ -181,12 +181,12 @@ pub(crate) enum VmCommand {
         /// Its format; else it is known by its first bytes, and what is not known is raw
         #[arg(short, long, value_enum)]
         format: Option<ImageFormat>,
-        /// Size of the disk, with standard input only; else it gets as large as what comes in
+        /// Size of the disk, at least that of the image; else it gets as large as what comes in
         #[arg(long, value_parser = size)]
         size: Option<u64>,
     },
-    /// Write a disk of a VM or snapshot to a new file
-    #[command(after_help = "Examples:\n  holdfast vm export web01 web01.qcow2 -f qcow2\n  \
+    /// Write a disk of a VM, as it is now, or of a snapshot to a new file; guests go on
+    #[command(after_help = "Examples:\n  holdfast vm export web01 web01.qcow2\n  \
                             holdfast vm export web01@s1 s1.raw\n  \
                             holdfast vm export web01/disk1 - | zstd > disk1.raw.zst")]
     Export {
@@ -195,9 +195,9 @@ pub(crate) enum VmCommand {
         disk: String,
         /// The new file; - for raw bytes to standard output
         file: PathBuf,
-        /// Its format
-        #[arg(short, long, value_enum, default_value = "raw")]
-        format: ExportFormat,
+        /// Its format; else the one that its name ends with, and raw where that says none
+        #[arg(short, long, value_enum)]
+        format: Option<ExportFormat>,
     },
 }
 
@@ -223,12 +223,14 @@ pub(crate) enum DiskCommand {
         vm: String,
     },
     /// Remove a disk with all its data; refused while a client has it open
-    #[command(after_help = "Example:\n  holdfast disk remove web01 disk1 --yes")]
+    #[command(after_help = "Example:\n  holdfast disk remove web01/disk1 --yes")]
     Remove {
-        /// The VM
-        vm: String,
         /// The disk
+        #[arg(value_name = "VM/DISK")]
         disk: String,
+        /// The disk, where the first word is its VM
+        #[arg(hide = true)]
+        apart: Option<String>,
         /// Really
         #[arg(long)]
         yes: bool,
@@ -237,28 +239,31 @@ pub(crate) enum DiskCommand {
         dry_run: bool,
     },
     /// Change the size of a disk: larger at any time, seen by a client when it opens the disk again
-    #[command(after_help = "Examples:\n  holdfast disk resize web01 disk0 40G\n  \
-                            holdfast disk resize web01 disk0 10G --shrink")]
+    #[command(after_help = "Examples:\n  holdfast disk resize web01/disk0 40G\n  \
+                            holdfast disk resize web01/disk0 10G --shrink")]
     Resize {
-        /// The VM
-        vm: String,
         /// The disk
+        #[arg(value_name = "VM/DISK")]
         disk: String,
         /// Its new size
-        #[arg(value_parser = size)]
-        size: u64,
+        size: String,
+        /// Its new size, where the words before are its VM and its name
+        #[arg(hide = true)]
+        apart: Option<String>,
         /// Make it smaller: what lies behind the new end is lost; refused while a client has it open
         #[arg(long)]
         shrink: bool,
     },
     /// Print the lines that attach a disk to a guest: QEMU's arguments and libvirt's XML
-    #[command(after_help = "Examples:\n  holdfast disk attach-info web01 disk0\n  \
-                            holdfast disk attach-info web01 disk0 -o json | jq -r .libvirt")]
+    #[command(after_help = "Examples:\n  holdfast disk attach-info web01/disk0\n  \
+                            holdfast disk attach-info web01/disk0 -o json | jq -r .libvirt")]
     AttachInfo {
-        /// The VM
-        vm: String,
         /// The disk
+        #[arg(value_name = "VM/DISK")]
         disk: String,
+        /// The disk, where the first word is its VM
+        #[arg(hide = true)]
+        apart: Option<String>,
     },
 }
 
@@ -333,4 +338,14 @@ impl ImageFormat {
 pub(crate) enum ExportFormat {
     Raw,
     Qcow2,
+}
+
+impl ExportFormat {
+    /// As qemu-img calls it.
+    pub(crate) fn driver(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
 }

@@ -51,12 +51,14 @@ pub(crate) enum FileCommand {
         vm: String,
     },
     /// Delete a file for good; snapshots and clones that have it keep it. Refused while a client has it open
-    #[command(after_help = "Example:\n  holdfast file delete web01 debian.iso --yes")]
+    #[command(after_help = "Example:\n  holdfast file delete web01/debian.iso --yes")]
     Delete {
-        /// The VM
-        vm: String,
         /// The file
+        #[arg(value_name = "VM/FILE")]
         file: String,
+        /// The file, where the first word is its VM
+        #[arg(hide = true)]
+        apart: Option<String>,
         /// Really
         #[arg(long)]
         yes: bool,
@@ -65,11 +67,13 @@ pub(crate) enum FileCommand {
         dry_run: bool,
     },
     /// Print the lines that give a guest a file as a CD-ROM: QEMU's arguments and libvirt's XML
-    #[command(after_help = "Example:\n  holdfast file attach-info web01 debian.iso")]
+    #[command(after_help = "Example:\n  holdfast file attach-info web01/debian.iso")]
     AttachInfo {
-        /// The VM
-        vm: String,
         /// The file
+        #[arg(value_name = "VM/FILE")]
         file: String,
+        /// The file, where the first word is its VM
+        #[arg(hide = true)]
+        apart: Option<String>,
     },
 }

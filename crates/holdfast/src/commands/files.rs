@@ -3,7 +3,7 @@
 use api::types::{AddDisk, Deleted, DiskClone, List, SnapshotDisk};
 use site::{FileName, Version, VmName};
 
-use super::{Asking, really};
+use super::{Asking, place, really};
 use crate::arguments::FileCommand;
 use crate::failure::Failure;
 
@@ -33,21 +33,22 @@ impl Asking {
                 let new = AddDisk::Clone(DiskClone { from });
                 printer.vm(&client.add_disk(vm.as_str(), &new).await.map_err(failed)?, &self.socket)
             }
-            FileCommand::Delete { vm, file, dry_run: true, .. } => {
-                self.dry_run(&format!("{}/{}", VmName::parse(&vm)?, FileName::parse(&file)?)).await
+            FileCommand::Delete { file, apart, dry_run: true, .. } => {
+                let (vm, file) = place(&file, apart.as_deref(), "file")?;
+                self.dry_run(&format!("{vm}/{}", FileName::parse(file)?)).await
             }
-            FileCommand::Delete { vm, file, yes, dry_run: false } => {
-                let (vm, file) = (VmName::parse(&vm)?, FileName::parse(&file)?);
+            FileCommand::Delete { file, apart, yes, dry_run: false } => {
+                let (vm, file) = place(&file, apart.as_deref(), "file")?;
+                let file = FileName::parse(file)?;
                 really(yes, || format!("file {vm}/{file} would be deleted"))?;
                 client.delete_file(vm.as_str(), file.as_str()).await.map_err(failed)?;
                 let deleted = format!("{vm}/{file}");
                 let text = format!("file {deleted} deleted");
                 printer.done(&Deleted { deleted, trash: None }, &text)
             }
-            FileCommand::AttachInfo { vm, file } => {
-                let (vm, file) = (VmName::parse(&vm)?, FileName::parse(&file)?);
-                let info = client.attach_info(vm.as_str(), file.as_str()).await.map_err(failed)?;
-                printer.attach_info(&info.at(&self.socket.display().to_string()))
+            FileCommand::AttachInfo { file, apart } => {
+                let (vm, file) = place(&file, apart.as_deref(), "file")?;
+                self.attach_info(&vm, FileName::parse(file)?.as_str()).await
             }
         }
     }
@@ -87,5 +88,25 @@ fn named_as(file: &std::path::Path) -> Result<FileName, Failure> {
     if file.as_os_str() == "-" {
         return Err(Failure::usage("standard input has no name", "give one: --as NAME"));
     }
-    Ok(FileName::parse(&file.file_name().unwrap_or_default().to_string_lossy())?)
+    let of_what = |what: &str| format!("{}: it is {what}", file.display());
+    match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(Failure::of_code("file_error", of_what("a directory")));
+        }
+        // What a shell makes for `<(...)` is called by a number.
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Failure::usage(of_what("no file with a name"), "give one: --as NAME"));
+        }
+        _ => {}
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let fit: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._+-".contains(c) { c } else { '-' }).collect();
+    FileName::parse(&name).map_err(|error| {
+        let hint = match FileName::parse(fit.trim_matches('-')) {
+            Ok(fit) => format!("give it a name that the site takes, as in --as {fit}"),
+            Err(_) => error.hint.clone(),
+        };
+        Failure::from(error).hint(hint)
+    })
 }

@@ -117,7 +117,8 @@ fn said(what: &str, deleted: &Deleted) -> String {
 
 /// The one thing in the trash that is meant: by its name, else by its number.
 fn one(trash: &Trash, name: &str) -> Result<TrashItem, Failure> {
-    let named: Vec<&TrashItem> = trash.items.iter().filter(|item| item.name == name).collect();
+    let named: Vec<&TrashItem> =
+        trash.items.iter().filter(|item| item.name.eq_ignore_ascii_case(name)).collect();
     let numbered = || trash.items.iter().find(|item| name.parse() == Ok(item.id));
     match named.as_slice() {
         [one] => Ok((*one).clone()),

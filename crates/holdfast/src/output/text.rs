@@ -165,7 +165,7 @@ pub(super) fn files(files: &[SnapshotDisk]) -> String {
 
 /// What an NBD client opens.
 fn address(export: &str, nbd_socket: &Path) -> String {
-    format!("nbd+unix:///{export}?socket={}", nbd_socket.display())
+    site::nbd_uri(export, nbd_socket)
 }
 
 pub(super) fn attach_info(info: &AttachInfo) -> String {

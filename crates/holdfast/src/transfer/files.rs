@@ -23,9 +23,9 @@ impl Transfer<'_> {
     ) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let source = file.display().to_string();
-        let input = match source.as_str() {
-            "-" => Input::stdin(Vec::new()),
-            _ => Input::File(Arc::new(blocking(&self.rt, "file", move || open(&file)).await??)),
+        let input = match file.as_os_str() == "-" {
+            true => Input::stdin(Vec::new()),
+            false => Input::File(Arc::new(blocking(&self.rt, "file", move || open(&file)).await??)),
         };
         let bytes = input.bytes()?;
         let new = NewFile { name: name.to_string(), source, replace };
@@ -51,7 +51,7 @@ impl Transfer<'_> {
     /// Writes a file to another, or to standard output.
     pub(crate) async fn get(&self, from: &Version, name: &FileName, file: PathBuf) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
-        let target = if file.as_os_str() == "-" { None } else { Some(Target::new(&self.rt, &file)?) };
+        let target = if file.as_os_str() == "-" { None } else { Some(Target::new(&file)?) };
         let destination = target.as_ref().map_or("standard output".to_owned(), |target| target.name());
         let new = NewExport { vm: from.to_string(), disk: Some(name.to_string()), destination };
         let begun = self.client.begin_export(&new).await.map_err(|error| self.failed(error))?;
@@ -59,7 +59,7 @@ impl Transfer<'_> {
         counter.set(0, begun.task.total_bytes);
         let work = async {
             let output = match &target {
-                Some(target) => Output::File(target.create()?),
+                Some(target) => Output::File(target.file()?),
                 None => Output::Stdout,
             };
             let bytes = Some(begun.task.total_bytes);

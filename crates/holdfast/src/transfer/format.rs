@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use crate::arguments::ImageFormat;
+use crate::arguments::{ExportFormat, ImageFormat};
+use crate::failure::Failure;
 
 /// Bytes of a header that are looked at, and of a footer.
 pub(super) const HEAD_BYTES: usize = 512;
@@ -45,7 +46,8 @@ const WRAPPERS: [(&str, usize, &[u8], &str); 9] = [
 ];
 
 /// Endings of names that say what a file is to be, with the mark that it then has.
-const ENDINGS: [(&str, Known); 13] = [
+const ENDINGS: [(&str, Known); 14] = [
+    ("raw", Known::Image(ImageFormat::Raw)),
     ("qcow2", Known::Image(ImageFormat::Qcow2)),
     ("vmdk", Known::Image(ImageFormat::Vmdk)),
     ("vhdx", Known::Image(ImageFormat::Vhdx)),
@@ -118,14 +120,48 @@ pub(super) fn least_bytes(head: &[u8; HEAD_BYTES], format: ImageFormat) -> u64 {
     }
 }
 
+/// What the ending of a name says that a file is.
+fn by_name(path: &Path) -> Option<Known> {
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    Some(ENDINGS.iter().find(|(known, _)| *known == ending)?.1)
+}
+
 /// What the ending of a name promises, where the bytes show nothing of it.
 pub(super) fn promised(path: &Path) -> Option<&'static str> {
-    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-    let known = ENDINGS.iter().find(|(known, _)| *known == ending)?.1;
-    Some(match known {
-        Known::Image(format) => format.name(),
-        Known::Wrapper(what, _) => what,
-    })
+    match by_name(path)? {
+        Known::Image(ImageFormat::Raw) => None,
+        Known::Image(format) => Some(format.name()),
+        Known::Wrapper(what, _) => Some(what),
+    }
+}
+
+/// The format that a file is written in: the one asked for, else the one of its name. A name that says another is refused:
+/// whoever reads the file would take it for what it is not.
+pub(super) fn format_of(file: &Path, asked: Option<ExportFormat>) -> Result<ExportFormat, Failure> {
+    let wanted = asked.unwrap_or(ExportFormat::Raw);
+    let (said, hint) = match (by_name(file), asked) {
+        (None, _) => return Ok(wanted),
+        (Some(Known::Image(ImageFormat::Qcow2)), None | Some(ExportFormat::Qcow2)) => {
+            return Ok(ExportFormat::Qcow2);
+        }
+        (Some(Known::Image(ImageFormat::Raw)), None | Some(ExportFormat::Raw)) => {
+            return Ok(ExportFormat::Raw);
+        }
+        (Some(Known::Image(named @ (ImageFormat::Qcow2 | ImageFormat::Raw))), Some(_)) => {
+            (named.name(), "leave -f out, or give the file another ending".to_owned())
+        }
+        (Some(Known::Image(named)), _) => {
+            let hint = "export a .qcow2, then convert it: qemu-img convert -O";
+            (named.name(), format!("{hint} {} FILE.qcow2 {}", named.driver(), file.display()))
+        }
+        (Some(Known::Wrapper(what, _)), _) => (
+            what,
+            "have raw bytes on standard output, and pack these: holdfast vm export VM - | ...".to_owned(),
+        ),
+    };
+    let message =
+        format!("{}: by its name it would be {said}, and {} would be in it", file.display(), wanted.driver());
+    Err(Failure::usage(message, hint))
 }
 
 /// A list of extents: text whose first words, behind comments, are its version.

@@ -3,7 +3,9 @@
 //! The headers are looked at here before qemu-img opens anything: an image that names other files would make it open
 //! those, with our rights. A raw image is what a guest wrote, and is never taken for another format.
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,11 +36,12 @@ pub(super) struct Image {
 
 impl Image {
     /// The image as qemu-img is told of it: format and file spelled out, so that nothing is guessed.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    pub(super) fn arguments(&self) -> Vec<OsString> {
         let format = self.format.driver();
         let file = if self.is_device { "host_device" } else { "file" };
-        let path = option(&self.path.display().to_string());
-        vec!["--image-opts".to_owned(), format!("driver={format},file.driver={file},file.filename={path}")]
+        let mut options = OsString::from(format!("driver={format},file.driver={file},file.filename="));
+        options.push(option(self.path.as_os_str()));
+        vec!["--image-opts".into(), options]
     }
 }
 
@@ -47,13 +50,21 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
     let unreadable =
         |reason: String| Failure::of_code("image_unreadable", format!("{}: {reason}", path.display()));
     // Looked at before it is opened: the other end of a pipe may never come.
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+    let closed = |error: std::io::Error| {
+        let failure = unreadable(error.to_string());
+        match error.kind() {
+            ErrorKind::NotFound => failure.hint("see that it is there and its name is right"),
+            ErrorKind::PermissionDenied => failure.hint("run the command as a user who may read it"),
+            _ => failure,
+        }
+    };
+    let metadata = std::fs::metadata(path).map_err(closed)?;
     let is_device = metadata.file_type().is_block_device();
     if !is_device && !metadata.is_file() {
         return Err(unreadable("it is no file and no block device".to_owned())
             .hint("a stream comes in on standard input: ... | holdfast vm import VM -"));
     }
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let file = File::open(path).map_err(closed)?;
     let (mut head, mut tail) = ([0; HEAD_BYTES], [0; HEAD_BYTES]);
     let have = read_from(&file, &mut head, 0).map_err(|error| unreadable(error.to_string()))?;
     if !is_device && metadata.len() > HEAD_BYTES as u64 {
@@ -70,13 +81,13 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
                 let reason = format!("by its name it is {what}, and by its first bytes it is not");
                 return Err(unreadable(reason).hint(raw_or("see that the file is whole")));
             }
-            if have == 0 && !is_device {
-                return Err(unreadable("it is empty".to_owned()));
-            }
             ImageFormat::Raw
         }
         (None, Known::Image(format)) => format,
     };
+    if have == 0 && !is_device {
+        return Err(unreadable("it is empty".to_owned()).hint("see where it came from: a disk is not empty"));
+    }
     let whole =
         |what: &str| Failure::of_code("image_not_whole", format!("{}: the image has {what}", path.display()));
     match judge(&head, &tail, format) {
@@ -170,7 +181,8 @@ pub(super) fn references(info: &Value, path: &Path) -> Option<&'static str> {
         return Some("a data file");
     }
     let extents = data["extents"].as_array().into_iter().flatten();
-    let own = path.display().to_string();
+    // What is no text in a path qemu-img shows in its own way, in both places.
+    let own = path.to_str().or_else(|| info["filename"].as_str()).unwrap_or_default();
     let foreign =
         extents.into_iter().any(|extent| extent["filename"].as_str().is_none_or(|name| name != own));
     foreign.then_some("extents in other files")

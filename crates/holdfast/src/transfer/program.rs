@@ -1,14 +1,15 @@
 //! qemu-img as a child: what it is asked, how far it is, and its end with ours.
 
-use std::fs::OpenOptions;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags};
-use rustix::io::Errno;
 use seam::Rt;
+use site::Aside;
 
 use super::{Counter, absolute};
 use crate::arguments::ExportFormat;
@@ -21,8 +22,8 @@ const PACKAGE: &str = "qemu-utils";
 const AT_ONCE: &str = "8";
 /// Most that is read of what it says, bytes.
 const SAID_BYTES_MAX: u64 = 64 << 10;
-/// Characters of a file's name that its temporary shows.
-const SHOWN_CHARS: usize = 40;
+/// Permissions of a file that is written, as the process's mask leaves them.
+const MODE: u32 = 0o666;
 /// Progress in hundredths of a percent.
 const WHOLE: u64 = 10_000;
 
@@ -44,18 +45,18 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// A value within a list of options: its commas are doubled.
-pub(super) fn option(value: &str) -> String {
-    value.replace(',', ",,")
+pub(super) fn option(value: &OsStr) -> OsString {
+    let doubled = |byte: &u8| if *byte == b',' { vec![b','; 2] } else { vec![*byte] };
+    OsString::from_vec(value.as_bytes().iter().flat_map(doubled).collect())
 }
 
-/// Options that name a disk of the site: `--image-opts` and its value.
-pub(super) fn disk_options(socket: &Path, export: &str) -> Vec<String> {
-    let socket = option(&socket.display().to_string());
-    let options = format!(
-        "driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.export={}",
-        option(export)
-    );
-    vec!["--image-opts".to_owned(), options]
+/// The value that names a disk of the site where qemu-img takes options of an image.
+pub(super) fn disk_options(socket: &Path, export: &str) -> OsString {
+    let mut options = OsString::from("driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=");
+    options.push(option(socket.as_os_str()));
+    options.push(",file.export=");
+    options.push(option(export.as_ref()));
+    options
 }
 
 /// Starts it, or says what to install.
@@ -91,8 +92,8 @@ impl Drop for Running {
 /// Copies from one image to another; dropping the future ends the copy.
 pub(super) async fn convert(
     rt: &Rt,
-    from: Vec<String>,
-    to: Vec<String>,
+    from: Vec<OsString>,
+    to: Vec<OsString>,
     counter: &Arc<Counter>,
 ) -> Result<(), Failure> {
     let mut command = Command::new(PROGRAM);
@@ -151,81 +152,55 @@ pub(super) fn latest(text: &[u8]) -> Option<u64> {
     (0.0..=100.0).contains(&share).then_some((share * 100.0) as u64)
 }
 
-/// The file of an export: written beside its place, under a name that nobody has, and put in its place when it is whole and
-/// nothing has come there meanwhile.
-pub(super) struct Target {
-    path: PathBuf,
-    aside: PathBuf,
-}
+/// The file of an export, put in its place when it is whole and nothing has come there meanwhile.
+pub(super) struct Target(Aside);
 
 impl Target {
-    pub(super) fn new(rt: &Rt, path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
         let path = absolute(path)?;
-        let failed =
-            |error: std::io::Error| Failure::of_code("file_error", format!("{}: {error}", path.display()));
         if path.symlink_metadata().is_ok() {
             return Err(taken(&path));
         }
-        let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidFilename.into()))?;
-        // A name may be as long as it can be: what stands for it is short.
-        let shown: String = name.to_string_lossy().chars().take(SHOWN_CHARS).collect();
-        let aside = path.with_file_name(format!(".{shown}.{:016x}.part", seam::random_u64(&**rt)));
-        // Ours alone: it follows no link and takes no file of another's.
-        OpenOptions::new().write(true).create_new(true).open(&aside).map_err(failed)?;
-        Ok(Self { path, aside })
+        let aside = Aside::new(&path, MODE);
+        Ok(Self(
+            aside.map_err(|error| Failure::of_code("file_error", format!("{}: {error}", path.display())))?,
+        ))
     }
 
+    /// Where it is to stand, for people.
     pub(super) fn name(&self) -> String {
-        self.path.display().to_string()
+        self.0.place().display().to_string()
     }
 
     /// The file that is written.
-    pub(super) fn create(&self) -> Result<std::fs::File, Failure> {
-        OpenOptions::new()
-            .write(true)
-            .open(&self.aside)
-            .map_err(|error| Failure::of_code("file_error", format!("{}: {error}", self.aside.display())))
+    pub(super) fn file(&self) -> Result<File, Failure> {
+        let file = self.0.file().try_clone();
+        file.map_err(|error| Failure::of_code("file_error", format!("{}: {error}", self.name())))
     }
 
     /// The end of a conversion's command line.
-    pub(super) fn arguments(&self, format: ExportFormat) -> Vec<String> {
-        let format = match format {
-            ExportFormat::Raw => "raw",
-            ExportFormat::Qcow2 => "qcow2",
-        };
-        vec!["-O".to_owned(), format.to_owned(), self.aside.display().to_string()]
+    pub(super) fn arguments(&self, format: ExportFormat) -> Vec<OsString> {
+        vec!["-O".into(), format.driver().into(), self.0.path().into()]
     }
 
-    /// The file is whole and durable: it goes to its place.
+    /// The file is whole: it goes to its place.
     pub(super) fn keep(&self) -> Result<(), Failure> {
-        let synced = std::fs::File::open(&self.aside).and_then(|file| file.sync_all());
-        match synced.and_then(|()| put_in_place(&self.aside, &self.path)) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken(&self.path)),
-            Err(error) => Err(Failure::failed("output", format!("{}: {error}", self.path.display()))),
-        }
+        self.0.keep().map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => taken(self.0.place()),
+            _ => Failure::failed("output", format!("{}: {error}", self.name())),
+        })
     }
 }
 
+/// What to say of a place where something is.
 fn taken(path: &Path) -> Failure {
-    Failure::of_code("file_exists", format!("{} is there already", path.display()))
-}
-
-/// Gives a file another name, unless something has it.
-pub(super) fn put_in_place(from: &Path, to: &Path) -> std::io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not of every file system.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
-        renamed => Ok(renamed?),
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // Gone already when it was kept.
-        let _ = std::fs::remove_file(&self.aside);
+    let failure = Failure::of_code("file_exists", format!("{} is there already", path.display()));
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => failure.hint("it is a directory: name a file in it"),
+        Ok(metadata) if !metadata.is_file() => failure.hint(format!(
+            "it is no file: have the bytes on standard output, and lead these there: ... - > {}",
+            path.display()
+        )),
+        _ => failure,
     }
 }

@@ -1,14 +1,17 @@
 //! Goal: headers of images are judged before anything is opened, whatever stands in them; progress and holes are found.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use seam::testing::replay;
 use serde_json::json;
 
-use super::format::{Known, Verdict, judge, promised, recognise};
+use super::format::{Known, Verdict, format_of, judge, promised, recognise};
 use super::image::references;
-use super::program::{latest, option, put_in_place};
+use super::program::{latest, option};
 use super::stream::data_runs;
+use crate::arguments::ExportFormat;
 use crate::arguments::ImageFormat::{self, Parallels, Qcow2, Qed, Raw, Vdi, Vhd, Vhdx, Vmdk};
 
 const MUTATIONS: u64 = 20_000;
@@ -98,12 +101,48 @@ fn headers_are_judged() {
 }
 
 #[test]
+fn a_file_is_what_its_name_says() {
+    use ExportFormat::{Qcow2, Raw};
+    for (file, asked, format) in [
+        ("a.qcow2", None, Qcow2),
+        ("a.QCOW2", Some(Qcow2), Qcow2),
+        ("a.raw", None, Raw),
+        ("a", Some(Qcow2), Qcow2),
+        ("a.img", Some(Qcow2), Qcow2),
+        ("qcow2", None, Raw),
+        ("a.img", None, Raw),
+        ("-", None, Raw),
+        ("-", Some(Raw), Raw),
+    ] {
+        assert_eq!(format_of(Path::new(file), asked).unwrap(), format, "{file}");
+    }
+    for (file, asked) in [
+        ("a.qcow2", Some(Raw)),
+        ("a.raw", Some(Qcow2)),
+        ("a.vmdk", None),
+        ("a.vmdk", Some(Qcow2)),
+        ("a.raw.zst", None),
+        ("a.gz", Some(Raw)),
+    ] {
+        assert_eq!(format_of(Path::new(file), asked).unwrap_err().code(), "usage", "{file}");
+    }
+}
+
+#[test]
 fn references_are_found() {
     let own = Path::new("/i/a.vmdk");
     let extents = |name: &str| json!({"format-specific": {"data": {"extents": [{"filename": name}]}}});
     assert_eq!(references(&json!({"virtual-size": 5}), own), None);
     assert_eq!(references(&extents("/i/a.vmdk"), own), None);
     assert_eq!(references(&extents("/etc/shadow"), own), Some("extents in other files"));
+    // As qemu-img shows a name that is no text.
+    let odd = Path::new(OsStr::from_bytes(b"/i/\xff.vmdk"));
+    let mut info = extents("/i/\u{fffd}.vmdk");
+    assert_eq!(references(&info, odd), Some("extents in other files"));
+    info["filename"] = "/i/\u{fffd}.vmdk".into();
+    assert_eq!(references(&info, odd), None);
+    info["filename"] = "/etc/shadow".into();
+    assert_eq!(references(&info, odd), Some("extents in other files"));
     assert_eq!(references(&json!({"backing-filename": "x"}), own), Some("a backing file"));
     assert_eq!(references(&json!({"full-backing-filename": "x"}), own), Some("a backing file"));
     assert_eq!(
@@ -128,20 +167,9 @@ fn progress_is_read() {
     ] {
         assert_eq!(latest(nothing), None, "{}", nothing.escape_ascii());
     }
-    assert_eq!(option("/a,b/c"), "/a,,b/c");
-}
-
-#[test]
-fn nothing_is_replaced_by_what_comes_later() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-    std::fs::write(&from, "new").unwrap();
-    std::fs::write(&to, "somebody's").unwrap();
-    assert_eq!(put_in_place(&from, &to).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
-    assert_eq!(std::fs::read_to_string(&to).unwrap(), "somebody's");
-    std::fs::remove_file(&to).unwrap();
-    put_in_place(&from, &to).unwrap();
-    assert!(std::fs::read_to_string(&to).unwrap() == "new" && !from.exists());
+    assert_eq!(option(OsStr::new("/a,b/c")), "/a,,b/c");
+    let odd = OsStr::from_bytes(b"/\xff,\xe9");
+    assert_eq!(option(odd).as_bytes(), b"/\xff,,\xe9");
 }
 
 #[test]
