@@ -279,7 +279,7 @@ impl Site {
     /// How the site is.
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
-        let exposure = engine.exposure.clone();
+        let exposure = self.shared.named_exposure(engine.exposure.clone()).await;
         let records = self.shared.vms.records().await?;
         let vms = records.iter().filter(|(_, record)| record.import.is_none()).count();
         let disks = records.iter().flat_map(|(_, record)| record.ids());

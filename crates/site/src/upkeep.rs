@@ -26,6 +26,9 @@ pub const SCRUB_EVERY_S_MIN: u64 = 3_600;
 pub const SCRUB_EVERY_S_MAX: u64 = 366 * 86_400;
 /// How often a scrub that runs notes how far it is.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
+/// Longest that a status waits for the disks that something lost is of; a site with large maps takes longer to find them.
+const NAMED_WITHIN: Duration = Duration::from_secs(1);
+const NAMED_PAUSE: Duration = Duration::from_millis(20);
 /// Damaged containers that are remembered over restarts: of more, a scrub finds the others again.
 const DAMAGED_KEPT: usize = 1000;
 /// Most rows of a space report in one answer.
@@ -339,6 +342,16 @@ impl Shared {
         Ok(disks.iter().map(name).collect())
     }
 
+    /// Waits a moment until it is known which disks cannot be read whole.
+    pub(crate) async fn named_exposure(&self, mut exposure: Exposure) -> Exposure {
+        let until = self.parts.rt.now() + NAMED_WITHIN;
+        while exposure.affected.is_none() && self.parts.rt.now() < until {
+            self.parts.rt.sleep(NAMED_PAUSE).await;
+            exposure = self.parts.engine.exposure();
+        }
+        exposure
+    }
+
     /// What cannot be read now, with names.
     pub(crate) async fn unreadable(&self, exposure: &Exposure) -> Result<Unreadable> {
         let mut affected = match &exposure.affected {
@@ -367,6 +380,10 @@ impl Shared {
         }
         let mut known = engine.damaged();
         known.truncate(DAMAGED_KEPT);
+        if !known.is_empty() {
+            // Whose data it is shall be known before somebody asks.
+            drop(engine.exposure());
+        }
         if self.scrub_state().await?.known != known {
             self.change_scrub(|state| state.known = known).await?;
         }
