@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use pool::Pool;
 use units::{ContainerId, DiskId, MediumId};
@@ -56,8 +57,14 @@ pub(crate) struct Affected(Mutex<Known>);
 struct Known {
     of: Cause,
     disks: Vec<DiskId>,
+    /// From then on it is looked for anew: disks come and go.
+    good_until: Duration,
     is_looking: bool,
 }
+
+/// Which disks are affected is looked for anew after so long, and after so many times what the last search took.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
+const LOOK_FACTOR: u32 = 20;
 
 impl Engine {
     /// What could be lost, and what cannot be read now. Which disks that touches is found out in the background.
@@ -136,24 +143,30 @@ impl Engine {
         if cause.is_none() {
             return Some(Vec::new());
         }
-        if known.of == cause {
-            return Some(known.disks.clone());
-        }
-        if !std::mem::replace(&mut known.is_looking, true) {
+        let begun = self.shared.rt.now();
+        let found = (known.of == cause).then(|| known.disks.clone());
+        let is_new = found.is_some() && begun < known.good_until;
+        if !is_new && !std::mem::replace(&mut known.is_looking, true) {
             let engine = self.clone();
             let task = async move {
                 let found = engine.shared.guarded("search for what is lost", engine.find_affected(&cause));
                 let found = found.await;
                 let mut known = engine.shared.affected.0.lock().unwrap_or_else(PoisonError::into_inner);
                 known.is_looking = false;
+                let now = engine.shared.rt.now();
                 match found {
-                    Ok(disks) => (known.of, known.disks) = (cause, disks),
+                    // Media that went or came meanwhile make it an answer to no question.
+                    Ok(_) if cause.up != engine.up() => {}
+                    Ok(disks) => {
+                        known.good_until = now + LOOK_AGAIN.max((now - begun) * LOOK_FACTOR);
+                        (known.of, known.disks) = (cause, disks);
+                    }
                     Err(error) => tracing::debug!(%error, "which disks are affected was not found out"),
                 }
             };
             self.shared.rt.spawn("search for what is lost", Box::pin(task));
         }
-        None
+        found
     }
 
     async fn find_affected(&self, cause: &Cause) -> Result<Vec<DiskId>, crate::EngineError> {

@@ -63,6 +63,7 @@ mod tasks;
 mod time;
 mod trash;
 mod turns;
+mod unreadable;
 mod upkeep;
 mod uses;
 mod version;
@@ -94,10 +95,11 @@ pub use running::Site;
 pub use size::{format_size, parse_size};
 pub use snapshots::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
-pub use status::{AFFECTED_NAMED, Health, MediumState, MediumStatus, Status, Unreadable};
+pub use status::{Health, MediumState, MediumStatus, Status};
 pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
 pub use time::{format_time, parse_span};
 pub use trash::{Deletion, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, TrashItem, TrashKind, TrashTotals};
+pub use unreadable::{AFFECTED_NAMED, Unreadable};
 pub use upkeep::{
     SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, ScrubState, SpaceRow, SpaceTable,
 };

@@ -13,6 +13,7 @@ use crate::rekey::KeyState;
 use crate::size::format_size;
 use crate::time::format_time;
 use crate::trash::TrashTotals;
+use crate::unreadable::Unreadable;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;
@@ -119,70 +120,7 @@ pub struct Status {
     pub vms: usize,
 }
 
-/// What cannot be read now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Unreadable {
-    /// Containers of which too few fragments are on media that are up.
-    pub short: u64,
-    /// Containers of which something is lost though enough media are up.
-    pub damaged: u64,
-    /// The disks that reach what is lost, as `VM/DISK` or `VM@SNAPSHOT/DISK`, in order; at most [`AFFECTED_NAMED`].
-    pub affected: Vec<String>,
-    /// How many there are; `None` while that is being found out.
-    pub affected_count: Option<usize>,
-}
-
-/// Disks that `status` names when something of them cannot be read.
-pub const AFFECTED_NAMED: usize = 100;
-/// Of these, how many a reason names.
-const AFFECTED_SAID: usize = 8;
-
-impl Unreadable {
-    /// Whether there is nothing of the kind.
-    pub fn is_none(&self) -> bool {
-        self.short == 0 && self.damaged == 0 && self.affected.is_empty()
-    }
-
-    fn whose(&self) -> String {
-        let Some(count) = self.affected_count else {
-            return "whose data it is is being found out".to_owned();
-        };
-        let said: Vec<&str> = self.affected.iter().take(AFFECTED_SAID).map(String::as_str).collect();
-        match (count, count - said.len()) {
-            (0, _) => "no VM or snapshot needs it".to_owned(),
-            (_, 0) => format!("affected: {}", said.join(", ")),
-            (_, more) => format!("affected: {} and {more} more", said.join(", ")),
-        }
-    }
-}
-
 impl Status {
-    /// With what cannot be read now.
-    pub(crate) fn add_unreadable(&mut self, unreadable: Unreadable) {
-        let Unreadable { short, damaged, .. } = unreadable;
-        if short > 0 || damaged == 0 && !unreadable.affected.is_empty() {
-            let whose = unreadable.whose();
-            let what = if short > 0 { format!("{short} containers") } else { "some containers".to_owned() };
-            let reason = format!("cannot be read now: {what}, too few media are up for them; {whose}");
-            self.reasons.insert(0, reason);
-            self.health = Health::Failed;
-        }
-        if damaged > 0 {
-            let whose = unreadable.whose();
-            self.reasons.insert(
-                0,
-                format!("damaged beyond repair: {damaged} containers have lost something; {whose}"),
-            );
-            self.next.push(
-                "restore what is affected from a copy, or delete it; `verify` names every disk and container, and \
-                 clears what is whole"
-                    .to_owned(),
-            );
-            self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
-        }
-        self.unreadable = unreadable;
-    }
-
     /// With what is in the trash, which is the first thing to go when room is short.
     pub(crate) fn with_trash(mut self, trash: TrashTotals) -> Self {
         self.trash = trash;

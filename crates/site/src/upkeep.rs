@@ -1,11 +1,9 @@
 //! Work the site does for itself: cleaning, scrubbing, verifying, accounting for space. Each is a task.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use engine::{EngineError, Exposure, Progress, ScrubCursor, ScrubTotals, VerifyReport};
+use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
 use meta::{Key, Op, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
@@ -13,7 +11,6 @@ use units::{ContainerId, DiskId};
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::names::VmName;
 use crate::running::{Shared, Site};
-use crate::status::{AFFECTED_NAMED, Unreadable};
 use crate::tasks::{Outcome, Task, TaskKind};
 
 const SCRUB: Table = Table::new("scrub");
@@ -26,11 +23,6 @@ pub const SCRUB_EVERY_S_MIN: u64 = 3_600;
 pub const SCRUB_EVERY_S_MAX: u64 = 366 * 86_400;
 /// How often a scrub that runs notes how far it is.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
-/// Longest that a status waits for the disks that something lost is of; a site with large maps takes longer to find them.
-const NAMED_WITHIN: Duration = Duration::from_secs(1);
-const NAMED_PAUSE: Duration = Duration::from_millis(20);
-/// Damaged containers that are remembered over restarts: of more, a scrub finds the others again.
-const DAMAGED_KEPT: usize = 1000;
 /// Most rows of a space report in one answer.
 pub const SPACE_ROWS_AT_ONCE: usize = 1000;
 
@@ -53,7 +45,7 @@ pub struct ScrubState {
     cursor: Option<ContainerId>,
     /// Containers of which something is known to be lost, with the pages of each fragment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    known: Vec<(ContainerId, u16)>,
+    pub(crate) known: Vec<(ContainerId, u16)>,
 }
 
 impl Default for ScrubState {
@@ -79,12 +71,6 @@ impl ScrubState {
             return Err(format!("version {}, and this program knows {VERSION}", state.version));
         }
         Ok(state)
-    }
-
-    /// How many containers are known to have lost something.
-    #[cfg(test)]
-    pub(crate) fn known_count(&self) -> usize {
-        self.known.len()
     }
 
     /// When the next one is due, milliseconds since the Unix epoch; `None` when it waits to be asked for.
@@ -329,67 +315,6 @@ impl Shared {
         }
     }
 
-    /// Disks as `VM/DISK` or `VM@SNAPSHOT/DISK`.
-    async fn names_of(&self, disks: &[DiskId]) -> Result<Vec<String>> {
-        if disks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
-        for (version, disks) in self.vms.versions().await? {
-            names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
-        }
-        let name = |disk: &DiskId| names.remove(disk).unwrap_or_else(|| format!("disk {} of no VM", disk.0));
-        Ok(disks.iter().map(name).collect())
-    }
-
-    /// Waits a moment until it is known which disks cannot be read whole.
-    pub(crate) async fn named_exposure(&self, mut exposure: Exposure) -> Exposure {
-        let until = self.parts.rt.now() + NAMED_WITHIN;
-        while exposure.affected.is_none() && self.parts.rt.now() < until {
-            self.parts.rt.sleep(NAMED_PAUSE).await;
-            exposure = self.parts.engine.exposure();
-        }
-        exposure
-    }
-
-    /// What cannot be read now, with names.
-    pub(crate) async fn unreadable(&self, exposure: &Exposure) -> Result<Unreadable> {
-        let mut affected = match &exposure.affected {
-            Some(disks) => self.names_of(disks).await?,
-            None => Vec::new(),
-        };
-        affected.sort();
-        affected.truncate(AFFECTED_NAMED);
-        Ok(Unreadable {
-            short: exposure.short_containers,
-            damaged: exposure.damaged.len() as u64,
-            affected,
-            affected_count: exposure.affected.as_ref().map(Vec::len),
-        })
-    }
-
-    /// Keeps what was found lost over restarts.
-    async fn note_damaged(&self) -> Result<()> {
-        let engine = &self.parts.engine;
-        if !engine.is_writable() || engine.is_indexing() {
-            return Ok(());
-        }
-        if !self.damage_is_loaded.swap(true, Ordering::Relaxed) {
-            engine.load_damaged(&self.scrub_state().await?.known);
-            return Ok(());
-        }
-        let mut known = engine.damaged();
-        known.truncate(DAMAGED_KEPT);
-        if !known.is_empty() {
-            // Whose data it is shall be known before somebody asks.
-            drop(engine.exposure());
-        }
-        if self.scrub_state().await?.known != known {
-            self.change_scrub(|state| state.known = known).await?;
-        }
-        Ok(())
-    }
-
     pub(crate) async fn scrub_state(&self) -> Result<ScrubState> {
         let kv = self.parts.engine.meta().get(&scrub_key()?).await?.kv;
         let state = kv.map(|kv| ScrubState::decode(&kv.value)).transpose();
@@ -399,7 +324,7 @@ impl Shared {
         Ok(state.unwrap_or_default())
     }
 
-    async fn change_scrub(&self, change: impl FnOnce(&mut ScrubState)) -> Result<ScrubState> {
+    pub(crate) async fn change_scrub(&self, change: impl FnOnce(&mut ScrubState)) -> Result<ScrubState> {
         let _turn = self.scrubbing.lock().await;
         let mut state = self.scrub_state().await?;
         change(&mut state);

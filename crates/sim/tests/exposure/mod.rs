@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use engine::{Engine, EngineErrorKind, Exposure, OnLoss, Progress, ScrubCursor};
+use engine::{Engine, EngineErrorKind, Exposure, Fork, OnLoss, Progress, ScrubCursor};
 use meta::Txn;
 use seam::Runtime;
 use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
@@ -15,6 +15,8 @@ const SITES: u64 = 60;
 const MEDIA_MAX: u64 = 20;
 /// Lives of a site.
 const LIVES: usize = 5;
+/// Most blocks of a disk.
+const BLOCKS_MAX: u64 = 48;
 /// Room for data on each medium.
 const ROOM: u64 = 4 << 20;
 /// Longest wait for something in the background, simulated.
@@ -61,8 +63,8 @@ impl Bench {
     }
 
     /// A disk with something on it, in containers as far as they can be written.
-    async fn write(&mut self, engine: &Engine) {
-        let blocks = self.rng.range(1..48);
+    async fn write(&mut self, engine: &Engine, blocks_max: u64) {
+        let blocks = self.rng.range(1..blocks_max + 1);
         let disk = engine.new_disk_id().await.expect("an id");
         assert!(engine.apply(Txn::new(), &[(disk, blocks * BLOCK_U64)], &[]).await.expect("a disk"));
         let mut contents = vec![0; blocks as usize * BLOCK];
@@ -115,6 +117,7 @@ impl Bench {
         let unreadable = self.unreadable(engine).await;
         let affected: BTreeSet<DiskId> = said.affected.iter().flatten().copied().collect();
         let seed = self.seed;
+        assert!(said.damaged.is_empty(), "seed {seed}: what is only away is called damaged: {said:?}");
         // A block in the write buffer hides one that is lost.
         if buffered {
             assert!(unreadable.is_subset(&affected), "seed {seed}: {unreadable:?}, {said:?}");
@@ -137,7 +140,7 @@ impl Bench {
         let mut life = self.boot();
         let Some(Ok(engine)) = life.opened().await else { return self.end(life) };
         if engine.is_writable() && self.rng.chance(700_000) {
-            self.write(&engine).await;
+            self.write(&engine, BLOCKS_MAX).await;
         }
         if !engine.losses().is_empty() {
             return self.end(life);
@@ -197,11 +200,12 @@ fn spec(media: usize) -> SiteSpec {
     SiteSpec { media, rebuild_after: Duration::from_secs(100_000), ..super::room::spec(ROOM) }
 }
 
-fn simulate<T>(seed: u64, work: impl AsyncFnOnce(Bench) -> T) -> T {
+fn simulate<T>(seed: u64, media: Option<usize>, work: impl AsyncFnOnce(Bench) -> T) -> T {
     let sim = Simulation::new(seed, Limits { steps: 50_000_000, ..Limits::default() });
     let control = (*sim).clone();
     let mut rng = sim.rng("test");
-    let media = rng.range(1..MEDIA_MAX + 1) as usize;
+    let drawn = rng.range(1..MEDIA_MAX + 1) as usize;
+    let media = media.unwrap_or(drawn);
     let whole = async {
         let site = Site::format(&control, spec(media)).await;
         let (guests, away) = (Vec::new(), BTreeSet::new());
@@ -214,7 +218,7 @@ fn simulate<T>(seed: u64, work: impl AsyncFnOnce(Bench) -> T) -> T {
 fn the_status_agrees_with_a_full_read() {
     let mut met = [0; 3];
     for seed in 0..SITES {
-        let seen = simulate(seed, async |mut bench| {
+        let seen = simulate(seed, None, async |mut bench| {
             for _ in 0..LIVES {
                 bench.live().await;
             }
@@ -226,13 +230,59 @@ fn the_status_agrees_with_a_full_read() {
     println!("all is read {}, something is lost {}, media taken away as allowed {}", met[0], met[1], met[2]);
 }
 
+/// All that a start needs is there, and what was written first is not: no record of it is read, and it counts all the same.
+/// A disk that is made from one that cannot be read is named too.
+#[test]
+fn what_no_start_needs_is_missed_too() {
+    let mut met = 0;
+    for seed in 0..SITES / 4 {
+        met += simulate(seed, Some(6), async |mut bench| {
+            // Of six media, then of four, then of three.
+            for away in [0, 2] {
+                bench.take_away(away);
+                let mut life = bench.boot();
+                let engine = life.opened().await.expect("it lives").expect("two may be away");
+                // Few containers, so that no record of any of them may be within reach.
+                bench.write(&engine, 6).await;
+                engine.checkpoint().await.expect("a checkpoint");
+                bench.site.end(life, false);
+            }
+            bench.take_away(1);
+            let mut life = bench.boot();
+            let engine = match life.opened().await.expect("it lives") {
+                Ok(engine) if engine.losses().is_empty() => engine,
+                _ => return 0,
+            };
+            // Until the journal is taken over every row counts.
+            let begun = life.runtime().now();
+            while !engine.is_writable() {
+                assert!(life.runtime().now() < begun + PATIENCE, "seed {seed}: three media take writes");
+                life.runtime().sleep(POLL).await;
+            }
+            let said = bench.judge(&life, &engine).await;
+            let Some(lost) = said.affected.iter().flatten().next().copied() else { return 0 };
+            let copy = engine.new_disk_id().await.expect("an id");
+            let fork = Fork { source: lost, target: copy, read_only: true };
+            engine.fork(Txn::new(), &[fork], &[]).await.expect("a copy");
+            let begun = life.runtime().now();
+            while !engine.exposure().affected.is_some_and(|disks| disks.contains(&copy)) {
+                assert!(life.runtime().now() < begun + PATIENCE, "seed {seed}: the copy is not named");
+                life.runtime().sleep(POLL).await;
+            }
+            bench.site.end(life, false);
+            1
+        });
+    }
+    assert!(met > SITES / 20, "something was lost: {met}");
+}
+
 /// What is spoilt on more media than parity allows is named from the first read or scrub that meets it, over restarts of the
 /// search for it, until the disks it is of are gone.
 #[test]
 fn damage_is_told_until_it_is_gone() {
     let mut met = 0;
     for seed in 0..SITES / 4 {
-        met += simulate(seed, async |mut bench| {
+        met += simulate(seed, None, async |mut bench| {
             let mut life = bench.boot();
             let engine = life.opened().await.expect("it lives").expect("a sound site opens");
             if !engine.is_writable() {
@@ -240,7 +290,7 @@ fn damage_is_told_until_it_is_gone() {
                 return 0;
             }
             for _ in 0..4 {
-                bench.write(&engine).await;
+                bench.write(&engine, BLOCKS_MAX).await;
             }
             engine.checkpoint().await.expect("a checkpoint");
             let (before, _) = bench.exposure(&life, &engine).await;

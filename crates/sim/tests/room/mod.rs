@@ -8,7 +8,7 @@ use data::{Layout, Params};
 use engine::{Engine, EngineErrorKind, Progress};
 use meta::Txn;
 use seam::Runtime;
-use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
+use sim::{Control, Life, Limits, Rng, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 
 /// Room for data on each of three media, which all hold all of it.
@@ -110,6 +110,20 @@ async fn open(site: &Site) -> (Life, Engine) {
 /// The first bytes of each block, which no other block has; none where a write was refused.
 type Contents = Vec<Option<[u8; 8]>>;
 
+/// A site of three or six media.
+async fn wide_site(control: &Control, seed: u64) -> (Site, Life, Engine) {
+    let site = Site::format(control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec(ROOM) }).await;
+    let (life, engine) = open(&site).await;
+    (site, life, engine)
+}
+
+/// A disk that the site has no room for.
+async fn wide_disk(engine: &Engine) -> (DiskId, Contents) {
+    let disk = engine.new_disk_id().await.expect("an id");
+    assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));
+    (disk, vec![Some([0; 8]); WIDE as usize])
+}
+
 fn tag(block: &[u8]) -> [u8; 8] {
     block[..8].try_into().expect("a block is longer")
 }
@@ -167,12 +181,8 @@ fn a_site_filled_in_pieces_gets_its_room_back() {
         let control = (*sim).clone();
         let mut rng = sim.rng("test");
         let work = async {
-            let site =
-                Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec(ROOM) }).await;
-            let (mut life, mut engine) = open(&site).await;
-            let disk = engine.new_disk_id().await.expect("an id");
-            assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));
-            let mut contents: Contents = vec![Some([0; 8]); WIDE as usize];
+            let (site, mut life, mut engine) = wide_site(&control, seed).await;
+            let (disk, mut contents) = wide_disk(&engine).await;
             let first = engine.status().await.usable_bytes;
             let filled = fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
             assert!(filled * BLOCK_U64 > ROOM / 2, "seed {seed}: only {filled} blocks");
@@ -217,12 +227,8 @@ fn what_guests_trim_on_a_full_site_comes_back_soon() {
         let control = (*sim).clone();
         let mut rng = sim.rng("test");
         let work = async {
-            let site =
-                Site::format(&control, SiteSpec { media: [3, 6][seed as usize % 2], ..spec(ROOM) }).await;
-            let (life, engine) = open(&site).await;
-            let disk = engine.new_disk_id().await.expect("an id");
-            assert!(engine.apply(Txn::new(), &[(disk, WIDE * BLOCK_U64)], &[]).await.expect("a disk"));
-            let mut contents: Contents = vec![Some([0; 8]); WIDE as usize];
+            let (site, life, engine) = wide_site(&control, seed).await;
+            let (disk, mut contents) = wide_disk(&engine).await;
             let filled = fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
             // Long enough for the cleaner to find nothing, and to lie down for its long rest.
             life.runtime().sleep(Duration::from_secs(seed * 37 + 5)).await;

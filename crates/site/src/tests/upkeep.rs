@@ -131,7 +131,7 @@ fn damage_is_repaired_or_named() {
     // Noted by the upkeep, which comes round by itself.
     bench.runtime.block_on(async {
         for _ in 0..1000 {
-            if site.scrub_state().await.unwrap().known_count() > 0 {
+            if !site.scrub_state().await.unwrap().known.is_empty() {
                 return;
             }
             bench.rt().sleep(std::time::Duration::from_millis(10)).await;

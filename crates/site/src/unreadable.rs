@@ -1,0 +1,146 @@
+//! What cannot be read now, and whose it is: as `status` says it, and kept over restarts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::Exposure;
+use units::DiskId;
+
+use crate::error::Result;
+use crate::running::Shared;
+use crate::status::{Health, Status};
+
+/// Longest that a status waits for the disks that something lost is of; a site with large maps takes longer to find them.
+const NAMED_WITHIN: Duration = Duration::from_secs(1);
+const NAMED_PAUSE: Duration = Duration::from_millis(20);
+/// Damaged containers that are remembered over restarts: of more, a scrub finds the others again.
+const DAMAGED_KEPT: usize = 1000;
+
+/// What cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unreadable {
+    /// Containers of which too few fragments are on media that are up.
+    pub short: u64,
+    /// Containers of which something is lost though enough media are up.
+    pub damaged: u64,
+    /// The disks that reach what is lost, as `VM/DISK` or `VM@SNAPSHOT/DISK`, in order; at most [`AFFECTED_NAMED`].
+    pub affected: Vec<String>,
+    /// How many there are; `None` while that is being found out.
+    pub affected_count: Option<usize>,
+}
+
+/// Disks that `status` names when something of them cannot be read.
+pub const AFFECTED_NAMED: usize = 100;
+/// Of these, how many a reason names.
+const AFFECTED_SAID: usize = 8;
+
+impl Unreadable {
+    /// Whether there is nothing of the kind.
+    pub fn is_none(&self) -> bool {
+        self.short == 0 && self.damaged == 0 && self.affected.is_empty()
+    }
+
+    fn whose(&self) -> String {
+        let Some(count) = self.affected_count else {
+            return "whose data it is is being found out".to_owned();
+        };
+        let said: Vec<&str> = self.affected.iter().take(AFFECTED_SAID).map(String::as_str).collect();
+        match (count, count - said.len()) {
+            (0, _) => "no VM or snapshot needs it".to_owned(),
+            (_, 0) => format!("affected: {}", said.join(", ")),
+            (_, more) => format!("affected: {} and {more} more", said.join(", ")),
+        }
+    }
+}
+
+impl Status {
+    /// With what cannot be read now.
+    pub(crate) fn add_unreadable(&mut self, unreadable: Unreadable) {
+        let Unreadable { short, damaged, .. } = unreadable;
+        if short > 0 || damaged == 0 && !unreadable.affected.is_empty() {
+            let whose = unreadable.whose();
+            let what = if short > 0 { format!("{short} containers") } else { "some containers".to_owned() };
+            let reason = format!("cannot be read now: {what}, too few media are up for them; {whose}");
+            self.reasons.insert(0, reason);
+            self.health = Health::Failed;
+        }
+        if damaged > 0 {
+            let whose = unreadable.whose();
+            self.reasons.insert(
+                0,
+                format!("damaged beyond repair: {damaged} containers have lost something; {whose}"),
+            );
+            self.next.push(
+                "restore what is affected from a copy, or delete it; `verify` names every disk and container, and \
+                 clears what is whole"
+                    .to_owned(),
+            );
+            self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
+        }
+        self.unreadable = unreadable;
+    }
+}
+
+impl Shared {
+    /// Disks as `VM/DISK` or `VM@SNAPSHOT/DISK`.
+    pub(crate) async fn names_of(&self, disks: &[DiskId]) -> Result<Vec<String>> {
+        if disks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
+        for (version, disks) in self.vms.versions().await? {
+            names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
+        }
+        let name = |disk: &DiskId| names.remove(disk).unwrap_or_else(|| format!("disk {} of no VM", disk.0));
+        Ok(disks.iter().map(name).collect())
+    }
+
+    /// Waits a moment until it is known which disks cannot be read whole.
+    pub(crate) async fn named_exposure(&self, mut exposure: Exposure) -> Exposure {
+        let until = self.parts.rt.now() + NAMED_WITHIN;
+        while exposure.affected.is_none() && self.parts.rt.now() < until {
+            self.parts.rt.sleep(NAMED_PAUSE).await;
+            exposure = self.parts.engine.exposure();
+        }
+        exposure
+    }
+
+    /// What cannot be read now, with names.
+    pub(crate) async fn unreadable(&self, exposure: &Exposure) -> Result<Unreadable> {
+        let mut affected = match &exposure.affected {
+            Some(disks) => self.names_of(disks).await?,
+            None => Vec::new(),
+        };
+        affected.sort();
+        affected.truncate(AFFECTED_NAMED);
+        Ok(Unreadable {
+            short: exposure.short_containers,
+            damaged: exposure.damaged.len() as u64,
+            affected,
+            affected_count: exposure.affected.as_ref().map(Vec::len),
+        })
+    }
+
+    /// Keeps what was found lost over restarts.
+    pub(crate) async fn note_damaged(&self) -> Result<()> {
+        let engine = &self.parts.engine;
+        if !engine.is_writable() || engine.is_indexing() {
+            return Ok(());
+        }
+        if !self.damage_is_loaded.swap(true, Ordering::Relaxed) {
+            engine.load_damaged(&self.scrub_state().await?.known);
+            return Ok(());
+        }
+        let mut known = engine.damaged();
+        known.truncate(DAMAGED_KEPT);
+        if !known.is_empty() {
+            // Whose data it is shall be known before somebody asks.
+            drop(engine.exposure());
+        }
+        if self.scrub_state().await?.known != known {
+            self.change_scrub(|state| state.known = known).await?;
+        }
+        Ok(())
+    }
+}
