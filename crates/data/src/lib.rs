@@ -43,7 +43,7 @@ mod table;
 pub use layout::{Layout, Params};
 pub use local::LocalTransport;
 pub use node::{MediumNode, OpenError, OpenErrorKind, format, open};
-pub use superblock::{Superblock, read_superblock, write_superblock};
+pub use superblock::{Superblock, mend_superblock, read_superblock, write_superblock};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use media::{MediaError, MediaErrorKind, Medium};
+use media::{MediaError, MediaErrorKind, Medium, State as MediumState};
 use proto::{CallError, CallErrorKind, MediumInfo, Request, Response};
 use units::{MediumId, PAGE, PageSlice, SiteId};
 
@@ -94,6 +94,10 @@ pub async fn format(medium: &dyn Medium, superblock: &Superblock) -> Result<(), 
     write_superblock(medium, superblock).await.map_err(&failed)
 }
 
+fn cut_short(bytes: u64, formatted: u64) -> String {
+    format!("it has {bytes} bytes, and {formatted} when it was formatted: it was cut short")
+}
+
 /// Opens a formatted medium of site `site` and reads its allocation table.
 ///
 /// # Errors
@@ -107,11 +111,7 @@ pub async fn open(medium: Arc<dyn Medium>, site: SiteId) -> Result<MediumNode, O
         return Err(OpenError::new(OpenErrorKind::ForeignSite, &*medium, reason));
     }
     if medium.len() < superblock.medium_bytes {
-        let reason = format!(
-            "it has {} bytes, and {} when it was formatted: it was cut short",
-            medium.len(),
-            superblock.medium_bytes
-        );
+        let reason = cut_short(medium.len(), superblock.medium_bytes);
         return Err(OpenError::new(OpenErrorKind::TooSmall, &*medium, reason));
     }
     let layout = Layout::new(superblock.params, superblock.medium_bytes)
@@ -248,11 +248,23 @@ impl MediumNode {
         }
     }
 
-    /// Whether anything can be read: one of the two copies of the superblock.
+    /// Whether it has all its bytes, and anything can be read: one of the two copies of the superblock.
     async fn probe(&self) -> Result<(), CallError> {
+        self.check_whole().map_err(|reason| self.error(CallErrorKind::Failed, reason))?;
         let Err(_) = self.medium.read(PLACES[0], PAGE).await else { return Ok(()) };
         let read = self.medium.read(PLACES[1], PAGE).await;
         read.map(drop).map_err(|error| self.error(CallErrorKind::Failed, error.to_string()))
+    }
+
+    /// Whether the medium has all its bytes; the error says what it has.
+    ///
+    /// # Errors
+    /// When it was cut short.
+    pub fn check_whole(&self) -> Result<(), String> {
+        match self.medium.state() {
+            MediumState::CutShort(bytes) if bytes < self.layout.end => Err(cut_short(bytes, self.layout.end)),
+            _ => Ok(()),
+        }
     }
 
     fn info(&self, extent: u64) -> MediumInfo {

@@ -158,9 +158,14 @@ async fn read_copies(medium: &dyn Medium) -> Result<[Option<Superblock>; 2], Med
     }
 }
 
-/// Writes the copies that are not `superblock` anew, and never one that is: a crash must not find both half-written.
-pub(crate) async fn mend_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<(), MediaError> {
+/// Writes the copies that are not `superblock` anew, and never one that is: a crash must not find both half-written. Says
+/// whether there was one.
+///
+/// # Errors
+/// When a copy cannot be read or written.
+pub async fn mend_superblock(medium: &dyn Medium, superblock: &Superblock) -> Result<bool, MediaError> {
     let copies = read_copies(medium).await?;
+    let mut mended = false;
     for (offset, copy) in PLACES.into_iter().zip(&copies) {
         if copy.as_ref() != Some(superblock) {
             tracing::warn!(
@@ -169,9 +174,10 @@ pub(crate) async fn mend_superblock(medium: &dyn Medium, superblock: &Superblock
                 "a superblock copy is damaged or old: rewriting it"
             );
             medium.write_durable(offset, superblock.encode().share()).await?;
+            mended = true;
         }
     }
-    Ok(())
+    Ok(mended)
 }
 
 /// Writes both copies, one after the other; a damaged one first, so that a sound one stands until then.

@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     /// What moves to other media.
     pub(crate) rebuild: Mutex<Rebuild>,
     pub(crate) rebuild_wake: Notify,
+    /// Media that lack fragments.
+    pub(crate) lacks: crate::lacks::Lacks,
     /// Disks of which something cannot be read.
     pub(crate) affected: crate::exposure::Affected,
     /// Directories that stubs lead to.

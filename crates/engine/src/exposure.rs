@@ -86,6 +86,9 @@ impl Engine {
             (used, unseen)
         };
         let media: BTreeSet<MediumId> = pool.health().iter().map(|health| health.medium).collect();
+        // What a medium lacks it may lack of any container.
+        let lacking = self.lacking();
+        let has_all = |medium: &&MediumId| !lacking.contains_key(medium);
         let mut next = pool.current_class().map_or(0, |class| class.m);
         let mut short: BTreeSet<RowKey> = BTreeSet::new();
         for row in pool.rows() {
@@ -95,7 +98,8 @@ impl Engine {
                 continue;
             }
             let k = pool::CLASSES.get(usize::from(row.class)).map_or(0, |class| class.k);
-            next = next.min(pool.survives(&row.members, k));
+            let members: Vec<MediumId> = row.members.iter().filter(has_all).copied().collect();
+            next = next.min(pool.survives(&members, k));
             if (used.contains_key(&key) || !is_writable) && !has_enough(pool, &row.members, k) {
                 short.insert(key);
             }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use container::{fragment_bytes, header_bytes};
 use units::{ContainerId, MediumId, NodeId};
 
 use crate::engine::Engine;
@@ -29,6 +30,15 @@ pub struct Moving {
     pub trouble: Option<String>,
 }
 
+/// A medium that is to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Joins {
+    /// The medium. It counts as a failure domain of its own.
+    pub medium: MediumId,
+    /// Bytes of its data area.
+    pub data_bytes: u64,
+}
+
 impl Engine {
     /// A medium joins the site, in the order of media behind `behind` or last. It can be reached, and is empty. Where the
     /// site has data nodes it is on `node`.
@@ -38,11 +48,12 @@ impl Engine {
         self.shared.rebuild_wake.notify_one();
     }
 
-    /// Whether media could leave, all of them: enough others are up, and have room for all that there is.
+    /// Whether media could leave, all of them: enough others are up, and have room for all that there is. `joins`: one
+    /// that is to come for them, with the bytes of its data area.
     ///
     /// # Errors
     /// [`EngineErrorKind::NotFound`], [`EngineErrorKind::TooFewMedia`], [`EngineErrorKind::NoSpace`].
-    pub async fn check_leave(&self, media: &[MediumId]) -> Result<(), EngineError> {
+    pub async fn check_leave(&self, media: &[MediumId], joins: Option<Joins>) -> Result<(), EngineError> {
         self.check_writable()?;
         let health = self.shared.pool.health();
         let unknown = media.iter().find(|medium| !health.iter().any(|health| health.medium == **medium));
@@ -51,7 +62,8 @@ impl Engine {
             return Err(EngineError::new(EngineErrorKind::NotFound, reason));
         }
         let stay = health.iter().filter(|other| other.up && !other.leaving && !media.contains(&other.medium));
-        let stay: Vec<MediumId> = stay.map(|health| health.medium).collect();
+        let stay = stay.map(|health| health.medium).chain(joins.map(|joins| joins.medium));
+        let stay: Vec<MediumId> = stay.collect();
         let domains = self.shared.pool.domains(&stay).len();
         let Some(class) = pool::class_for(domains).filter(|_| domains >= 2) else {
             let reason = format!(
@@ -62,15 +74,25 @@ impl Engine {
         };
         let mut rooms = Vec::new();
         for other in &stay {
-            rooms.push((*other, self.shared.pool.room_of(*other).await.map_or(0, |(_, all)| all)));
+            let bytes = match joins.filter(|joins| joins.medium == *other) {
+                Some(joins) => joins.data_bytes,
+                None => self.shared.pool.room_of(*other).await.map_or(0, |(_, all)| all),
+            };
+            rooms.push((*other, bytes));
         }
         let capacity = u128::from(self.shared.pool.fillable(&rooms, class.width()));
-        let stored = u128::from(self.shared.lock().totals.container_bytes);
-        let needed = stored * class.width() as u128 / class.k as u128;
+        let (stored, count) = {
+            let state = self.shared.lock();
+            (state.totals.container_bytes, state.sizes.len() as u64)
+        };
+        // Containers of the mean size, with the headers of their fragments.
+        let payload = fragment_bytes(stored.div_ceil(count.max(1)) as usize, class.k);
+        let fragment = (payload + header_bytes(payload)) as u128;
+        let needed = u128::from(count) * class.width() as u128 * fragment;
         if needed * 100 > capacity * FILLED_PERCENT_MAX {
             let reason = format!(
-                "what is stored needs {needed} bytes on the {} media that stay, which have {capacity}: more than \
-                 {FILLED_PERCENT_MAX} % would be full",
+                "what is stored needs {needed} bytes on the {} media that would be left, of which containers can fill \
+                 {capacity}: more than {FILLED_PERCENT_MAX} % would be full",
                 stay.len()
             );
             return Err(EngineError::new(EngineErrorKind::NoSpace, reason));

@@ -337,6 +337,7 @@ impl Engine {
         let shared = &self.shared;
         let _looking = Looking::begin(shared);
         let found: Mutex<Vec<ContainerId>> = Mutex::default();
+        let (listed, mut whole) = (self.begin_listing(), Vec::new());
         for medium in media {
             let committed = |id: ContainerId| {
                 let state = shared.lock();
@@ -344,12 +345,14 @@ impl Engine {
                 here || state.is_committed(id)
             };
             let keep = |id: ContainerId| {
+                listed.count(*medium, id);
                 let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if found.last() != Some(&id) && !shared.dedup.knows(id) {
                     found.push(id);
                 }
             };
             let report = shared.pool.reconcile(*medium, &committed, &keep).await;
+            whole.extend(report.complete.then_some(*medium));
             if report.freed > 0 {
                 tracing::info!(%medium, freed = report.freed, "freed fragments that were never committed");
             }
@@ -375,6 +378,7 @@ impl Engine {
             shared.lock().learn_size(container, size_of(&head));
             shared.dedup.learn(&head, pages, false);
         }
+        self.end_listing(&listed, &whole);
         shared.pool.refresh_space().await;
     }
 }
@@ -469,6 +473,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         pace: crate::pace::Pace::default(),
         rebuild: Mutex::default(),
         rebuild_wake: Notify::new(),
+        lacks: crate::lacks::Lacks::default(),
         affected: crate::exposure::Affected::default(),
         cleaning: tokio::sync::Mutex::default(),
         moved: Cache::new(config.page_cache_bytes, CONTENTS_RAM_BYTES, |contents| contents.ram_bytes()),

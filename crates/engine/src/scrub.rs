@@ -85,6 +85,7 @@ impl Engine {
     /// told in the totals.
     pub async fn scrub(&self, cursor: &ScrubCursor, progress: &Progress) -> Result<ScrubTotals, EngineError> {
         progress.expect(self.committed_raw_bytes());
+        let (is_whole, lacking) = (cursor.last().is_none(), self.lacking());
         let ledger = self.shared.lock().ledger_runs();
         let listed = self.listed().await;
         let ordered: Vec<ContainerId> =
@@ -121,6 +122,9 @@ impl Engine {
             let numbers = run.committed.iter().flat_map(|(start, end)| *start..*end);
             let all = numbers.map(|number| (run.incarnation, number));
             totals.missing.extend(all.filter(|one| !found.contains(one)));
+        }
+        if is_whole && totals.failed.is_empty() {
+            self.no_more_lacking(&lacking);
         }
         self.name_affected(&mut totals, progress).await?;
         Ok(totals)

@@ -41,6 +41,8 @@ pub struct EngineStatus {
     pub usable_bytes: u64,
     /// Bytes of the data areas of the media that are up.
     pub raw_capacity: u64,
+    /// The medium that ends it while others have much room left.
+    pub limit: Option<pool::Limit>,
     /// Bytes of RAM held by writes that only the journal holds.
     pub buffered_bytes: u64,
     /// Use of the journal.
@@ -51,6 +53,8 @@ pub struct EngineStatus {
     pub media: Vec<MediumHealth>,
     /// What could be lost, and what cannot be read.
     pub exposure: Exposure,
+    /// Media that lack fragments that they should have, and how many.
+    pub lacking: std::collections::BTreeMap<units::MediumId, u64>,
     /// Media whose contents move to others, and how far that is.
     pub moving: Vec<Moving>,
     /// Whether media are still being looked through, after the start or since they came back: the index is being filled.
@@ -97,11 +101,13 @@ impl Engine {
             raw_bytes: state.totals.raw_bytes,
             usable_bytes: self.shared.writable_blocks(&state) * BLOCK_U64,
             raw_capacity: space.raw_capacity,
+            limit: space.limit,
             buffered_bytes: state.buffered_bytes,
             journal_used_percent,
             class: pool.current_class(),
             media: pool.health(),
             exposure,
+            lacking: self.lacking(),
             moving,
             recovering_index: self.is_indexing() || self.is_reconciling(),
             faults: stats.faults.load(Ordering::Relaxed),

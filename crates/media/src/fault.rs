@@ -9,7 +9,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use seam::{BoxFuture, Rt};
 use units::{PAGE, PageBuf, PageSlice};
 
-use crate::{MediaError, MediaErrorKind, Medium, Result};
+use crate::{MediaError, MediaErrorKind, Medium, Result, State};
 
 mod plan;
 
@@ -254,6 +254,10 @@ impl Medium for FaultMedium {
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>> {
         self.discards.fetch_add(1, Ordering::SeqCst);
         self.inner.discard(offset, length)
+    }
+
+    fn state(&self) -> State {
+        self.inner.state()
     }
 
     fn room(&self) -> u64 {

@@ -90,6 +90,17 @@ impl MediaError {
 /// Result of an operation on a medium.
 pub type Result<T> = std::result::Result<T, MediaError>;
 
+/// What became of a medium since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing that can be seen.
+    Whole,
+    /// It has fewer bytes: the bytes that it has.
+    CutShort(u64),
+    /// It is a file without a name: it goes when it is closed.
+    Removed,
+}
+
 /// One disk, SSD, partition or file. Offsets and lengths are multiples of [`units::PAGE`].
 ///
 /// All operations may run at once; two that overlap have no order unless the caller waits for the first.
@@ -146,6 +157,10 @@ pub trait Medium: Send + Sync + std::fmt::Debug {
     /// Gives the room of a stretch back to the file system or device where it can; its contents are then undefined.
     /// A hint: failure to do so is no error, except for a stretch that is out of bounds or not aligned.
     fn discard(&self, offset: u64, length: u64) -> BoxFuture<'_, Result<()>>;
+    /// Whether it is still as it was opened.
+    fn state(&self) -> State {
+        State::Whole
+    }
     /// Bytes that can still be written to places never written before: what the file system below has left,
     /// `u64::MAX` where the question has no meaning (a block device, a file written in full).
     fn room(&self) -> u64;

@@ -11,7 +11,7 @@ use units::{PAGE, PageBuf, PageSlice};
 use crate::operation::{Failure, Operation, Reply, Target, Work, lock, no_space};
 use crate::pool::Pool;
 use crate::ring::Ring;
-use crate::{MediaError, MediaErrorKind, Medium, Result};
+use crate::{MediaError, MediaErrorKind, Medium, Result, State};
 
 /// Shares of the operations in flight on one medium; beyond them callers wait, first come, first served. An
 /// operation takes one, and one more for each full 128 KiB. Enough to fill any SSD's queue; 16 MiB of large
@@ -232,6 +232,18 @@ impl Medium for Opened {
             }
             Ok(())
         })
+    }
+
+    fn state(&self) -> State {
+        // Of devices nothing is known but by reading.
+        match rustix::fs::fstat(&self.target.file) {
+            Ok(stat) if self.target.block_device || stat.st_size as u64 >= self.len => match stat.st_nlink {
+                0 => State::Removed,
+                _ => State::Whole,
+            },
+            Ok(stat) => State::CutShort(stat.st_size as u64),
+            Err(_) => State::Whole,
+        }
     }
 
     #[allow(clippy::disallowed_methods)] // a real medium: the simulator has its own

@@ -52,7 +52,7 @@ pub use mend::ScrubReport;
 pub use moving::Turn;
 pub use read::{PoolError, PoolErrorKind, Stripe};
 pub use reconcile::ReconcileReport;
-pub use space::Space;
+pub use space::{Limit, Space};
 pub use stripe::{Pool, PoolStats};
 pub use write::{NewRow, RowUse, Written};
 

@@ -18,6 +18,8 @@ const AHEAD_MAX: u64 = 2;
 const HALVINGS: u32 = 4;
 /// Least size of a container for that, bytes: smaller ones would be headers for the most part.
 const LEAST_BYTES: u32 = 32 << 10;
+/// Room that no stripe can use is worth a word from this share of the capacity on, percent.
+const STRANDED_PERCENT: u64 = 10;
 /// Room is in pieces when full containers would take less than this share of it, percent.
 const WHOLE_PERCENT: u128 = 75;
 
@@ -35,6 +37,17 @@ pub struct Space {
     /// Bytes of the containers that are counted, which fill the most room: less than full ones where it is in pieces; 0 when
     /// none finds a place.
     pub place_bytes: u64,
+    /// What ends it while other media have much room left, when something does.
+    pub limit: Option<Limit>,
+}
+
+/// A medium that is full before others, on which much room stays that no stripe can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The medium; where media of one failure domain are full together, one of them.
+    pub medium: MediumId,
+    /// Bytes on other media that stay free.
+    pub stranded_bytes: u64,
 }
 
 impl Space {
@@ -50,10 +63,26 @@ struct Fits {
     raw_used: u64,
     /// Bytes that are free on media that take part.
     free: u64,
+    /// Fragments that fit in each failure domain, with one of its media.
+    domains: Vec<(u64, MediumId)>,
     /// Containers that are sure to fit.
     stripes: u64,
     /// Bytes of all fragments of one.
     stripe_bytes: u64,
+}
+
+impl Fits {
+    /// The medium that is full before others, when much room stays free on these.
+    fn limit(&self, width: usize) -> Option<Limit> {
+        let mut domains = self.domains.clone();
+        domains.sort_unstable();
+        // Behind it fewer are left than a stripe is wide.
+        let (least, medium) = *domains.get(domains.len().checked_sub(width)?)?;
+        let extent = self.stripe_bytes / width as u64;
+        let stranded_bytes = domains.iter().map(|(fit, _)| fit.saturating_sub(least) * extent).sum();
+        let is_much = stranded_bytes * 100 >= self.raw_capacity * STRANDED_PERCENT;
+        is_much.then_some(Limit { medium, stranded_bytes })
+    }
 }
 
 impl Pool {
@@ -91,6 +120,7 @@ impl Pool {
             }
         }
         Some(Space {
+            limit: whole.limit(class.width()),
             raw_capacity: whole.raw_capacity,
             raw_used: whole.raw_used,
             containers: usable / u64::from(container_bytes),
@@ -130,11 +160,14 @@ impl Pool {
             fits.insert(*medium, fit);
         }
         let domains = self.lock_health().domains(&fits.keys().copied().collect::<Vec<_>>());
-        let fits: Vec<u64> = domains
-            .iter()
-            .map(|media| of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>()))
-            .collect();
+        let fit_of = |media: &Vec<MediumId>| {
+            let fit = of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>());
+            media.first().map(|first| (fit, *first))
+        };
+        let domains: Vec<(u64, MediumId)> = domains.iter().filter_map(fit_of).collect();
+        let fits: Vec<u64> = domains.iter().map(|(fit, _)| *fit).collect();
         Some(Fits {
+            domains,
             raw_capacity: infos.iter().map(|(_, info)| info.capacity).sum(),
             raw_used: infos.iter().map(|(_, info)| info.capacity.saturating_sub(info.free)).sum(),
             free,

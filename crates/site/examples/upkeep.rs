@@ -11,7 +11,7 @@
 //! | `pair` | snapshots | writes in turns on two sites, one with so many snapshots, in short turns: 7 times 5 s each |
 //! | `count` | writes | nothing: opens the site that `pair` left in DIR/a or DIR/b, writes, ends at once; for callgrind |
 //! | `mark` | - | time and map pages of cycles of the cleaner beside snapshots that share all, and some, of their pages |
-//! | `background` | MiB of data | writes beside nothing, a scrub, a clean, a drain; bytes a second of each |
+//! | `background` | MiB of data | writes beside nothing, a scrub, a clean, a drain, a rebuild; bytes a second of each |
 
 #![allow(clippy::disallowed_methods)] // it measures real time
 
@@ -54,7 +54,8 @@ struct Bench {
 impl Bench {
     async fn new(rt: seam::Rt, dir: &str, media_gib: u64, span: u64) -> Result<Self, Failed> {
         let file_media = Some(FileMedia { count: 6, bytes: media_gib * GIB });
-        let site = Site::start(rt, Options { file_media, ..Options::new(dir) }).await?.site;
+        let rebuild_after = Some(Duration::from_secs(1));
+        let site = Site::start(rt, Options { file_media, rebuild_after, ..Options::new(dir) }).await?.site;
         site.create_vm(&name("vm")?, &[span]).await?;
         // The first disk of a site.
         let disk = DiskId(1);
@@ -258,6 +259,24 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
             let now = site.task(task.id).await?;
             if now.state != site::TaskState::Running {
                 return Ok(now.counts.get("moved_bytes").copied().unwrap_or(0));
+            }
+            site.runtime().sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await?;
+    bench.site.add_medium(std::path::Path::new(&format!("{dir}/spare.img")), Some(8 * GIB)).await?;
+    let status = bench.site.status().await?;
+    let lost = &status.media[0];
+    std::fs::File::options().write(true).open(&lost.path)?.set_len(1 << 20)?;
+    let (site, id) = (bench.site.clone(), lost.id);
+    beside(&mut bench, "rebuild of a medium", async move {
+        let mut bytes = 0;
+        loop {
+            let of_it = site.engine().moving().into_iter().find(|moving| moving.medium == id);
+            match of_it {
+                Some(moving) => bytes = moving.done_bytes + moving.left_bytes,
+                None if bytes > 0 => return Ok(bytes),
+                None => {}
             }
             site.runtime().sleep(Duration::from_millis(20)).await;
         }

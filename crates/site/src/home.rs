@@ -105,6 +105,18 @@ pub trait Home: Send + Sync {
         keys: &'a Superblock,
     ) -> BoxFuture<'a, std::result::Result<(), Away>>;
 
+    /// Writes copies of superblocks anew that are damaged, on media that can be reached, with the keys of `keys`; gives
+    /// these media. Nothing else may write superblocks meanwhile.
+    fn mend_superblocks<'a>(&'a self, keys: &'a Superblock) -> BoxFuture<'a, Vec<MediumId>> {
+        let _ = keys;
+        Box::pin(async { Vec::new() })
+    }
+
+    /// Media that are in use and would not be found by the next start, as far as that can be seen.
+    fn removed(&self) -> Vec<MediumId> {
+        Vec::new()
+    }
+
     /// A medium that is none of the site's and holds nothing; with `file_bytes` its file is made.
     fn find_new<'a>(
         &'a self,

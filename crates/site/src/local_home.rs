@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use data::{LocalTransport, OpenErrorKind, Superblock};
+use data::{LocalTransport, MediumNode, OpenErrorKind, Superblock};
 use media::Medium;
 use proto::Transport;
 use seam::{BoxFuture, Rt};
@@ -16,8 +17,11 @@ use crate::home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
 use crate::manifest::{Entry, MEDIA_MAX, Manifest};
 use crate::media_set::{self, Found, MediaSet, Opener, check_free, medium_error};
 
-/// A medium that failed this often after coming back would fail for ever.
+/// A medium that failed this often soon after coming back is left alone for [`REST`] each time.
 const RETURNS_MAX: u32 = 5;
+const REST: Duration = Duration::from_secs(600);
+/// So long without a failure makes up for one.
+const SOUND: Duration = Duration::from_secs(3600);
 
 /// The media of a site on one machine.
 pub(crate) struct LocalHome {
@@ -34,9 +38,37 @@ struct State {
     found: BTreeMap<MediumId, Found>,
     /// New ones, open, and not formatted yet.
     fresh: BTreeMap<MediumId, Arc<dyn Medium>>,
-    /// How often media came back behind a failure.
-    returns: BTreeMap<MediumId, u32>,
+    /// What media carry that are attached.
+    carried: BTreeMap<MediumId, Superblock>,
+    /// How media came back behind failures.
+    returns: BTreeMap<MediumId, Returns>,
     shared_devices: Vec<Vec<PathBuf>>,
+}
+
+/// How a medium came back behind failures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Returns {
+    /// How often; [`SOUND`] takes one off.
+    count: u32,
+    last: Duration,
+    /// When it was seen to have failed again.
+    failed: Option<Duration>,
+}
+
+impl Returns {
+    /// It is down at `now`; says whether it may be tried.
+    fn may_try(&mut self, now: Duration) -> bool {
+        let failed = *self.failed.get_or_insert_with(|| {
+            let sound = now.saturating_sub(self.last).as_secs() / SOUND.as_secs();
+            self.count = self.count.saturating_sub(u32::try_from(sound).unwrap_or(u32::MAX));
+            now
+        });
+        self.count < RETURNS_MAX || now.saturating_sub(failed) >= REST
+    }
+
+    fn came_back(&mut self, now: Duration) {
+        *self = Self { count: self.count.saturating_add(1), last: now, failed: None };
+    }
 }
 
 impl LocalHome {
@@ -47,6 +79,7 @@ impl LocalHome {
             manifest,
             found: BTreeMap::new(),
             fresh: BTreeMap::new(),
+            carried: BTreeMap::new(),
             returns: BTreeMap::new(),
             shared_devices,
         };
@@ -84,33 +117,56 @@ impl LocalHome {
         })
     }
 
-    /// Opens a medium of the site that was not there.
+    /// Opens a medium of the site that was not there: at its own place, or where another that is not there was.
     async fn find(&self, medium: MediumId) -> std::result::Result<Found, String> {
         let manifest = self.manifest();
         let entry = manifest.media.iter().find(|entry| entry.id() == medium);
         let entry = entry.ok_or_else(|| "it is not in site.json".to_owned())?;
-        let opened = self.open_path(self.directory.resolve(&entry.path), None).await;
-        let opened = opened.map_err(|error| error.to_string())?;
-        let found = media_set::identify(opened, &manifest).await?;
-        if found.id != medium {
-            return Err(format!("{}: it is medium {} of this site", found.medium.name(), found.id));
+        let own = match self.find_at(entry, &manifest).await {
+            Ok(found) if found.id == medium => return Ok(found),
+            Ok(found) => format!("{}: it is medium {} of this site", found.medium.name(), found.id),
+            Err(reason) => reason,
+        };
+        let is_empty = |other: &&Entry| other.id() != medium && !self.is_attached(other.id());
+        for other in manifest.media.iter().filter(is_empty) {
+            if let Ok(found) = self.find_at(other, &manifest).await
+                && found.id == medium
+            {
+                tracing::info!(%medium, path = %other.path.display(), "a medium has changed places");
+                return Ok(found);
+            }
         }
-        Ok(found)
+        Err(own)
+    }
+
+    async fn find_at(&self, entry: &Entry, manifest: &Manifest) -> std::result::Result<Found, String> {
+        let opened = self.open_path(self.directory.resolve(&entry.path), None).await;
+        media_set::identify(opened.map_err(|error| error.to_string())?, manifest).await
     }
 
     async fn attach_found(&self, found: &Found, like: &Superblock) -> std::result::Result<(), String> {
         let node = media_set::node(found, like).await?;
+        self.lock().carried.insert(found.id, found.superblock.clone());
         self.transport.attach(Arc::new(node));
         Ok(())
     }
 
-    /// Whether a medium that failed while in use can go on.
-    async fn resume(&self, id: MediumId, medium: &dyn Medium) -> std::result::Result<(), Away> {
-        let returned = self.lock().returns.get(&id).copied().unwrap_or(0);
-        if returned >= RETURNS_MAX {
-            let reason = format!("it failed again after each of {returned} returns");
-            return Err(Away { reason, barred: true });
-        }
+    /// Whether a medium that failed while in use can go on: it has all its bytes, and what is written to it is read again.
+    async fn resume(&self, node: &MediumNode, keys: &Superblock) -> std::result::Result<(), Away> {
+        let (id, medium) = (node.id(), &**node.medium());
+        let now = self.rt.now();
+        let carried = {
+            let mut state = self.lock();
+            let returns = state.returns.entry(id).or_default();
+            if !returns.may_try(now) {
+                let (often, minutes) = (returns.count, REST.as_secs() / 60);
+                return Err(Away::for_now(format!(
+                    "it failed soon after each of {often} returns: tried again {minutes} minutes after the last"
+                )));
+            }
+            state.carried.get(&id).cloned()
+        };
+        node.check_whole().map_err(Away::for_now)?;
         // The medium itself remembers a sync that failed, also one before this.
         if let Err(error) = medium.sync().await {
             return Err(Away {
@@ -118,14 +174,20 @@ impl LocalHome {
                 barred: true,
             });
         }
-        match media_set::peek(medium).await {
-            Ok(Some(_)) => {
-                *self.lock().returns.entry(id).or_insert(0) += 1;
-                Ok(())
-            }
-            Ok(None) => Err(Away { reason: "it carries no superblock any more".to_owned(), barred: true }),
-            Err(error) => Err(Away::for_now(error)),
+        let gone = || Away { reason: "it carries no superblock any more".to_owned(), barred: true };
+        let carried = match carried {
+            Some(carried) => carried,
+            None => media_set::peek(medium).await.map_err(Away::for_now)?.ok_or_else(gone)?,
+        };
+        let next = media_set::brought_up_to(&carried, keys).unwrap_or(carried);
+        data::write_superblock(medium, &next).await.map_err(Away::for_now)?;
+        if media_set::peek(medium).await.map_err(Away::for_now)?.as_ref() != Some(&next) {
+            return Err(Away::for_now("what is written to it is not what it gives back"));
         }
+        let mut state = self.lock();
+        state.carried.insert(id, next);
+        state.returns.entry(id).or_default().came_back(now);
+        Ok(())
     }
 
     /// Refuses a medium that holds something. What an attempt before left on it, or what has left the site, does not
@@ -236,7 +298,10 @@ impl Home for LocalHome {
     }
 
     fn detach(&self, medium: MediumId) {
-        self.lock().found.remove(&medium);
+        let mut state = self.lock();
+        state.found.remove(&medium);
+        state.carried.remove(&medium);
+        drop(state);
         self.transport.detach(medium);
     }
 
@@ -259,7 +324,11 @@ impl Home for LocalHome {
             let open = waiting.or(attached).ok_or_else(gone)?;
             let written = data::write_superblock(&*open, &superblock).await;
             written.map_err(|error| medium_error(&error))?;
-            if let Some(found) = self.lock().found.get_mut(&medium) {
+            let mut state = self.lock();
+            if let Some(carried) = state.carried.get_mut(&medium) {
+                *carried = superblock.clone();
+            }
+            if let Some(found) = state.found.get_mut(&medium) {
                 found.superblock = superblock;
             }
             Ok(())
@@ -273,12 +342,44 @@ impl Home for LocalHome {
     ) -> BoxFuture<'a, std::result::Result<(), Away>> {
         Box::pin(async move {
             if let Some(node) = self.transport.medium(medium) {
-                return self.resume(medium, &**node.medium()).await;
+                return self.resume(&node, keys).await;
             }
             let mut found = self.find(medium).await.map_err(Away::for_now)?;
             media_set::with_keys_of(&mut found, keys).await.map_err(Away::for_now)?;
             self.attach_found(&found, keys).await.map_err(Away::for_now)
         })
+    }
+
+    fn mend_superblocks<'a>(&'a self, keys: &'a Superblock) -> BoxFuture<'a, Vec<MediumId>> {
+        Box::pin(async move {
+            let carried = self.lock().carried.clone();
+            let mut mended = Vec::new();
+            for (id, carried) in carried {
+                let Some(node) = self.transport.medium(id) else { continue };
+                let medium = &**node.medium();
+                let look = async {
+                    // The sound copy counts, where there is one.
+                    let sound = media_set::peek(medium).await?.filter(|found| found.medium == id);
+                    let known = || media_set::brought_up_to(&carried, keys).unwrap_or(carried);
+                    data::mend_superblock(medium, &sound.unwrap_or_else(known)).await
+                };
+                match look.await {
+                    Ok(true) => mended.push(id),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(medium = %id, %error, "a superblock cannot be looked at"),
+                }
+            }
+            mended
+        })
+    }
+
+    fn removed(&self) -> Vec<MediumId> {
+        let ids: Vec<MediumId> = self.lock().carried.keys().copied().collect();
+        let is_removed = |id: &MediumId| {
+            let node = self.transport.medium(*id);
+            node.is_some_and(|node| node.medium().state() == media::State::Removed)
+        };
+        ids.into_iter().filter(is_removed).collect()
     }
 
     fn find_new<'a>(
@@ -352,5 +453,39 @@ fn check_file_size(bytes: Option<u64>) -> Result<()> {
             Err(SiteError::invalid("invalid_size", reason))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails `pause` behind each return, `times` in a row; gives how long it was away in the end.
+    fn away(returns: &mut Returns, now: &mut Duration, pause: Duration, times: usize) -> Duration {
+        let mut waited = Duration::ZERO;
+        for _ in 0..times {
+            *now += pause;
+            waited = Duration::ZERO;
+            while !returns.may_try(*now) {
+                (*now, waited) = (*now + Duration::from_secs(3), waited + Duration::from_secs(3));
+            }
+            returns.came_back(*now);
+        }
+        waited
+    }
+
+    #[test]
+    fn short_failures_far_apart_never_keep_a_medium_away() {
+        let (mut returns, mut now) = (Returns::default(), Duration::from_secs(7));
+        assert_eq!(away(&mut returns, &mut now, SOUND, 100), Duration::ZERO);
+        // Soon one after the other: the first few at once, then each behind a rest, and never for good.
+        assert_eq!(
+            away(&mut returns, &mut now, Duration::from_secs(5), RETURNS_MAX as usize - 1),
+            Duration::ZERO
+        );
+        let rested = away(&mut returns, &mut now, Duration::from_secs(5), 3);
+        assert!(rested >= REST && rested < REST + Duration::from_secs(10), "{rested:?}");
+        // A day without a failure makes up for them.
+        assert_eq!(away(&mut returns, &mut now, 24 * SOUND, 1), Duration::ZERO);
     }
 }

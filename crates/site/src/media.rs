@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use data::{Layout, Params, Superblock};
-use engine::{EngineError, EngineErrorKind, Progress};
+use engine::{EngineError, EngineErrorKind, Joins, Progress};
 use units::MediumId;
 
 use crate::error::{ErrorKind, Result, SiteError};
@@ -55,20 +55,19 @@ impl Site {
     pub async fn drain_medium(&self, medium: MediumId) -> Result<Task> {
         let _turn = self.shared.media_turn.lock().await;
         self.shared.check_member(medium)?;
-        self.shared.check_leave(&[medium]).await?;
+        self.shared.check_leave(&[medium], None).await?;
         self.shared.begin_drain(medium, true).await
     }
 
     /// Takes a medium into the site in the place of another, which is drained; one that is down is rebuilt at once.
     ///
     /// # Errors
-    /// As for both; a medium that was taken in stays.
+    /// As for both. Nothing has changed then: whether the new one is large enough is seen before it is taken in.
     pub async fn replace_medium(&self, old: MediumId, path: &Path, file_bytes: Option<u64>) -> Result<Task> {
         let _turn = self.shared.media_turn.lock().await;
         self.shared.check_member(old)?;
         self.shared.tasks.check_idle(TaskKind::Drain)?;
         self.shared.take_in(path, file_bytes, Some(old)).await?;
-        self.shared.check_leave(&[old]).await?;
         self.shared.begin_drain(old, true).await
     }
 }
@@ -81,8 +80,13 @@ impl Shared {
         Err(not_found(&medium.to_string()))
     }
 
-    async fn check_leave(&self, media: &[MediumId]) -> Result<()> {
-        self.parts.engine.check_leave(media).await.map_err(|error| match error.kind {
+    async fn check_leave(&self, media: &[MediumId], joins: Option<Joins>) -> Result<()> {
+        self.parts.engine.check_leave(media, joins).await.map_err(|error| match error.kind {
+            EngineErrorKind::NoSpace if joins.is_some() => {
+                let reason = format!("the new medium is too small: {}", error.reason);
+                SiteError::new(ErrorKind::Conflict, "medium_needed", reason)
+                    .hint("give one as large as the other media, or `media add` another first")
+            }
             EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
                 SiteError::new(ErrorKind::Conflict, "medium_needed", error.reason)
                     .hint("`media add` a medium first, or put another in its place: `media replace`")
@@ -95,18 +99,31 @@ impl Shared {
         self: &Arc<Self>,
         path: &Path,
         file_bytes: Option<u64>,
-        behind: Option<MediumId>,
+        replaced: Option<MediumId>,
     ) -> Result<MediumId> {
         self.parts.engine.check_writable()?;
         let home = &self.parts.home;
         let rows = self.parts.engine.pool().rows();
         let is_named = |medium| rows.iter().any(|row| row.members.contains(&medium));
         let new = home.find_new(path, file_bytes, &is_named).await?;
-        let taken = self.take_in_found(&new, behind).await;
+        let taken = match self.check_replaces(&new, replaced).await {
+            Ok(()) => self.take_in_found(&new, replaced).await,
+            Err(error) => Err(error),
+        };
         if taken.is_err() {
             home.discard(&new).await;
         }
         taken
+    }
+
+    /// Whether a new medium is large enough for what it is to take over.
+    async fn check_replaces(&self, new: &NewMedium, replaced: Option<MediumId>) -> Result<()> {
+        let Some(replaced) = replaced else { return Ok(()) };
+        let params = params_for(&*self.keys.lock().await, new.bytes);
+        // One without room for anything is refused for that as it is formatted.
+        let Some(layout) = Layout::new(params, new.bytes) else { return Ok(()) };
+        let joins = Joins { medium: new.id, data_bytes: layout.end - layout.data };
+        self.check_leave(&[replaced], Some(joins)).await
     }
 
     async fn take_in_found(&self, new: &NewMedium, behind: Option<MediumId>) -> Result<MediumId> {
@@ -172,7 +189,7 @@ impl Shared {
         if !fewer.is_empty() {
             self.set_all_leaving(&fewer, false, false).await?;
         }
-        let refused = match self.check_leave(&more).await {
+        let refused = match self.check_leave(&more, None).await {
             _ if more.is_empty() => None,
             Ok(()) => {
                 self.set_all_leaving(&more, true, true).await?;

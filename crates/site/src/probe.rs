@@ -14,8 +14,12 @@ use crate::running::Shared;
 
 /// Pause between two rounds: a person who plugs a disk in waits no longer.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Rounds between two looks at superblocks.
+const SUPERBLOCKS_EVERY: u32 = 20;
+
 /// Runs until the site stops or is gone.
 pub(crate) async fn run(site: Weak<Shared>, mut stopping: watch::Receiver<bool>, rt: Rt) {
+    let mut rounds = 0_u32;
     loop {
         tokio::select! {
             () = rt.sleep(PAUSE) => {}
@@ -23,6 +27,19 @@ pub(crate) async fn run(site: Weak<Shared>, mut stopping: watch::Receiver<bool>,
         }
         let Some(site) = site.upgrade() else { return };
         round(&site).await;
+        rounds += 1;
+        if rounds.is_multiple_of(SUPERBLOCKS_EVERY) {
+            look_at_superblocks(&site).await;
+        }
+    }
+}
+
+/// A medium whose superblocks are both damaged would not be found by the next start.
+pub(crate) async fn look_at_superblocks(site: &Shared) {
+    // Whoever changes superblocks holds it.
+    let keys = site.keys.lock().await;
+    for medium in site.parts.home.mend_superblocks(&keys).await {
+        tracing::warn!(%medium, "a damaged superblock was written anew");
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) media_turn: tokio::sync::Mutex<()>,
     /// Held while the record of scrubs is changed.
     pub(crate) scrubbing: tokio::sync::Mutex<()>,
+    /// What media lacked when a scrub was last begun for it.
+    pub(crate) scrubbed_for: Mutex<BTreeMap<MediumId, u64>>,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -148,6 +150,7 @@ impl Site {
             damage_is_loaded: AtomicBool::new(false),
             media_turn: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
+            scrubbed_for: Mutex::default(),
             keys,
             rekey,
             stopping,
@@ -290,7 +293,8 @@ impl Site {
         let media = manifest.media.iter().map(shown).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
-        let status = judge(manifest.site(), engine, writable, media, &away, &shared_devices, vms);
+        let removed = parts.home.removed();
+        let status = judge(manifest.site(), engine, writable, media, (&away, &removed), &shared_devices, vms);
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_unreadable(self.shared.unreadable(&exposure).await?);

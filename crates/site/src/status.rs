@@ -140,10 +140,16 @@ pub(crate) fn judge(
     engine: EngineStatus,
     writable: bool,
     media: Vec<(MediumId, PathBuf, u64)>,
-    away: &BTreeMap<MediumId, Away>,
+    (away, removed): (&BTreeMap<MediumId, Away>, &[MediumId]),
     shared_devices: &[Vec<PathBuf>],
     vms: usize,
 ) -> Status {
+    let place =
+        |medium: &MediumId| media.iter().find(|(id, ..)| id == medium).map(|(_, path, _)| path.clone());
+    let limit = engine.limit.and_then(|limit| Some((place(&limit.medium)?, limit.stranded_bytes)));
+    let lacking =
+        engine.lacking.iter().filter_map(|(medium, count)| Some((place(medium)?, *count))).collect();
+    let removed = removed.iter().filter_map(place).collect();
     let mut status = Status {
         site,
         health: Health::Ok,
@@ -178,6 +184,9 @@ pub(crate) fn judge(
         panics: engine.panics,
         losses: engine.losses,
         in_ram_alone: engine.exposure.in_ram_alone,
+        lacking,
+        removed,
+        limit,
     };
     find_reasons(&mut status, up, is_all_readable, &troubles);
     find_next(&mut status, up, &troubles);
@@ -233,6 +242,12 @@ struct Troubles {
     losses: Vec<String>,
     /// No medium that is up has all that was acknowledged.
     in_ram_alone: bool,
+    /// Media that lack fragments, and how many.
+    lacking: Vec<(PathBuf, u64)>,
+    /// Files of media that are in use and have no name any more.
+    removed: Vec<PathBuf>,
+    /// The medium that is full before the others, and the bytes that stay free on these.
+    limit: Option<(PathBuf, u64)>,
 }
 
 fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles: &Troubles) {
@@ -258,7 +273,26 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
     if status.journal_used_percent > JOURNAL_PERCENT_MAX {
         reasons.push(format!("the journal is {} % full", status.journal_used_percent));
     }
-    let Troubles { stuck, checkpoint, panics, losses, in_ram_alone } = troubles;
+    for (path, count) in &troubles.lacking {
+        reasons.push(format!(
+            "medium {} lacks {count} fragments: it is an older copy of itself, or it lost writes",
+            path.display()
+        ));
+    }
+    for path in &troubles.removed {
+        reasons.push(format!(
+            "the file {} was removed or replaced: the medium goes when the server stops",
+            path.display()
+        ));
+    }
+    if let Some((path, stranded)) = &troubles.limit {
+        let free = format_size(*stranded);
+        status.notices.push(format!(
+            "medium {} is full before the others, on which {free} stay unused: `media replace` it by one as large",
+            path.display()
+        ));
+    }
+    let Troubles { stuck, checkpoint, panics, losses, in_ram_alone, .. } = troubles;
     if *in_ram_alone {
         reasons.push(
             "all media of a part of the journal are down: what it holds is in this server's RAM alone"
@@ -305,6 +339,19 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
         status.next.push(
             "bring the media that are down back, which are taken up within seconds unless their reason says at the \
              next start; or put others in their place: `media replace`"
+                .to_owned(),
+        );
+    }
+    if !troubles.lacking.is_empty() {
+        status.next.push(
+            "a scrub writes what is lacking anew and begins by itself: `task list`; see why the medium lost it"
+                .to_owned(),
+        );
+    }
+    if !troubles.removed.is_empty() {
+        status.next.push(
+            "drain the media whose files were removed, or put others in their place, before the server stops: \
+             `media drain`, `media replace`"
                 .to_owned(),
         );
     }

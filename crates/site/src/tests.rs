@@ -7,6 +7,7 @@ mod files;
 mod formats;
 mod fuzz;
 mod media_changes;
+mod media_faults;
 mod recover;
 mod snapshots;
 mod starts;

@@ -337,6 +337,7 @@ impl Shared {
     /// Begins what is due.
     pub(crate) async fn upkeep_when_due(self: &Arc<Self>) -> Result<()> {
         self.note_damaged().await?;
+        self.scrub_what_lacks().await?;
         self.scrub_when_due().await?;
         self.rekey_when_due().await
     }
@@ -361,6 +362,24 @@ impl Shared {
         }
     }
 
+    /// Begins a scrub where media lack fragments; once for what is lacking, also when that cannot be mended.
+    async fn scrub_what_lacks(self: &Arc<Self>) -> Result<()> {
+        let engine = &self.parts.engine;
+        let lacking = engine.lacking();
+        let known = || self.scrubbed_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if lacking.is_empty() || !engine.is_writable() || engine.is_indexing() || *known() == lacking {
+            return Ok(());
+        }
+        match self.begin_scrub(None).await {
+            Err(error) if matches!(error.code, "task_running" | "too_many_tasks") => Ok(()),
+            begun => {
+                begun?;
+                *known() = lacking;
+                Ok(())
+            }
+        }
+    }
+
     async fn begin_scrub(self: &Arc<Self>, behind: Option<ContainerId>) -> Result<Task> {
         let message =
             if behind.is_some() { "every fragment, from where it was interrupted" } else { "every fragment" };
@@ -370,7 +389,10 @@ impl Shared {
             self.change_scrub(|state| state.begun_ms = now).await?;
         }
         let (shared, id) = (self.clone(), task.id);
-        let work = async move { shared.scrub(behind, id, &progress).await };
+        let work = async move {
+            crate::probe::look_at_superblocks(&shared).await;
+            shared.scrub(behind, id, &progress).await
+        };
         self.clone().spawn_work(task.id, work);
         Ok(task)
     }

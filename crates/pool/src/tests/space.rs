@@ -47,6 +47,35 @@ fn what_is_promised_fits() {
     }
 }
 
+/// What ends the room while much is left elsewhere is named, empty and full; where all fill alike nothing is.
+#[test]
+fn the_medium_that_is_full_first_is_named() {
+    let (small, large) = (400 << 10, 1000 << 10);
+    for (sizes, named) in [
+        (vec![large; 6], None),
+        (vec![large, large, small, large, large, large], Some(2)),
+        // The others go on without it.
+        (vec![large, small, large, large, large, large, large], None),
+        (vec![small, large, large, small, large, large, large], Some(0)),
+        (vec![large], None),
+        (vec![large, small], Some(1)),
+    ] {
+        let site = site_of(&sizes);
+        for is_full in [false, true] {
+            if is_full {
+                fill(&site);
+            }
+            let limit = site.run(site.pool.refresh_space()).limit;
+            let is_small = |medium: MediumId| sizes[usize::from(medium.0[0]) - 1] == small;
+            assert_eq!(limit.is_some(), named.is_some(), "{sizes:?} {is_full}: {limit:?}");
+            if let Some(limit) = limit {
+                assert!(is_small(limit.medium), "{sizes:?}: {limit:?}");
+                assert!(limit.stranded_bytes >= (large - small) / 2, "{sizes:?}: {limit:?}");
+            }
+        }
+    }
+}
+
 /// Holes that each take half a container, and none that takes a whole one: they count as room, and are filled.
 #[test]
 fn room_in_pieces_takes_smaller_containers() {

@@ -86,9 +86,9 @@ impl Media {
         }
         let Some(serving) = self.world.serving().await else { return };
         let id = self.world.site.ids()[number];
-        let may = self
-            .world
-            .ask(&serving, None, move |engine| Box::pin(async move { engine.check_leave(&[id]).await }));
+        let may = self.world.ask(&serving, None, move |engine| {
+            Box::pin(async move { engine.check_leave(&[id], None).await })
+        });
         match may.await {
             Ok(()) if self.can_go() && self.is_spared(number) => {
                 self.world.note(format_args!("medium {number} is to leave"));

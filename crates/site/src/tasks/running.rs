@@ -13,10 +13,13 @@ use crate::version::Version;
 const NEWEST: f64 = 0.3;
 /// Stretches shorter than this say nothing of the rate.
 const STRETCH_MIN: Duration = Duration::from_millis(200);
+/// What is left is said when it is not more than so many times what was seen: beyond that it is a guess.
+const LEFT_FACTOR: u32 = 100;
 
 /// A task that runs.
 struct Live {
     record: Record,
+    begun: Duration,
     /// When its client was last heard of.
     heard: Duration,
     /// Bytes a second, from when on and from how many bytes the next stretch counts.
@@ -32,6 +35,10 @@ impl Live {
         self.heard = now;
         self.record.total_bytes = total;
         self.record.done_bytes = done.min(total);
+        if self.rate.is_none() && self.record.done_bytes == 0 {
+            // What comes before the first byte says nothing of the rest.
+            self.since = now;
+        }
         let stretch = now.saturating_sub(self.since);
         if stretch >= STRETCH_MIN {
             let newest = self.record.done_bytes.saturating_sub(self.from) as f64 / stretch.as_secs_f64();
@@ -55,12 +62,13 @@ impl Running {
     }
 
     pub(crate) fn insert(&self, id: u64, record: Record, now: Duration) {
-        self.lock().insert(id, Live { record, heard: now, rate: None, since: now, from: 0, work: None });
+        self.lock()
+            .insert(id, Live { record, begun: now, heard: now, rate: None, since: now, from: 0, work: None });
     }
 
     /// Work of the server, which tells how far it is in `work`.
     pub(crate) fn insert_work(&self, id: u64, record: Record, now: Duration, work: Arc<Progress>) {
-        let live = Live { record, heard: now, rate: None, since: now, from: 0, work: Some(work) };
+        let live = Live { record, begun: now, heard: now, rate: None, since: now, from: 0, work: Some(work) };
         self.lock().insert(id, live);
     }
 
@@ -148,6 +156,9 @@ impl Running {
     pub(crate) fn task(&self, id: u64) -> Option<Task> {
         let tasks = self.lock();
         let live = tasks.get(&id)?;
-        Some(live.record.task(id, live.rate.map_or(0, |rate| rate as u64)))
+        let mut task = live.record.task(id, live.rate.map_or(0, |rate| rate as u64));
+        let seen = live.heard.saturating_sub(live.begun) * LEFT_FACTOR;
+        task.seconds_left = task.seconds_left.filter(|left| *left <= seen.as_secs());
+        Some(task)
     }
 }

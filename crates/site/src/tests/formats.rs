@@ -287,6 +287,8 @@ fn engine_status(up: &[bool]) -> EngineStatus {
                 .saturating_sub(up.iter().filter(|up| !**up).count()),
             ..engine::Exposure::default()
         },
+        lacking: BTreeMap::new(),
+        limit: None,
         moving: Vec::new(),
         recovering_index: false,
         faults: 0,
@@ -300,7 +302,7 @@ fn engine_status(up: &[bool]) -> EngineStatus {
 
 fn judged(engine: EngineStatus) -> crate::Status {
     let media = engine.media.iter().map(|medium| (medium.medium, PathBuf::from("m"), 1)).collect();
-    judge(SiteId([0; 16]), engine, true, media, &BTreeMap::new(), &[], 0)
+    judge(SiteId([0; 16]), engine, true, media, (&BTreeMap::new(), &[]), &[], 0)
 }
 
 #[test]

@@ -11,21 +11,21 @@ use crate::{Health, MediumState, Site, TaskKind, TaskState, VmName};
 const MIB: u64 = 1 << 20;
 
 /// A VM with data, and what its disk reads as.
-async fn filled(site: &Site) -> Vec<u8> {
+pub(super) async fn filled(site: &Site) -> Vec<u8> {
     site.create_vm(&VmName::parse("web01").unwrap(), &[2 * MIB]).await.unwrap();
     fill(site, 0, "web01", 7).await;
     site.engine().drain().await.unwrap();
     contents(site).await
 }
 
-async fn contents(site: &Site) -> Vec<u8> {
+pub(super) async fn contents(site: &Site) -> Vec<u8> {
     let found = site.shared.vms.versions().await.unwrap();
     let disk: DiskId = found[0].1[0].1;
     site.engine().drop_caches();
     site.engine().read(disk, 0, 2 * MIB as usize).await.unwrap()
 }
 
-async fn ids(site: &Site) -> Vec<MediumId> {
+pub(super) async fn ids(site: &Site) -> Vec<MediumId> {
     site.status().await.unwrap().media.iter().map(|medium| medium.id).collect()
 }
 

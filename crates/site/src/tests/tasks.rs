@@ -154,6 +154,9 @@ fn a_client_that_is_silent_is_gone() {
         let running = site.task(heard).await.unwrap();
         assert!(running.state == TaskState::Running && running.rate > 1000, "{running:?}");
         assert!(running.seconds_left.unwrap() > 10, "{running:?}");
+        site.task_progress(heard, IMPORT, 40_000, MIB * MIB).await.unwrap();
+        let running = site.task(heard).await.unwrap();
+        assert!(running.rate > 0 && running.seconds_left.is_none(), "a guess: {running:?}");
         site.finish_task(heard, IMPORT).await.unwrap();
     });
     bench.stop(&site);

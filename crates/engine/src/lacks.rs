@@ -1,0 +1,97 @@
+//! Media that have fewer fragments than their rows place on them: one that was put back to an older copy of itself, or that
+//! lost writes. That is seen when media are looked through, at the start and when one returns; a scrub that ends mends it.
+//!
+//! Counted is what stays as it is meanwhile: containers of earlier incarnations, in rows that do not move.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use journal::Row;
+use units::{ContainerId, MediumId};
+
+use crate::engine::Engine;
+use crate::rebuild::RowKey;
+
+/// How many fragments media lack.
+#[derive(Debug, Default)]
+pub(crate) struct Lacks(Mutex<BTreeMap<MediumId, u64>>);
+
+impl Lacks {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<MediumId, u64>> {
+        // Plain data, valid after every statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fragments that media list, by row.
+pub(crate) struct Listed {
+    rows: BTreeMap<RowKey, Row>,
+    counts: Mutex<BTreeMap<(MediumId, RowKey), u64>>,
+}
+
+impl Listed {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(MediumId, RowKey), u64>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `medium` lists a fragment of `container`.
+    pub(crate) fn count(&self, medium: MediumId, container: ContainerId) {
+        let key = (container.class, container.row);
+        if self.rows.get(&key).is_some_and(|row| row.members.contains(&medium)) {
+            *self.lock().entry((medium, key)).or_default() += 1;
+        }
+    }
+}
+
+impl Engine {
+    /// Begins to count what media list.
+    pub(crate) fn begin_listing(&self) -> Listed {
+        let rows = self.shared.pool.rows().into_iter().filter(|row| !row.is_moving());
+        Listed { rows: rows.map(|row| ((row.class, row.row), row)).collect(), counts: Mutex::default() }
+    }
+
+    /// Compares what `media` listed with what they should have.
+    pub(crate) fn end_listing(&self, listed: &Listed, media: &[MediumId]) {
+        let mut expected: BTreeMap<RowKey, u64> = BTreeMap::new();
+        {
+            let state = self.shared.lock();
+            let known = state.sizes.keys().chain(&state.unread);
+            let is_counted =
+                |id: &&ContainerId| id.incarnation != self.shared.incarnation && state.is_committed(**id);
+            for id in known.filter(is_counted) {
+                *expected.entry((id.class, id.row)).or_default() += 1;
+            }
+        }
+        let counts = listed.lock();
+        let mut lacks: BTreeMap<MediumId, u64> = media.iter().map(|medium| (*medium, 0)).collect();
+        for (key, row) in &listed.rows {
+            if self.shared.pool.row(key.0, key.1).as_ref() != Some(row) {
+                continue;
+            }
+            let wanted = expected.get(key).copied().unwrap_or(0);
+            for medium in row.members.iter().filter(|medium| media.contains(medium)) {
+                let has = counts.get(&(*medium, *key)).copied().unwrap_or(0);
+                *lacks.entry(*medium).or_default() += wanted.saturating_sub(has);
+            }
+        }
+        let mut known = self.shared.lacks.lock();
+        for (medium, count) in lacks {
+            if count == 0 {
+                known.remove(&medium);
+                continue;
+            }
+            tracing::warn!(%medium, fragments = count, "the medium lacks fragments that it should have");
+            known.insert(medium, count);
+        }
+    }
+
+    /// Media that lack fragments that they should have, and how many.
+    pub fn lacking(&self) -> BTreeMap<MediumId, u64> {
+        self.shared.lacks.lock().clone()
+    }
+
+    /// Whatever `before` says was lacking has been written again.
+    pub(crate) fn no_more_lacking(&self, before: &BTreeMap<MediumId, u64>) {
+        self.shared.lacks.lock().retain(|medium, count| before.get(medium) != Some(count));
+    }
+}
