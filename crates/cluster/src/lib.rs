@@ -1,4 +1,4 @@
-//! Who belongs to a site of many nodes: join tokens, certificates, the list of revoked ones (R125, DESIGN 7).
+//! Who belongs to a site of many nodes: join tokens, certificates, the list of revoked ones (section 7.4 of docs/design.md).
 //!
 //! ```text
 //!  node add ─► Manager ─► token ─ by hand ─► join ══ TLS, the authority pinned ══► Port ─► Manager ─┐

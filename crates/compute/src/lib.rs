@@ -1,4 +1,4 @@
-//! The compute role as a process: who serves the site, media of data nodes, and the doors of a host (DESIGN 4, 7).
+//! The compute role as a process: who serves the site, media of data nodes, and the doors of a host (sections 2 and 7.2 of docs/design.md).
 //!
 //! ```text
 //!  guest ── DIR/nbd.sock ──┐                         ┌── serves: Site ─ Engine ═══ mutual TLS ═══► data nodes

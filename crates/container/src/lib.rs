@@ -1,4 +1,4 @@
-//! The container: an 8 MiB unit of the log, and the fragment: one of its k+m parts (DESIGN 4).
+//! The container: an 8 MiB unit of the log, and the fragment: one of its k+m parts (sections 4.3 and 4.6 of docs/design.md).
 //!
 //! ```text
 //!  container                                              fragment i of k+m

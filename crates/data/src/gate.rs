@@ -1,4 +1,4 @@
-//! Who may change a medium: incarnations from the one on that it was sealed for (DESIGN 7, [I3]).
+//! Who may change a medium: incarnations from the one on that it was sealed for (section 7.2 of docs/design.md, [I3]).
 //!
 //! ```text
 //!  "HFFN" | version u16 | zero u16 | epoch u64 | CRC-32C u32 | zeros to a page

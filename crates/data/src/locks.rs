@@ -1,4 +1,4 @@
-//! Locks: fragments that are not freed before a time, whoever asks (DESIGN 6, decision 0010).
+//! Locks: fragments that are not freed before a time, whoever asks (section 6.3 of docs/design.md, decision 0010).
 //!
 //! A lock is an entry of the allocation table, made durable by one page of its log. It is never lowered: not by a request,
 //! not by a copy that supersedes the fragment, which takes it over.

@@ -1,4 +1,4 @@
-//! The cleaner: mark, then sweep (DESIGN 6).
+//! The cleaner: mark, then sweep (section 6.2 of docs/design.md).
 //!
 //! ```text
 //!  gate ─ note hits from here ─ S0: committed, covered by a checkpoint ─ roots ─ mark ─ gate ─ condemn the unhit

@@ -1,4 +1,4 @@
-//! Disks that begin as others are, at one instant: what snapshots, clones and reverts are made of (DESIGN 5).
+//! Disks that begin as others are, at one instant: what snapshots, clones and reverts are made of (section 5 of docs/design.md).
 //!
 //! A cut is one record in the journal. What was acknowledged before it was asked for is before it; nothing is drained
 //! and no data moves. The new disks are published by one metadata transaction behind the cut, which demands that their

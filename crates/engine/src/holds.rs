@@ -1,4 +1,4 @@
-//! Holds: disks that never change and that nobody may delete before a time (DESIGN 6, decision 0010).
+//! Holds: disks that never change and that nobody may delete before a time (section 6.3 of docs/design.md, decision 0010).
 //!
 //! ```text
 //!  hold/DISK        version 1 (u8) | until ms | enforced ms     postcard; times are site time

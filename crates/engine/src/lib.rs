@@ -1,4 +1,4 @@
-//! The engine: the compute node's core. Reads, writes, flush, checkpoints, recovery (DESIGN 4).
+//! The engine: the compute node's core. Reads, writes, flush, checkpoints, recovery (section 4 of docs/design.md).
 //!
 //! ```text
 //!  write ─ split 4K ─ fingerprint ─ compress ─ seal ─► journal ensemble ─► ack, visible in the write buffer

@@ -1,4 +1,4 @@
-//! Mark: which slots of which containers anything reaches (DESIGN 6).
+//! Mark: which slots of which containers anything reaches (section 6.2 of docs/design.md).
 //!
 //! A page that was seen is not walked again, so it costs what unique metadata costs, however many snapshots share it.
 

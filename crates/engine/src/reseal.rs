@@ -1,4 +1,4 @@
-//! Key epochs retire: what is sealed under an earlier one is sealed anew (R45).
+//! Key epochs retire: what is sealed under an earlier one is sealed anew (section 3 of docs/design.md).
 //!
 //! When the sealer has a new epoch the write buffer is flushed, and all containers there are then make up the
 //! **retiring** ones: a record in the metadata store, under `reseal/`, keeps them over a restart. Duplicates found in them

@@ -1,4 +1,4 @@
-//! Forward stubs: where the contents of deleted containers went (DESIGN 5, decision 0007).
+//! Forward stubs: where the contents of deleted containers went (section 6.2 of docs/design.md, decision 0008).
 //!
 //! A stub stands in the metadata store under `stub/CONTAINER` and in RAM. It names the containers that took what was
 //! live; a block or page is found there by its name. Maps go on naming the old container until a merge writes them anew.

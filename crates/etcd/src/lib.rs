@@ -1,4 +1,4 @@
-//! The metadata store of a site of many nodes: etcd behind [`meta::Store`] (DESIGN 7).
+//! The metadata store of a site of many nodes: etcd behind [`meta::Store`] (section 7.1 of docs/design.md).
 //!
 //! ```text
 //!  Store ─► names ─► Members ─ deadline ─┬─► member 1 ┐

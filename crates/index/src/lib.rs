@@ -1,4 +1,4 @@
-//! The fingerprint index: which container probably holds a block (DESIGN 7).
+//! The fingerprint index: which container probably holds a block (section 6.1 of docs/design.md).
 //!
 //! Vocabulary: a **tag** is 32 bits of a fingerprint; an entry is a tag and a container number, 8 bytes. A **hook** is
 //! a fingerprint the index still samples when it is full: each **level** halves how many are.

@@ -1,5 +1,5 @@
 //! Leases: while all members of the segment in use have promised to let nobody take over, reads may be answered
-//! (DESIGN 7, [I3]).
+//! (section 7.2 of docs/design.md, [I3]).
 //!
 //! A medium that is sealed for a later incarnation waits until the leases that it granted have run out; whoever takes over
 //! seals a member of each ensemble that is registered, so one of the segment in use. Which one is not known: the leases of

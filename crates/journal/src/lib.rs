@@ -1,4 +1,4 @@
-//! The journal: the mirrored write-ahead log (DESIGN 4.1).
+//! The journal: the mirrored write-ahead log (section 4.1 of docs/design.md).
 //!
 //! Vocabulary: a **stream** is the journal of one incarnation, cut into **segments**. A segment lies whole on every
 //! medium of its **ensemble**: m+1 media in different failure domains. A **batch** is what is made durable together:

@@ -1,4 +1,4 @@
-//! Which ensembles are registered outside the journal, as a plain state machine (DESIGN 4.1).
+//! Which ensembles are registered outside the journal, as a plain state machine (section 4.1 of docs/design.md).
 //!
 //! Whoever takes over seals a member of *each* registered ensemble. So a segment may lie on an ensemble only while that is
 //! registered for certain, and what is registered besides costs nothing as long as every loss that is to be survived

@@ -1,4 +1,4 @@
-//! What comes before recovery: the order of the next incarnation, and that none before it writes any more (DESIGN 7).
+//! What comes before recovery: the order of the next incarnation, and that none before it writes any more (section 7.2 of docs/design.md).
 
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use units::{Epoch, MediumId, PAGE};

@@ -1,4 +1,4 @@
-//! The block map of a disk: an immutable Merkle radix tree over lba, and a mutable overlay above it (DESIGN 5).
+//! The block map of a disk: an immutable Merkle radix tree over lba, and a mutable overlay above it (section 5 of docs/design.md).
 //!
 //! Vocabulary: a **page** has up to 64 entries; a **leaf** (level 0) names blocks, a page of level n names pages of
 //! level n-1. The **root** is the top page's name and address. The **overlay** holds what changed since the tree

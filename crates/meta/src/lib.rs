@@ -1,4 +1,4 @@
-//! The metadata store: ordered keys, range, compare-and-swap transactions, watch, lease (DESIGN 7).
+//! The metadata store: ordered keys, range, compare-and-swap transactions, watch, lease (section 7.1 of docs/design.md).
 //!
 //! It holds membership, layout, ownership, roots, snapshots, policies, tasks and users: transactions per checkpoint
 //! and snapshot, never per I/O. [`Store`] is the one trait; what it asks stays within what etcd 3.4 offers, and the

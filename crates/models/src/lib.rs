@@ -1,5 +1,5 @@
 //! Models of the races that could cost data, checked exhaustively within bounds. So far one: the cleaner deletes and
-//! moves containers while deduplicating writes, snapshots, deletions, checkpoints and crashes go on (DESIGN 6, I6, I7).
+//! moves containers while deduplicating writes, snapshots, deletions, checkpoints and crashes go on (section 6.2 of docs/design.md, I6, I7).
 //!
 //! The checker takes every order of steps a [`Scene`] allows and looks at every state. A scene is small: two blocks a
 //! disk, two fingerprints, two disks, two snapshots, seven container ids, and a bounded number of each operation. A

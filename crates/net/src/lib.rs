@@ -1,4 +1,4 @@
-//! The data protocol between nodes: requests of [`proto`] on a stream, many under way (DESIGN 7).
+//! The data protocol between nodes: requests of [`proto`] on a stream, many under way (section 7.3 of docs/design.md).
 //!
 //! ```text
 //!  Transport::call ─► Client ─ budget ─► frame ═══ stream ═══► Server ─► Transport of the node's media

@@ -1,4 +1,4 @@
-//! The data role as a process: a node's directory, who it is, its media, and the port that serves them (DESIGN 4, 7).
+//! The data role as a process: a node's directory, who it is, its media, and the port that serves them (sections 2 and 7.3 of docs/design.md).
 //!
 //! ```text
 //!  compute ═══ mutual TLS ═══► Listener ─► Shelf ─┬─ of a medium ──► MediumNode, one for each medium of the site

@@ -35,7 +35,7 @@ pub const CLASSES: [Class; 7] = [
     class(6, 8, 2),
 ];
 
-/// The class of new containers when `up` media are up (DESIGN 4); `None` without media.
+/// The class of new containers when `up` media are up (section 4.6 of docs/design.md); `None` without media.
 pub fn class_for(up: usize) -> Option<Class> {
     let number = match up {
         0 => return None,

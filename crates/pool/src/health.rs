@@ -210,7 +210,7 @@ impl Health {
     }
 
     /// Media of the next segment: one of each of m+1 failure domains that take what is new, never of fewer than 2 where
-    /// the site has 2 (DESIGN 4.1).
+    /// the site has 2 (section 4.1 of docs/design.md).
     pub(crate) fn ensemble(&self, turn: u32) -> Vec<MediumId> {
         self.ensemble_among(&self.fit(), turn)
     }

@@ -1,4 +1,4 @@
-//! What compute asks of data: the messages, and the trait that carries them (DESIGN 7).
+//! What compute asks of data: the messages, and the trait that carries them (section 7.3 of docs/design.md).
 //!
 //! Journal appends and fragment reads and writes cross [`Transport`] even inside one process, so that a network
 //! can be put there without a change above or below, and so that the simulator can delay, drop, repeat and reorder

@@ -1,4 +1,4 @@
-//! Messages as bytes: the data protocol (DESIGN 7).
+//! Messages as bytes: the data protocol (section 7.3 of docs/design.md).
 //!
 //! ```text
 //! connection  hello ──►  ◄── hello or refusal, then frames both ways, many requests under way

@@ -1,4 +1,4 @@
-//! The sealed unit: a block, page or record fingerprinted, compressed and encrypted once, at birth (DESIGN 3).
+//! The sealed unit: a block, page or record fingerprinted, compressed and encrypted once, at birth (section 3 of docs/design.md).
 //!
 //! Vocabulary: a **fingerprint** names a plaintext under a key of its kind, so a guest block can never pass for a
 //! map page. A **sealed unit** is a 16-byte header and the AES-256-GCM-SIV ciphertext of the (LZ4-compressed)

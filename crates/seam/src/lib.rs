@@ -2,7 +2,7 @@
 //!
 //! Production code holds an [`Rt`] and calls nothing else for time, randomness or new tasks; `clippy.toml`
 //! bans the rest. [`TokioRuntime`] is the real one. The simulator has its own, driven by one seed, so the same
-//! code replays exactly (R128). Media and the network are seams too; their traits live in `media` and `data`.
+//! code replays exactly (R128). Media and the network are seams too; their traits live in `media` and `proto`.
 //!
 //! What it does not do: it knows no disk, no socket, no product concept.
 

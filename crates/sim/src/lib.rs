@@ -1,4 +1,4 @@
-//! The deterministic simulator: the product's own code in one thread, from one seed (DESIGN 11, R128).
+//! The deterministic simulator: the product's own code in one thread, from one seed (section 11 of docs/design.md, R128).
 //!
 //! Vocabulary. A [`Simulation`] owns virtual time, the tasks and the seed. A **process** is a group of tasks that
 //! dies at once: a node, or one run of it; it holds a [`SimRuntime`], the simulated [`seam::Runtime`]. [`Control`] is

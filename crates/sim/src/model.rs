@@ -1,4 +1,4 @@
-//! The reference model: it knows every write, and judges every read by what a correct disk could return (DESIGN 11).
+//! The reference model: it knows every write, and judges every read by what a correct disk could return (section 11 of docs/design.md).
 //!
 //! Writes and reads may run at once. A write of several blocks is atomic per block. A write cut off by a crash
 //! happened before the crash or never; one that failed may happen until a write begun later takes effect, or a crash.

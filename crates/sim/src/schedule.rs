@@ -1,4 +1,4 @@
-//! A whole-engine schedule from one seed: a site, guests, an administrator, and a nemesis (DESIGN 11).
+//! A whole-engine schedule from one seed: a site, guests, an administrator, and a nemesis (section 11 of docs/design.md).
 //!
 //! A schedule has a few **lives** of the node's process. Within each the guests work and the nemesis strikes; it ends
 //! by a clean close, a kill or a power cut, sometimes while recovery is still running. The model judges every read.

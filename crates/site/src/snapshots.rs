@@ -1,4 +1,4 @@
-//! Snapshots: named, immutable copies of a VM's disks at one instant, with its files and its definition (DESIGN 5).
+//! Snapshots: named, immutable copies of a VM's disks at one instant, with its files and its definition (section 5 of docs/design.md).
 //!
 //! In the metadata store under `snapshot/VM/NAME`, in lower case, where `VM` is the VM's number: a rename of the VM does not
 //! touch it.

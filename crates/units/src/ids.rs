@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Name of a block or page: keyed BLAKE3 of its plaintext, cut to 128 bits (DESIGN 3).
+/// Name of a block or page: keyed BLAKE3 of its plaintext, cut to 128 bits (section 3 of docs/design.md).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 pub struct Fingerprint(pub [u8; 16]);
 
@@ -85,7 +85,7 @@ impl Seq {
     }
 }
 
-/// A container: minted by one incarnation for one row of one geometry class, never reused (DESIGN 4).
+/// A container: minted by one incarnation for one row of one geometry class, never reused (section 4.6 of docs/design.md).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerId {
     /// The incarnation that wrote it.

@@ -1,6 +1,6 @@
 //! The words every room shares: ids, sizes, positions, page-aligned buffers.
 //!
-//! Each id and unit is its own type, so that a block number can never pass for a byte offset (STYLE rule 8).
+//! Each id and unit is its own type, so that a block number can never pass for a byte offset.
 //! What it does not do: no I/O, no policy, no format beyond the plain encoding of an id.
 
 mod hash;

@@ -1,4 +1,4 @@
-//! Takeovers that race the owner before: several compute nodes, one site, one disk (DESIGN 7, 11).
+//! Takeovers that race the owner before: several compute nodes, one site, one disk (sections 7.2 and 11 of docs/design.md).
 //!
 //! Guests on every compute node read and write as long as an engine there answers, also when another has taken over: an
 //! owner that was paused or cut off does not know. The nemesis kills, pauses and cuts off nodes, has messages lost, late,

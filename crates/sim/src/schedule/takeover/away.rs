@@ -1,5 +1,5 @@
 //! The metadata store is away for many segments of the journal while nothing else is wrong, and then while one data node is
-//! lost: running disks go on (DESIGN 4.1).
+//! lost: running disks go on (section 4.1 of docs/design.md).
 
 use std::sync::Arc;
 use std::time::Duration;
