@@ -4,6 +4,9 @@
 //! what and how much. `cargo x check` runs them, and so does the test `the_tree_is_tidy`, so `cargo x test` does too.
 
 mod layers;
+mod names;
+mod prose;
+mod references;
 mod rust;
 mod source;
 #[cfg(test)]
@@ -34,6 +37,8 @@ pub(crate) fn violations(tree: &Tree) -> Vec<String> {
     source::check(tree, &mut found);
     layers::check(tree, &mut found);
     text::check(tree, &mut found);
+    references::check(tree, &mut found);
+    prose::check(tree, &mut found);
     found
 }
 

@@ -1,7 +1,8 @@
 //! The wire: numbers, encoders and decoders of every message. Big-endian, no padding.
 //!
 //! Decoders are total functions over byte slices: any input gives a value or an error. Encoders append to a buffer.
-//! Names and numbers are those of the NBD protocol document (NetworkBlockDevice/nbd, doc/proto.md).
+//! Names and numbers are those of the NBD protocol document,
+//! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>.
 
 mod option;
 mod transmission;

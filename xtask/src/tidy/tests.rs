@@ -1,6 +1,8 @@
 //! Goal: each rule fires on one planted violation and stays silent on a sound tree.
 //! Model: a sound tree of two crates; every test changes one file and looks for the one line it should give.
 
+mod references;
+
 use super::rust::{code_only, functions, test_modules};
 use super::*;
 
@@ -184,18 +186,6 @@ fn places_of_one_machine_are_found() {
 fn large_files_are_found() {
     assert!(with("logo.png", vec![0xff; 1 << 20]).is_empty());
     assert_one(&with("logo.png", vec![0xff; (1 << 20) + 1]), "logo.png: 1048577 bytes");
-}
-
-#[test]
-fn links_that_lead_nowhere_are_found() {
-    let good =
-        "[a](docs/decisions/0001-first.md#why) [b](docs/decisions/) [c](https://example.org/x) [d](#here)\n";
-    assert!(with("README.md", good).is_empty());
-    assert!(
-        with("docs/testing.md", "[up](../README.md) [by](decisions/0001-first.md)\n").len() == 1,
-        "no README here"
-    );
-    assert_one(&with("docs/testing.md", "x\n[gone](decisions/0009-gone.md)\n"), "testing.md:2: the link to");
 }
 
 #[test]

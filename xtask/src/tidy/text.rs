@@ -1,4 +1,4 @@
-//! Rules on every file: size, words left behind, places of one machine, links that lead somewhere, numbered decisions.
+//! Rules on every file: size, words left behind, places of one machine, numbered decisions.
 
 use super::Tree;
 use super::rust::{line_of, words};
@@ -35,9 +35,6 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<String>) {
                 found.push(format!("{path}:{}: {note} left behind", line_of(text, at)));
             }
         }
-        if path.ends_with(".md") {
-            links(tree, path, text, found);
-        }
         for place in PLACES {
             for (at, _) in text.match_indices(place) {
                 found.push(format!("{path}:{}: {place} is a place of one machine", line_of(text, at)));
@@ -45,31 +42,6 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<String>) {
         }
     }
     decisions(tree, found);
-}
-
-/// Links to files of the repository: relative to the file they stand in.
-fn links(tree: &Tree, path: &str, text: &str, found: &mut Vec<String>) {
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    for (at, _) in text.match_indices("](") {
-        let Some((link, _)) = text[at + 2..].split_once(')') else { continue };
-        let link = link.split('#').next().unwrap_or_default();
-        if link.is_empty() || link.contains("://") {
-            continue;
-        }
-        let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-        for part in link.split('/').filter(|part| !part.is_empty()) {
-            match part {
-                "." => {}
-                ".." => drop(parts.pop()),
-                _ => parts.push(part),
-            }
-        }
-        let wanted = parts.join("/");
-        let is_folder = tree.keys().any(|other| other.starts_with(&format!("{wanted}/")));
-        if !tree.contains_key(&wanted) && !is_folder {
-            found.push(format!("{path}:{}: the link to {link} leads nowhere", line_of(text, at)));
-        }
-    }
 }
 
 /// `docs/decisions/NNNN-slug.md`, counted from 0001 without gaps, each titled `# NNNN ...`.
