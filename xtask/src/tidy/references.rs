@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use super::names::Names;
 use super::prose::prose;
-use super::rust::is_word;
+use super::rust::{is_word, line_of, words};
 use super::{Tree, text_of};
 
 /// Tables whose rows begin with a number, and the letter before it.
@@ -24,6 +24,8 @@ const DECISIONS: &str = "docs/decisions/";
 const PLANTED: &str = "tests/planted/";
 /// Ends of names that are files of the repository wherever they are named.
 const ENDS: &[&str] = &[".rs", ".md", ".patch"];
+/// Ends of files that are looked at besides pages.
+const TEXTS: &[&str] = &[".rs", ".toml", ".service", ".sh"];
 /// Parts of a path that stand for any.
 const PLACEHOLDERS: &[&str] = &["*", "NN", "NAME"];
 
@@ -41,25 +43,28 @@ pub(super) fn check(tree: &Tree, found: &mut Vec<String>) {
                 at.prose(&without_targets(line));
                 at.numbered(line);
             }
-        } else if path.ends_with(".rs") || path.ends_with(".toml") {
+        } else if TEXTS.iter().any(|end| path.ends_with(end)) {
             for (index, line) in text.lines().enumerate() {
                 let mut at = Line { places: &places, path, number: index + 1, found };
                 if let Some(comment) = comment(path, line) {
                     at.prose(comment);
                 }
-                at.numbered(line);
             }
+            Line { places: &places, path, number: 1, found }.numbered(text);
         }
     }
 }
 
 /// What a line says to people.
 fn comment<'a>(path: &str, line: &'a str) -> Option<&'a str> {
-    if path.ends_with(".toml") {
+    if !path.ends_with(".rs") {
         return Some(line);
     }
     let start = line.trim_start();
-    if start.starts_with("//") { Some(start) } else { line.split_once(" // ").map(|(_, comment)| comment) }
+    if start.starts_with("//") {
+        return Some(start.trim_start_matches(['/', '!']));
+    }
+    line.split_once(" // ").map(|(_, comment)| comment)
 }
 
 /// A line of a page without where its links lead: these are looked up by themselves.
@@ -173,18 +178,23 @@ impl Line<'_> {
         }
     }
 
-    /// Numbers of requirements and invariants.
-    fn numbered(&mut self, line: &str) {
+    /// Numbers of requirements and invariants, in one line or in all from this one on.
+    fn numbered(&mut self, text: &str) {
         for (letter, page) in NUMBERED {
-            for (at, _) in line.match_indices(letter) {
-                if line[..at].chars().next_back().is_some_and(is_word) {
+            for (at, _) in text.match_indices(letter) {
+                let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+                let end = (at + 1..).find(|end| !is_digit(*end)).unwrap_or(at);
+                let is_word_at = |c: Option<char>| c.is_some_and(is_word);
+                if !(2..=4).contains(&(end - at))
+                    || is_word_at(text[..at].chars().next_back())
+                    || is_word_at(text[end..].chars().next())
+                {
                     continue;
                 }
-                let rest = &line[at + 1..];
-                let digits = rest.find(|c| !is_word(c)).map_or(rest, |end| &rest[..end]);
-                let name = &line[at..=at + digits.len()];
-                if digits.len() <= 3 && is_all_digits(digits) && !self.places.numbers.contains(name) {
-                    self.refuse(&format!("{name} is not in {page}"));
+                let name = &text[at..end];
+                if !self.places.numbers.contains(name) {
+                    let number = self.number + line_of(text, at) - 1;
+                    self.found.push(format!("{}:{number}: {name} is not in {page}", self.path));
                 }
             }
         }
@@ -200,9 +210,18 @@ impl Line<'_> {
                 self.refuse(&format!("there is no decision {number}"));
             }
         }
-        for word in line.split(|c: char| !is_word(c)).filter(|word| ELSEWHERE.contains(word)) {
-            self.refuse(&format!("{word} is no document of the repository"));
+        for document in ELSEWHERE {
+            for _ in words(line, document) {
+                self.refuse(&format!("{document} is no document of the repository"));
+            }
         }
+        // Most lines name no file, and the rest is slow.
+        if line.contains('/') || ENDS.iter().any(|end| line.contains(end)) {
+            self.paths(line);
+        }
+    }
+
+    fn paths(&mut self, line: &str) {
         let is_path = |c: char| is_word(c) || matches!(c, '.' | '/' | '*' | '-' | ':');
         for word in line.split(|c: char| !is_path(c)) {
             let named = word.trim_end_matches(['.', '/', ':', '-']);
@@ -223,24 +242,29 @@ impl Line<'_> {
             let mut numbers = Vec::new();
             let mut words = rest.split_whitespace();
             let mut page = None;
+            let mut is_cut = false;
             for word in words.by_ref() {
                 let number = word.trim_matches(|c: char| !c.is_ascii_digit());
                 match word {
                     "and" | "to" => {}
                     "of" => {
                         page = words.next();
+                        is_cut = page.is_none();
                         break;
                     }
                     _ if word.starts_with(|c: char| c.is_ascii_digit()) => numbers.push(number),
                     _ => break,
                 }
             }
+            if is_cut && !self.path.ends_with(".md") && !numbers.is_empty() {
+                self.refuse("a section is named on one line with its page");
+            }
             let page =
                 page.map(|page| page.trim_matches(|c: char| !is_word(c))).filter(|p| p.ends_with(".md"));
             let page = match page {
                 Some(page) if self.places.is_there(page) => page.to_owned(),
                 Some(page) => Places::from(self.path, page),
-                None if self.path.ends_with(".md") => self.path.to_owned(),
+                None if self.path.ends_with(".md") && !is_cut => self.path.to_owned(),
                 None => continue,
             };
             for number in numbers {

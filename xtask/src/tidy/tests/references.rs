@@ -47,6 +47,7 @@ fn numbers_of_requirements_and_invariants_are_looked_up() {
 fn sections_are_looked_up() {
     assert_none(&said("(sections 1 and 2.1 of docs/design.md, [I3])"));
     assert_none(&said("(Lamport 1998, section 9)"));
+    assert_one(&said(concat!("as in section", " 2.1 of")), "inner.rs:2: a section is named on one line");
     assert_one(&said(concat!("(section", " 3 of docs/design.md)")), "docs/design.md has no section 3");
     assert_one(&said(concat!("(sections", " 1, 2.2 of docs/design.md)")), "has no section 2.2");
     assert_one(&with_pages("docs/design.md", &format!("{DESIGN}as section 4 says\n")), "has no section 4");
@@ -63,6 +64,10 @@ fn decisions_and_documents_are_looked_up() {
     assert_one(&said(concat!("(decision", " 0009)")), "there is no decision 0009");
     assert_one(&said(concat!("(DES", "IGN 4)")), "DESIGN is no document of the repository");
     assert_none(&with_pages("crates/low/src/inner.rs", concat!("const DES", "IGN: u8 = 1;\n")));
+    assert_one(
+        &with_pages("packaging/a.service", concat!("# decision", " 0009\n")),
+        "a.service:1: there is no",
+    );
     assert_one(&with_pages("clippy.toml", concat!("# STY", "LE rule 5\n")), "clippy.toml:1: STYLE");
 }
 
