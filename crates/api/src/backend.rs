@@ -380,6 +380,7 @@ impl From<site::Status> for Status {
             raw_bytes: status.raw_bytes,
             raw_capacity_bytes: status.raw_capacity_bytes,
             usable_bytes: status.usable_bytes,
+            likely_bytes: status.likely_bytes,
             buffered_bytes: status.buffered_bytes,
             journal_used_percent: status.journal_used_percent,
             faults: status.faults,

@@ -1,6 +1,6 @@
 //! The server: a unix socket, connections up to a cap, an end in good order.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::backend::Backend;
 use crate::memory::Memory;
+use crate::problem::Problem;
 use crate::routes::router;
 
 /// Longest time a request may take.
@@ -33,8 +34,13 @@ const CONNECTIONS_MAX: u32 = 64;
 const BACKLOG: u32 = 128;
 /// Longest head of a request, bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Pause after a connection could not be accepted, most likely for want of file descriptors.
+/// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time for telling a client that no more files can be opened: others wait meanwhile.
+const REFUSE_TIME: Duration = Duration::from_millis(250);
+/// Numbers of the errors for want of file descriptors: of the process, and of the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
 
 /// A listening server. Dropping it stops it.
 pub struct Server {
@@ -139,6 +145,24 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// A file that is closed to make room for a client that is to be told that no more can be opened.
+fn spare_file() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+/// Answers every request with why it is not served.
+fn refusing() -> Router {
+    let known = site::Code::find("out_of_files").map_or("", |code| code.next);
+    let answer = move || async move {
+        Problem::new("out_of_files", "the server has as many files open as it may", known)
+    };
+    Router::new().fallback(answer)
+}
+
 /// Accepts connections until the server stops.
 #[derive(Clone)]
 struct Accepting {
@@ -151,6 +175,7 @@ struct Accepting {
 
 impl Accepting {
     async fn run(mut self, listener: UnixListener) {
+        let mut spare = spare_file();
         loop {
             let seats = self.seats.clone();
             let accepted = async {
@@ -165,9 +190,26 @@ impl Accepting {
                 Some((Ok((stream, _)), seat)) => {
                     self.rt.spawn("api connection", Box::pin(self.serve(stream, seat)))
                 }
+                Some((Err(error), seat)) if is_out_of_files(&error) && spare.is_some() => {
+                    drop(spare.take());
+                    // The system says so also where nobody is to be accepted.
+                    let accepted = seam::timeout(&*self.rt, ACCEPT_PAUSE, listener.accept()).await;
+                    spare = spare_file();
+                    let Ok(Ok((stream, _))) = accepted else { continue };
+                    if spare.is_some() {
+                        self.rt.spawn("api connection", Box::pin(self.serve(stream, seat)));
+                        continue;
+                    }
+                    tracing::warn!("a client of the interface is refused: as many files are open as may be");
+                    let refused = Self { router: refusing(), ..self.clone() }.serve(stream, seat);
+                    // One that asks nothing gets no answer.
+                    let _ = seam::timeout(&*self.rt, REFUSE_TIME, refused).await;
+                    spare = spare_file();
+                }
                 Some((Err(error), _)) => {
                     tracing::warn!(%error, "connection to the interface not accepted");
                     self.rt.sleep(ACCEPT_PAUSE).await;
+                    spare = spare.or_else(spare_file);
                 }
                 None => return,
             }

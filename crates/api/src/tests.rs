@@ -162,6 +162,7 @@ impl Backend for Fake {
                 raw_bytes: 4,
                 raw_capacity_bytes: 5,
                 usable_bytes: 6,
+                likely_bytes: 7,
                 buffered_bytes: 7,
                 journal_used_percent: 8,
                 faults: 9,

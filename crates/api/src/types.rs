@@ -125,7 +125,8 @@ pub struct Status {
     pub provisioned_bytes: u64,
     /// Written by guests and not overwritten or trimmed, duplicates counted each time; holes and zeros are not in it.
     pub logical_bytes: u64,
-    /// Blocks stored, each once: duplicates gone, but what was overwritten or deleted since is still in it.
+    /// Blocks stored, each once: duplicates gone, but what was overwritten or deleted since is still in it, and what snapshots
+    /// alone hold. So `logical_bytes` by this is the least that deduplication saves.
     pub unique_bytes: u64,
     /// What they take compressed and sealed, before parity.
     pub stored_bytes: u64,
@@ -133,8 +134,12 @@ pub struct Status {
     pub raw_bytes: u64,
     /// Room of the media that are up.
     pub raw_capacity_bytes: u64,
-    /// What guests can write now, duplicates and compression not counted on; 0 when writes are refused.
+    /// What guests can write now wherever on their disks they write it, duplicates and compression not counted on; 0 when
+    /// writes are refused.
     pub usable_bytes: u64,
+    /// What they can most likely write: as `usable_bytes`, and blocks that are neighbours share what their maps take.
+    #[serde(default)]
+    pub likely_bytes: u64,
     /// Acknowledged and in the journal, not yet in a container.
     pub buffered_bytes: u64,
     /// How much of the journal's bound is used.

@@ -154,7 +154,6 @@ pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<Site
     site::replace_file(&directory.file(KEY_FILE), &key)?;
     let (birth, recovery) = Birth::new(rt, founding.data_nodes, &key);
     birth.save(directory)?;
-    founding.keep(directory, &recovery)?;
     let record = Record { version: VERSION, name: founding.name.clone(), listen: founding.listen };
     let record = serde_json::to_vec_pretty(&record).map_err(|error| damaged(RECORD, error))?;
     site::replace_file(&directory.file(RECORD), &record)?;
@@ -174,8 +173,14 @@ pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<Site
     let certificate = authority.issue(&**rt, &request, &member, CERTIFICATE_LIFE);
     let certificate = certificate.map_err(|error| failed(&error))?;
     let identity = new.complete(certificate, authority.certificate().clone());
-    node::save_identity(directory, &identity.map_err(|error| failed(&error))?)?;
-    Ok(site)
+    let identity = identity.map_err(|error| failed(&error))?;
+    founding.keep(directory, &recovery)?;
+    let saved = node::save_identity(directory, &identity);
+    if let (Err(_), Some(path)) = (&saved, &founding.recovery_key_file) {
+        // It would open nothing, and be in the way of the next attempt.
+        let _ = std::fs::remove_file(path);
+    }
+    saved.map(|()| site)
 }
 
 /// Files for one member of etcd.

@@ -56,9 +56,7 @@ impl Port {
         access: watch::Receiver<Arc<Access<ServerConfig>>>,
         listen: SocketAddr,
     ) -> Result<Self> {
-        let unusable = |error: std::io::Error| {
-            SiteError::new(ErrorKind::Failed, "port_in_use", format!("{listen}: {error}"))
-        };
+        let unusable = |error: std::io::Error| SiteError::of_io("port_in_use", listen, &error);
         let listener = TcpListener::bind(listen).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         let (stop, stopped) = watch::channel(());

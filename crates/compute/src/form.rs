@@ -27,10 +27,10 @@ pub(crate) async fn form(nodes: &Nodes, store: &dyn Store, site: SiteId) -> Resu
     let is_ours = |superblock: &Superblock| superblock.site == site && !superblock.released;
     let usable = |told: &Told| match &told.superblock {
         Some(superblock) => is_ours(superblock) && told.medium.trouble.is_none(),
-        None => told.medium.trouble.is_none() && layout(told.medium.bytes).is_some(),
+        None => told.medium.trouble.is_none() && is_large_enough(told.medium.bytes),
     };
     for told in all.iter().filter(|told| !usable(told)) {
-        let reason = told.medium.trouble.as_deref().unwrap_or("it is too small, or of another site");
+        let reason = told.medium.trouble.as_deref().unwrap_or("it is smaller than 1 GiB, or of another site");
         tracing::warn!(medium = %nodes.place(told).display(), reason, "a medium is left out");
     }
     let media: Vec<Told> = all.into_iter().filter(usable).collect();
@@ -83,8 +83,9 @@ pub(crate) async fn form(nodes: &Nodes, store: &dyn Store, site: SiteId) -> Resu
     }
 }
 
-fn layout(bytes: u64) -> Option<Layout> {
-    Layout::new(Params::for_medium(bytes), bytes)
+fn is_large_enough(bytes: u64) -> bool {
+    let params = Params::for_medium(bytes);
+    bytes >= params.least_medium_bytes() && Layout::new(params, bytes).is_some()
 }
 
 fn superblock(site: SiteId, told: &Told, media: u16, birth: &Birth) -> Superblock {
@@ -98,5 +99,6 @@ fn superblock(site: SiteId, told: &Told, media: u16, birth: &Birth) -> Superbloc
         released: false,
         keys: birth.keys.clone(),
         epochs: EpochKeys::default(),
+        recovered_ms: 0,
     }
 }

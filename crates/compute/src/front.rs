@@ -137,7 +137,7 @@ impl Front {
 }
 
 fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "port_in_use", format!("{listen}: {error}"))
+    SiteError::of_io("port_in_use", listen, error)
 }
 
 async fn listen_at(listen: SocketAddr) -> Result<TcpListener> {
@@ -155,9 +155,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
-    listen().map_err(|error: std::io::Error| {
-        SiteError::new(ErrorKind::Failed, "nbd_socket", format!("{}: {error}", path.display()))
-    })
+    listen().map_err(|error: std::io::Error| SiteError::of_io("nbd_socket", path.display(), &error))
 }
 
 impl Shared {

@@ -159,6 +159,7 @@ mod tests {
             released,
             keys,
             epochs: EpochKeys::default(),
+            recovered_ms: 0,
         };
         let medium = NodeMedium {
             medium: superblock.medium,

@@ -28,6 +28,9 @@ impl Params {
     /// Slots a medium has beyond `segments_max`: for segments of the stream before, for those being freed, and for
     /// those given up half-way.
     const SPARE_SLOTS: u32 = 8;
+    /// Containers whose bytes a medium has at least. The journal takes 36 and tables less than one; of the 91 that are left to a
+    /// site of one medium eight are in reserve.
+    const CONTAINERS_MIN: u64 = 128;
 
     /// The sizes of a real site on media of `medium_bytes`.
     pub fn for_medium(medium_bytes: u64) -> Self {
@@ -40,6 +43,12 @@ impl Params {
             log_pages: 1024,
             fragments_max: fragments as u32,
         }
+    }
+
+    /// Least bytes of a medium for users to give a site, whatever the number of its media: beside journal and tables it has
+    /// room for what is in reserve, for the cleaner to move, and for data many times that. 1 GiB with the containers of a real site. Media of sites that are there may be smaller.
+    pub fn least_medium_bytes(&self) -> u64 {
+        u64::from(self.container_bytes) * Self::CONTAINERS_MIN
     }
 
     /// Whether the sizes make sense together.

@@ -298,7 +298,9 @@ impl MediumNode {
         let kind = match error.kind {
             MediaErrorKind::NoSpace => CallErrorKind::NoSpace,
             MediaErrorKind::Invalid => CallErrorKind::Invalid,
-            MediaErrorKind::Io | MediaErrorKind::Gone | MediaErrorKind::Busy => CallErrorKind::Failed,
+            MediaErrorKind::Io | MediaErrorKind::Gone | MediaErrorKind::Busy | MediaErrorKind::Denied => {
+                CallErrorKind::Failed
+            }
         };
         self.error(kind, error.to_string())
     }

@@ -4,9 +4,11 @@
 //!  "HFSB" | version u16 | zero u16 | generation u64 | site 16 | medium 16 | medium bytes u64
 //!  | container bytes u32 | segment bytes u32 | segments max u32 | log pages u32 | fragments max u32 | media u16
 //!  | released u16
-//!  | wrapped keys 172 | CRC-32C u32 | version 2: key epochs 444 | zeros to a page
+//!  | wrapped keys 172 | CRC-32C u32 | version 2: key epochs 444 | zeros to 1024
+//!  | "HFSR" | zero u32 | recovered u64 | CRC-32C u32 of these | zeros to a page
 //! ```
-//! Version 2 is a site whose data key was rotated; version 1 has the first key alone.
+//! Version 2 is a site whose data key was rotated; version 1 has the first key alone. `recovered` says when the site's
+//! directory was last made anew, ms since the Unix epoch; where that never was, zeros stand there.
 //! Two copies, the first at 0, the second at 64 KiB; they are written one after the other with a sync between, so a
 //! crash leaves at least one whole. The higher generation wins. `released` is 1 on a medium that was told to leave its
 //! site: it holds nothing any more and is none of the site's.
@@ -24,6 +26,10 @@ const VERSION: u16 = 1;
 /// With key epochs behind it.
 const VERSION_EPOCHS: u16 = 2;
 const RAW_BYTES: usize = 256;
+/// Where it stands when the site was recovered: behind the longest epochs.
+const RECOVERED_AT: usize = 1024;
+const RECOVERED_MAGIC: &[u8; 4] = b"HFSR";
+const RECOVERED_BYTES: usize = 20;
 /// Where the copies lie.
 pub(crate) const PLACES: [u64; 2] = [0, SUPERBLOCK_COPY];
 
@@ -48,7 +54,7 @@ struct Raw {
     crc: U32,
 }
 
-const _: () = assert!(size_of::<Raw>() == RAW_BYTES);
+const _: () = assert!(size_of::<Raw>() == RAW_BYTES && RAW_BYTES + seal::EPOCHS_BYTES <= RECOVERED_AT);
 
 /// What a medium says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +77,28 @@ pub struct Superblock {
     pub keys: WrappedKeys,
     /// The data keys that came after the first.
     pub epochs: EpochKeys,
+    /// When the site's directory was last made anew from its media, ms since the Unix epoch; 0 where it never was. A directory
+    /// from before has the site no more.
+    pub recovered_ms: u64,
+}
+
+/// The stored form of when a site was recovered.
+fn encode_recovered(recovered_ms: u64) -> [u8; RECOVERED_BYTES] {
+    let mut bytes = [0; RECOVERED_BYTES];
+    if recovered_ms > 0 {
+        bytes[..4].copy_from_slice(RECOVERED_MAGIC);
+        bytes[8..16].copy_from_slice(&recovered_ms.to_le_bytes());
+        let crc = crc32c(&bytes[..16]);
+        bytes[16..].copy_from_slice(&crc.to_le_bytes());
+    }
+    bytes
+}
+
+/// Reads it from a page; `None` when it is damaged.
+fn decode_recovered(page: &[u8]) -> Option<u64> {
+    let Some(bytes) = page.get(RECOVERED_AT..RECOVERED_AT + RECOVERED_BYTES) else { return Some(0) };
+    let recovered_ms = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
+    (bytes == encode_recovered(recovered_ms)).then_some(recovered_ms)
 }
 
 impl Superblock {
@@ -99,6 +127,10 @@ impl Superblock {
         let mut bytes = raw.as_bytes().to_vec();
         if has_epochs {
             bytes.extend(self.epochs.encode());
+        }
+        if self.recovered_ms > 0 {
+            bytes.resize(RECOVERED_AT, 0);
+            bytes.extend(encode_recovered(self.recovered_ms));
         }
         PageBuf::copy_of(&bytes)
     }
@@ -134,6 +166,7 @@ impl Superblock {
             released: raw.released.get() == 1,
             keys,
             epochs,
+            recovered_ms: decode_recovered(page)?,
         })
     }
 }

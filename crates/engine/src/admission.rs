@@ -8,12 +8,18 @@ use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::state::State;
 
+/// What is said where media have room and the file systems that hold them have none.
+pub const FULL_BELOW: &str =
+    "the file systems that hold media are full: reads, trims and deletions go on; make room there";
 /// RAM charged for a block while its write is under way: the plaintext, sealed, and its record.
 const UNDER_WAY_BLOCK_BYTES: u64 = 2 * BLOCK_U64;
 /// Container bytes a block may need: sealed without shrinking, directory entry, map-log change.
 const GRANT_BLOCK_BYTES: u64 = BLOCK_U64 + 32 + 80;
 /// Container bytes a map change may need at a checkpoint: a whole leaf page and its share of those above.
 const GRANT_CHANGE_BYTES: u64 = 3584;
+/// Map changes that are expected to share a leaf page, of the 64 that one holds: disks are filled in stretches, and a page is
+/// written again with each checkpoint that finds it changed.
+const LIKELY_NEIGHBOURS: u64 = 8;
 /// Containers no write is granted: for checkpoints, trims and deletions, which need no grant, and for the cleaner.
 const RESERVE_CONTAINERS: u64 = 6;
 /// Containers of the reserve that the cleaner does not take either: deletions wait for checkpoints, which begin pages, body
@@ -70,10 +76,14 @@ impl State {
 
     /// Container bytes the worst case of all that is granted needs.
     pub(crate) fn granted(&self) -> u64 {
+        self.needed(GRANT_CHANGE_BYTES)
+    }
+
+    /// Container bytes that it needs where each map change takes `change` bytes.
+    fn needed(&self, change: u64) -> u64 {
         let buffered: u64 = self.frozen.iter().map(|g| g.blocks).sum::<u64>() + self.active.blocks;
         let changes = self.map_changes() as u64;
-        (buffered + self.under_way_blocks) * (GRANT_BLOCK_BYTES + GRANT_CHANGE_BYTES)
-            + changes * GRANT_CHANGE_BYTES
+        (buffered + self.under_way_blocks) * (GRANT_BLOCK_BYTES + change) + changes * change
     }
 }
 
@@ -180,7 +190,12 @@ impl Shared {
             let reason = "too few media are up to take a write: bring back those that are down";
             return Err(EngineError::new(EngineErrorKind::TooFewMedia, reason));
         }
-        let reason = "the pool is full: reads, trims and deletions go on; delete what is not needed";
+        let space = self.pool.space();
+        let reason = if space.containers_on_media > RESERVE_CONTAINERS.max(2 * space.containers) {
+            FULL_BELOW
+        } else {
+            "the pool is full: reads, trims and deletions go on; delete what is not needed"
+        };
         let error = EngineError::new(EngineErrorKind::NoSpace, reason);
         if state.may_have_garbage { Ok(Decision::Clean(error)) } else { Err(error) }
     }
@@ -218,6 +233,14 @@ impl Shared {
     /// Blocks that would be granted now, in the room the pool had when last asked.
     pub(crate) fn writable_blocks(&self, state: &State) -> u64 {
         blocks_in(self.left(state))
+    }
+
+    /// Blocks that are likely to find room: as [`Shared::writable_blocks`], with the pages that map changes need where
+    /// neighbours share them. Blocks count as sealed without shrinking here too.
+    pub(crate) fn likely_blocks(&self, state: &State) -> u64 {
+        let change = GRANT_CHANGE_BYTES / LIKELY_NEIGHBOURS;
+        let left = unreserved(&self.pool.space()).saturating_sub(state.needed(change));
+        left / (GRANT_BLOCK_BYTES + change)
     }
 
     /// Container bytes that are neither granted nor reserved.

@@ -309,9 +309,11 @@ impl Engine {
             ..CleanReport::default()
         };
         report.stubs_removed = self.remove_stubs(&stubs, &marked).await?;
-        let chosen = self.choose(&candidates, &marked, choice, &locked).await;
+        let (chosen, garbage) = self.choose(&candidates, &marked, choice, &locked).await;
         let condemned = self.condemn(chosen, &mut report).await;
         let swept = self.sweep(&condemned, &mut report, progress).await;
+        let freed = report.freed_bytes.saturating_sub(report.moved_bytes);
+        self.shared.lock().garbage_left = Some(garbage.saturating_sub(freed));
         // What could not be deleted may give hits again.
         let left: Vec<ContainerId> = condemned.iter().map(|condemned| condemned.container).collect();
         {
@@ -353,20 +355,22 @@ impl Engine {
         Ok(free.len() as u64)
     }
 
-    /// Candidates with enough garbage, and small ones where they are many: those with nothing live first.
+    /// Candidates with enough garbage, and small ones where they are many: those with nothing live first. Tells as well how many
+    /// bytes of all candidates are garbage.
     async fn choose(
         &self,
         candidates: &[ContainerId],
         marked: &Marked,
         choice: &Choice<'_>,
         locked: &BTreeMap<ContainerId, u64>,
-    ) -> Vec<Condemned> {
-        let (mut chosen, mut small) = (Vec::new(), Vec::new());
+    ) -> (Vec<Condemned>, u64) {
+        let (mut chosen, mut small, mut garbage_bytes) = (Vec::new(), Vec::new(), 0);
         for container in candidates {
             let live = marked.live.get(container).cloned();
             let Some(size) = self.size(*container).await else { continue };
             let count = live.as_ref().map_or(0, Slots::count);
             let garbage = u64::from(size.entries.saturating_sub(count)) * 100;
+            garbage_bytes += u64::from(size.total) * garbage / (u64::from(size.entries).max(1) * 100);
             let enough =
                 garbage > 0 && garbage >= u64::from(choice.garbage_percent) * u64::from(size.entries);
             let locked_until_ms = locked.get(container).copied().unwrap_or(0);
@@ -384,7 +388,7 @@ impl Engine {
             chosen.append(&mut small);
         }
         chosen.sort_by_key(|(count, condemned)| (*count, condemned.container));
-        chosen.into_iter().map(|(_, condemned)| condemned).collect()
+        (chosen.into_iter().map(|(_, condemned)| condemned).collect(), garbage_bytes)
     }
 
     pub(crate) async fn size(&self, container: ContainerId) -> Option<Size> {

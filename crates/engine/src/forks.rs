@@ -48,7 +48,7 @@ impl Removal {
             }
             state.delete(disk);
             // One at rest was not in RAM.
-            (state.may_have_garbage, state.disks_deleted) = (true, true);
+            (state.may_have_garbage, state.disks_deleted, state.garbage_left) = (true, true, None);
         }
         state.tombstones.extend(self.buried);
     }

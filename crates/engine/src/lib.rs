@@ -66,6 +66,7 @@ mod walk;
 mod witness;
 mod write;
 
+pub use admission::FULL_BELOW;
 pub use clean::CleanReport;
 pub use config::{Config, Deps};
 pub use diff::Changed;

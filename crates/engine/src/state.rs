@@ -127,6 +127,9 @@ pub(crate) struct State {
     pub(crate) changed_since_clean: u64,
     /// Blocks trimmed since then, those in the write buffer too.
     pub(crate) trimmed_since_clean: u64,
+    /// Bytes of containers that nothing reached and the cleaner left when it last looked, those not worth the move; `None` where
+    /// disks were deleted since.
+    pub(crate) garbage_left: Option<u64>,
     /// Roots as the last checkpoint lists them: recovery begins there.
     pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Count of deletions, moves and removed stubs: what an address led to before may be gone.

@@ -39,6 +39,13 @@ pub struct EngineStatus {
     /// Bytes of whole blocks that guests can write now: their worst case fits what is neither granted nor reserved. It
     /// grows again when a flush or a checkpoint needs less than the worst case. 0: writes are refused.
     pub usable_bytes: u64,
+    /// Bytes that are likely to find room: more than what is sure, as map changes of neighbours share pages.
+    pub likely_bytes: u64,
+    /// Bytes of containers for which media have room and the file systems below them have none.
+    pub below_short_bytes: u64,
+    /// Bytes of containers, before parity, that nothing reached when the cleaner last looked, and that are still there; `None`
+    /// until it has looked since the start and since disks were deleted.
+    pub garbage_bytes: Option<u64>,
     /// Bytes of the data areas of the media that are up.
     pub raw_capacity: u64,
     /// The medium that ends it while others have much room left.
@@ -100,6 +107,9 @@ impl Engine {
             stored_bytes: state.totals.container_bytes + buffered as u64,
             raw_bytes: state.totals.raw_bytes,
             usable_bytes: self.shared.writable_blocks(&state) * BLOCK_U64,
+            likely_bytes: self.shared.likely_blocks(&state) * BLOCK_U64,
+            below_short_bytes: (space.containers_on_media - space.containers) * space.container_bytes,
+            garbage_bytes: state.garbage_left,
             raw_capacity: space.raw_capacity,
             limit: space.limit,
             buffered_bytes: state.buffered_bytes,

@@ -151,9 +151,9 @@ pub(crate) enum SiteCommand {
         /// The directory of a manager, with its copy of the metadata store
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// So many media are lost for good: 0 to 2
-        #[arg(long, default_value_t = 0, value_name = "N", value_parser = missing)]
-        missing: usize,
+        /// So many media are lost for good: 1 or 2
+        #[arg(long, value_name = "N", value_parser = missing)]
+        missing: Option<usize>,
     },
 }
 
@@ -172,9 +172,9 @@ pub(crate) struct Recover {
     /// File with the passphrase that opens the site from now on, instead of a new key file in DIR
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// How many media are lost for good: at most as many as the site bears
-    #[arg(long, default_value = "0", value_name = "NUMBER", value_parser = missing)]
-    pub(crate) missing: usize,
+    /// How many media are lost for good, where some are: 1 or 2, and no more than the site bears
+    #[arg(long, value_name = "NUMBER", value_parser = missing)]
+    pub(crate) missing: Option<usize>,
     /// Give up what is on none of the media that are there, and go on from what is left. The site in DIR is opened with its
     /// own key, or made anew first when none is there
     #[arg(long)]
@@ -190,10 +190,10 @@ pub(crate) struct Standalone {
     /// The site's directory; made at the first start
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// A file or block device for a new site, once for each; nothing may be on it
+    /// A file or block device of 1 GiB or more for a new site, once for each; nothing may be on it
     #[arg(long, value_name = "PATH", conflicts_with = "file_media")]
     pub(crate) media: Vec<PathBuf>,
-    /// Media of a new site as sparse files in DIR/media: how many, how large [default: 6x64G]
+    /// Media of a new site as sparse files in DIR/media: how many, how large, 1G or more [default: 6x64G]
     #[arg(long, value_name = "NxSIZE", value_parser = file_media)]
     pub(crate) file_media: Option<FileMedia>,
     /// File with the passphrase that opens the site, instead of a key file in DIR
@@ -289,9 +289,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// How many media are lost for good: no site bears more than two.
 fn missing(text: &str) -> Result<usize, String> {
-    let bearable = text.parse().ok().filter(|count| *count <= 2);
+    let bearable = text.parse().ok().filter(|count| (1..=2).contains(count));
     bearable.ok_or_else(|| {
-        "a site bears the loss of 0 to 2 media; `site recover --accept-loss` is for more".to_owned()
+        "a site bears the loss of 1 or 2 media; leave it out when none is lost; `site recover --accept-loss` is for more"
+            .to_owned()
     })
 }
 

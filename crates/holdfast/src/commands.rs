@@ -218,8 +218,7 @@ pub(crate) fn really(yes: bool, what: impl FnOnce() -> String) -> Result<(), Fai
 
 /// A text from a file or standard input; the site says whether it is too long, and one byte more shows it.
 fn read_text(file: &Path) -> Result<String, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::failed("file_error", format!("{}: {error}", file.display()));
+    let failed = |error: std::io::Error| Failure::of_io("file_error", file.display(), &error);
     let limit = DEFINITION_BYTES_MAX as u64 + 1;
     let mut text = Vec::new();
     if file.as_os_str() == "-" {

@@ -41,6 +41,13 @@ impl Failure {
         Self::of_code(code, message)
     }
 
+    /// The system refused something of `what`: with this code, or where this user may not do it with the code for that.
+    pub(crate) fn of_io(code: &str, what: impl std::fmt::Display, error: &std::io::Error) -> Self {
+        let code =
+            if error.kind() == std::io::ErrorKind::PermissionDenied { "permission_denied" } else { code };
+        Self::of_code(code, format!("{what}: {error}"))
+    }
+
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::of_code("usage", message).hint(hint)
     }

@@ -21,11 +21,16 @@ pub(crate) fn client_limits(memory_bytes: Option<u64>) -> ClientLimits {
     let files = raise_open_files();
     let memory_bytes = memory_bytes.unwrap_or_else(|| memory(Path::new("/")) / MEMORY_PART);
     let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX).max(CLIENT_MEMORY_MIN);
-    ClientLimits::new(memory_bytes, connections(files))
+    let limits =
+        ClientLimits { open_files: Some(files), ..ClientLimits::new(memory_bytes, connections(files)) };
+    if let Some(few) = limits.few_files() {
+        tracing::warn!("{few}");
+    }
+    limits
 }
 
 /// Lets the process open as many files as it may ask for; gives how many.
-fn raise_open_files() -> u64 {
+pub(crate) fn raise_open_files() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     match raised {

@@ -66,7 +66,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Site(SiteCommand::Restore { dir, missing }) => {
             harden::no_core_dumps()?;
             let (runtime, rt) = threads()?;
-            runtime.block_on(roles::restore(rt, &dir, missing, printer))
+            runtime.block_on(roles::restore(rt, &dir, missing.unwrap_or(0), printer))
         }
         Command::Site(SiteCommand::Found(options)) => {
             harden::no_core_dumps()?;
@@ -118,6 +118,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 fn threads() -> Result<(tokio::runtime::Runtime, Rt), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+    machine::raise_open_files();
     let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
     Ok((runtime, rt))
 }

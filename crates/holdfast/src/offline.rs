@@ -51,9 +51,7 @@ fn put(path: &Path, page: &[u8]) -> std::io::Result<()> {
 
 /// Writes the pages of the manual, one for each command.
 pub(crate) fn man(dir: &Path, printer: Printer) -> Result<(), Failure> {
-    let failed = |path: &Path, error: std::io::Error| {
-        Failure::failed("output", format!("{}: {error}", path.display()))
-    };
+    let failed = |path: &Path, error: std::io::Error| Failure::of_io("output", path.display(), &error);
     std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
     let mut root = Arguments::command();
     root.build();

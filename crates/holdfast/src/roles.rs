@@ -140,7 +140,7 @@ pub(crate) async fn join(rt: Rt, options: JoinArguments, printer: Printer) -> Re
         "-" => {
             let mut text = String::new();
             let read = std::io::stdin().lock().take(TOKEN_MAX).read_to_string(&mut text);
-            read.map_err(|error| Failure::failed("file_error", format!("standard input: {error}")))?;
+            read.map_err(|error| Failure::of_io("file_error", "standard input", &error))?;
             text
         }
         given => given.to_owned(),

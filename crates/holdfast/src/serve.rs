@@ -78,7 +78,7 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
         media: options.from_media,
         recovery_key_file: options.recovery_key_file,
         passphrase_file: options.passphrase_file,
-        missing: options.missing,
+        missing: options.missing.unwrap_or(0),
         accept_loss: options.accept_loss,
     };
     let RecoveredSite { site, media, missing, lost } = Site::recover(rt, options).await?;

@@ -50,6 +50,13 @@ impl Counter {
         self.total.store(total, Ordering::Relaxed);
     }
 
+    /// All that was to be done is.
+    fn complete(&self) -> Progress {
+        let Progress { done_bytes, total_bytes } = self.progress();
+        let total_bytes = total_bytes.max(done_bytes);
+        Progress { done_bytes: total_bytes, total_bytes }
+    }
+
     fn progress(&self) -> Progress {
         let (done_bytes, total_bytes) =
             (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
@@ -216,7 +223,13 @@ impl Transfer<'_> {
         };
         meter.end();
         let mut failure = match outcome {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                // One that was done before the first sign of life has told of nothing yet; where this is lost its end is all
+                // the same.
+                let told = self.client.progress(task.kind, task.id, &counter.complete()).await;
+                tracing::debug!(?told, "how much was moved in all");
+                return Ok(done);
+            }
             Err(failure) => failure,
         };
         // Ctrl-C reaches the program that copies too, and its end may be seen first.
@@ -228,8 +241,7 @@ impl Transfer<'_> {
         // What an import finds no room in is the pool; it comes as the words of the system.
         if task.kind == TaskKind::Import && failure.code() == "copy_failed" && is_no_space(failure.message())
         {
-            let how = site::Code::find("no_space").map_or("", |code| code.next);
-            failure = failure.hint(how);
+            failure = failure.hint(self.what_makes_room().await);
         }
         let told = match failure.code() {
             "interrupted" => self.client.cancel_task(task.id).await,
@@ -247,6 +259,15 @@ impl Transfer<'_> {
                 tracing::debug!(%error, "the site was not told");
                 Err(failure)
             }
+        }
+    }
+
+    /// What to do where the pool has no room: what the status says, which knows whose room is short.
+    async fn what_makes_room(&self) -> String {
+        let next = self.client.status().await.map_or_else(|_| Vec::new(), |status| status.next);
+        match next.is_empty() {
+            true => site::Code::find("no_space").map_or("", |code| code.next).to_owned(),
+            false => next.join("; "),
         }
     }
 
@@ -344,8 +365,7 @@ impl Signals {
 
 /// A path that no program takes for anything else.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::failed("file_error", format!("{}: {error}", path.display())))
+    std::path::absolute(path).map_err(|error| Failure::of_io("file_error", path.display(), &error))
 }
 
 #[cfg(test)]

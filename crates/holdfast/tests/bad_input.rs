@@ -355,6 +355,7 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
     bench.create("web01", "64M");
     let kept = Random(1).bytes(100_000);
     bench.connect("kept/disk0").write(0, &kept).unwrap();
+    let before = bench.json(&["status"]).json();
     let mut client = bench.connect("web01/disk0");
     let mut random = Random(2);
     let mut written = Vec::new();
@@ -367,6 +368,11 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
         assert!(written.len() < 64 << 20, "it never gets full");
     };
     assert_eq!(full, ENOSPC);
+    let said = |field: &str| before[field].as_u64().unwrap();
+    let fit = written.len() as u64;
+    assert!(said("usable_bytes") <= fit, "{fit} fit: {before}");
+    let likely = said("likely_bytes");
+    assert!((fit * 3 / 4..=fit * 5 / 4).contains(&likely), "{fit} fit: {before}");
     let status = bench.json(&["status"]).json();
     // The cleaner may have found a little in the containers of checkpoints.
     let usable = status["usable_bytes"].as_u64().unwrap();
@@ -378,7 +384,9 @@ fn a_full_pool_refuses_writes_and_keeps_what_it_has() {
     assert_eq!((ran.code, error["code"].as_str()), (1, Some("copy_failed")), "{ran:?}");
     assert!(error["message"].as_str().unwrap().contains("No space left"), "{ran:?}");
     let hint = error["hint"].as_str().unwrap();
-    assert!(hint.contains("`trash empty`") && hint.contains("`clean`"), "{ran:?}");
+    // The host has room, and the trash is empty: neither is advised.
+    assert!(hint.contains("`clean`") && hint.contains("`media add`"), "{ran:?}");
+    assert!(!hint.contains("file system") && !hint.contains("trash"), "{ran:?}");
     assert_eq!(names(&bench), ["kept", "web01"]);
     assert_eq!(bench.json(&["vm", "show", "web02"]).code, 4);
     server.kill();

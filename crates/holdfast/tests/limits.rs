@@ -67,6 +67,8 @@ fn where_few_files_can_be_open_clients_are_told_and_tasks_go_on() {
     assert_eq!(told["refused"], 1);
     let said = reasons(&bench);
     assert!(said.contains("NBD clients are refused") && said.contains("LimitNOFILE"), "{said}");
+    let few = "the server may have 64 files open, so there can be 8 connections";
+    assert!(status["notices"].to_string().contains(few) && server.log().contains(few), "{status}");
     assert!(server.log().contains("NBD clients refused"), "{}", server.log());
     // Many at once are all told, in the log once.
     (0..100).for_each(|_| assert!(is_refused(&open(&bench))));
@@ -109,6 +111,31 @@ fn clients_are_told_when_no_more_files_can_be_opened_at_all() {
     let said = reasons(&bench);
     assert!(said.contains("as many files open as it may"), "{said}");
     assert!(!is_refused(&open(&bench)));
+}
+
+#[test]
+fn the_interface_answers_when_no_more_files_can_be_opened() {
+    let bench = Bench::new();
+    let server = bench.start(TINY);
+    let files = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
+    let limit = |files: usize| {
+        let (process, limit) = (server.id().to_string(), format!("--nofile={files}:"));
+        tool("prlimit", ["--pid", &process, &limit]);
+    };
+    limit(files + 3);
+    // They ask nothing and stay.
+    let connect = || std::os::unix::net::UnixStream::connect(bench.dir().join("api.sock")).unwrap();
+    let idle: Vec<_> = (0..5).map(|_| connect()).collect();
+    for _ in 0..3 {
+        let ran = bench.json(&["status"]);
+        assert_eq!((ran.code, &ran.error()["code"]), (1, &"out_of_files".into()), "{ran:?}");
+        assert!(ran.error()["hint"].as_str().unwrap().contains("LimitNOFILE"), "{ran:?}");
+    }
+    assert!(server.log().contains("a client of the interface is refused"), "{}", server.log());
+    drop(idle);
+    until("a place is free", || bench.json(&["status"]).code == 0);
+    limit(1000);
+    bench.create("web01", "1M");
 }
 
 #[test]

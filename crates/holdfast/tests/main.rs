@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod cluster;
 mod codes;
+mod denied;
 mod etcd;
 mod export_instant;
 mod files;

@@ -449,3 +449,40 @@ fn a_copy_ends_with_its_task() {
     assert_eq!(bench.json(&["status"]).json()["tasks"], Value::Array(Vec::new()));
     server.kill();
 }
+
+/// The task that has ended says what it moved, however short it was.
+#[test]
+fn short_transfers_say_what_they_moved() {
+    let bench = Bench::new();
+    let _server = bench.start(TINY);
+    let file = |name: &str, bytes: &[u8]| {
+        std::fs::write(bench.path(name), bytes).unwrap();
+        bench.path(name)
+    };
+    let moved = |what: &str, bytes: u64| {
+        let task = newest(&bench);
+        assert_eq!(task["state"], "done", "{what}");
+        assert_eq!((&task["done_bytes"], &task["total_bytes"]), (&bytes.into(), &bytes.into()), "{what}");
+        let shown = bench.cli(&["task", "show", &task["id"].to_string()]).stdout;
+        assert!(shown.contains("done    100.0 %"), "{what}: {shown}");
+    };
+    let (five, none, zeros) = (file("five", b"five!"), file("none", b""), file("zeros", &vec![0; 1 << 20]));
+    bench.json(&["vm", "import", "zeros", text(&zeros)]).json();
+    moved("an image of zeros", MIB);
+    bench.json(&["vm", "import", "five", text(&five)]).json();
+    moved("a small image", 4096);
+    fed(&bench, &["vm", "import", "stream", "-"], &five).json();
+    moved("a small stream", 5);
+    fed(&bench, &["vm", "import", "nothing", "-", "-f", "raw"], &zeros).json();
+    moved("a stream of zeros", MIB);
+    bench.json(&["vm", "export", "zeros", text(&bench.path("out"))]).json();
+    moved("an export", MIB);
+    bench.json(&["file", "put", "five", text(&five)]).json();
+    moved("a file", 5);
+    fed(&bench, &["file", "put", "five", "-", "--as", "piped"], &five).json();
+    moved("a file of a stream", 5);
+    bench.json(&["file", "put", "five", text(&none)]).json();
+    moved("an empty file", 0);
+    bench.json(&["file", "get", "five/five", text(&bench.path("back"))]).json();
+    moved("a file out", 5);
+}

@@ -60,6 +60,8 @@ pub enum MediaErrorKind {
     Invalid,
     /// The medium is held by another process.
     Busy,
+    /// This user may not open it.
+    Denied,
 }
 
 /// An operation on a medium failed.

@@ -1,6 +1,7 @@
 //! Opening and creating media: lock, size, alignment, choice of the back end.
 
 use std::fs::{File, OpenOptions as FileOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Once};
@@ -36,7 +37,8 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
     /// Creates a sparse file of so many bytes, a multiple of [`units::PAGE`], durably and readable by its owner
-    /// only. An empty file (left by a crash in between) is taken over; anything else that exists is refused.
+    /// only. An empty file (left by a crash in between) is taken over; anything else that exists is refused. A failure leaves
+    /// what was there before.
     pub create_size: Option<u64>,
     /// Which back end to use.
     pub backend: Backend,
@@ -50,13 +52,15 @@ pub struct OpenOptions {
 /// # Errors
 /// [`MediaErrorKind::Busy`] when another process (or this one) holds it, or a device is mounted;
 /// [`MediaErrorKind::Gone`] when there is nothing at `path`; [`MediaErrorKind::NoSpace`] on creation;
-/// [`MediaErrorKind::Invalid`] when it cannot serve as a medium or may not be opened; else [`MediaErrorKind::Io`].
+/// [`MediaErrorKind::Invalid`] when it cannot serve as a medium; [`MediaErrorKind::Denied`] when this user may not open it;
+/// else [`MediaErrorKind::Io`].
 pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Arc<dyn Medium>> {
     let path = path.as_ref();
     let opening = Opening { name: path.display().to_string(), path };
     let ring = opening.back_end(options.backend)?;
     let block_device = opening.is_block_device(options.create_size.is_some())?;
-    let file = opening.open_file(options.create_size.is_some(), block_device)?;
+    let made = if options.create_size.is_some() { opening.make()? } else { None };
+    let file = opening.open_file(block_device)?;
     opening.lock(&file)?;
     if let Some(size) = options.create_size {
         opening.create(&file, size)?;
@@ -67,7 +71,28 @@ pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Arc<dyn Medi
     if len == 0 {
         return Err(opening.invalid("it has no room for a single page of 4096 bytes"));
     }
+    if let Some(made) = made {
+        made.keep();
+    }
     Ok(Arc::new(Opened::new(opening.name, len, Target::new(file, block_device), ring)))
+}
+
+/// A file that goes again unless it is kept.
+struct Made<'a>(Option<&'a Path>);
+
+impl Made<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // Whoever wanted it hears why it could not be made.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 struct Opening<'a> {
@@ -75,7 +100,7 @@ struct Opening<'a> {
     name: String,
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
     fn error(&self, kind: MediaErrorKind, reason: impl ToString) -> MediaError {
         MediaError::new(kind, &self.name, "open", reason)
     }
@@ -89,9 +114,8 @@ impl Opening<'_> {
         let kind = match Errno::from_io_error(&error) {
             Some(errno) if no_space(errno) => MediaErrorKind::NoSpace,
             Some(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOMEDIUM) => MediaErrorKind::Gone,
-            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::ISDIR | Errno::FBIG | Errno::NOTDIR) => {
-                MediaErrorKind::Invalid
-            }
+            Some(Errno::ACCESS | Errno::PERM) => MediaErrorKind::Denied,
+            Some(Errno::ROFS | Errno::ISDIR | Errno::FBIG | Errno::NOTDIR) => MediaErrorKind::Invalid,
             Some(Errno::BUSY) => {
                 let reason = "it is in use: mounted, or part of another device";
                 return self.error(MediaErrorKind::Busy, reason);
@@ -122,7 +146,7 @@ impl Opening<'_> {
 
     fn is_block_device(&self, create: bool) -> Result<bool> {
         let metadata = match std::fs::metadata(self.path) {
-            Err(error) if create && error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if create && error.kind() == ErrorKind::NotFound => return Ok(false),
             other => other.map_err(|error| self.system(error))?,
         };
         let block_device = metadata.file_type().is_block_device();
@@ -135,11 +159,20 @@ impl Opening<'_> {
         Ok(block_device)
     }
 
+    /// Makes the empty file; `None` where one is there already.
+    fn make(&self) -> Result<Option<Made<'a>>> {
+        match FileOptions::new().write(true).create_new(true).mode(0o600).open(self.path) {
+            Ok(_) => Ok(Some(Made(Some(self.path)))),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(self.system(error)),
+        }
+    }
+
     /// Opens the file, by direct I/O where it can.
-    fn open_file(&self, create: bool, block_device: bool) -> Result<File> {
+    fn open_file(&self, block_device: bool) -> Result<File> {
         let with = |flags: OFlags| {
             let mut options = FileOptions::new();
-            options.read(true).write(true).create(create).mode(0o600).custom_flags(flags.bits() as i32);
+            options.read(true).write(true).custom_flags(flags.bits() as i32);
             options.open(self.path)
         };
         // On a device this claims it: one that is mounted, or claimed so, is refused.
@@ -193,10 +226,18 @@ impl Opening<'_> {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        file.set_len(size)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| File::open(parent)?.sync_all())
-            .map_err(|error| self.system(error))
+        let made =
+            file.set_len(size).and_then(|()| file.sync_all()).and_then(|()| File::open(parent)?.sync_all());
+        made.map_err(|error| {
+            // An empty one that was there is empty again.
+            let _ = file.set_len(0);
+            match error.kind() {
+                ErrorKind::FileTooLarge | ErrorKind::InvalidInput => {
+                    self.invalid(format!("{size} bytes are more than the file system takes in a file"))
+                }
+                _ => self.system(error),
+            }
+        })
     }
 
     /// Refuses a medium that needs more than page alignment.

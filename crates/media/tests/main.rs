@@ -271,7 +271,13 @@ async fn creation_is_private_sparse_and_careful() {
     std::fs::write(&empty, "").unwrap();
     assert_eq!(kind(&empty, None), MediaErrorKind::Invalid, "no page");
     assert_eq!(kind(&empty, Some(5000)), MediaErrorKind::Invalid, "no multiple of a page");
+    assert_eq!(std::fs::metadata(&empty).unwrap().len(), 0, "as it was");
     assert_eq!(created(&empty, Backend::Auto, 2).len(), page_at(2), "left by a crash");
+    // What cannot be made leaves nothing.
+    let new = directory.path().join("new");
+    assert_eq!(kind(&new, Some(5000)), MediaErrorKind::Invalid);
+    assert_eq!(kind(&new, Some(u64::MAX / 4096 * 4096)), MediaErrorKind::Invalid, "larger than any file");
+    assert!(!new.exists());
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub struct Space {
     pub raw_used: u64,
     /// Full containers that can still be written in the current class, or as much in smaller ones where room is in pieces.
     pub containers: u64,
+    /// The same where the file systems below the media had room for all that the media have: no fewer than `containers`.
+    pub containers_on_media: u64,
     /// Bytes of a full container.
     pub container_bytes: u64,
     /// Bytes of the containers that are counted, which fill the most room: less than full ones where it is in pieces; 0 when
@@ -67,6 +69,8 @@ struct Fits {
     domains: Vec<(u64, MediumId)>,
     /// Containers that are sure to fit.
     stripes: u64,
+    /// The same by the media alone, whatever the file systems below have left.
+    on_media: u64,
     /// Bytes of all fragments of one.
     stripe_bytes: u64,
 }
@@ -124,6 +128,7 @@ impl Pool {
             raw_capacity: whole.raw_capacity,
             raw_used: whole.raw_used,
             containers: usable / u64::from(container_bytes),
+            containers_on_media: whole.on_media.max(usable / u64::from(container_bytes)),
             container_bytes: u64::from(container_bytes),
             place_bytes,
         })
@@ -144,7 +149,7 @@ impl Pool {
         // too little when they do not share it, and never too much.
         let sharers = infos.iter().filter(|(_, info)| info.room_below != u64::MAX).count().max(1) as u64;
         let fit_media = self.lock_health().fit();
-        let (mut fits, mut free) = (BTreeMap::new(), 0);
+        let (mut fits, mut on_media, mut free) = (BTreeMap::new(), BTreeMap::new(), 0);
         for (medium, info) in infos.iter().filter(|(medium, _)| fit_media.contains(medium)) {
             let fit = match info.room_below {
                 u64::MAX => info.free_extents,
@@ -158,20 +163,27 @@ impl Pool {
                 self.lock_health().set_full(*medium, false);
             }
             fits.insert(*medium, fit);
+            on_media.insert(*medium, info.free_extents);
         }
         let domains = self.lock_health().domains(&fits.keys().copied().collect::<Vec<_>>());
-        let fit_of = |media: &Vec<MediumId>| {
-            let fit = of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>());
-            media.first().map(|first| (fit, *first))
+        let fits_of = |fits: &BTreeMap<MediumId, u64>| -> Vec<(u64, MediumId)> {
+            let fit = |media: &Vec<MediumId>| {
+                let fit = of_domain(&media.iter().map(|medium| fits[medium]).collect::<Vec<_>>());
+                media.first().map(|first| (fit, *first))
+            };
+            domains.iter().filter_map(fit).collect()
         };
-        let domains: Vec<(u64, MediumId)> = domains.iter().filter_map(fit_of).collect();
-        let fits: Vec<u64> = domains.iter().map(|(fit, _)| *fit).collect();
+        let stripes_of = |fits: &[(u64, MediumId)]| {
+            stripes(&fits.iter().map(|(fit, _)| *fit).collect::<Vec<_>>(), class.width())
+        };
+        let (fits, on_media) = (fits_of(&fits), fits_of(&on_media));
         Some(Fits {
-            domains,
             raw_capacity: infos.iter().map(|(_, info)| info.capacity).sum(),
             raw_used: infos.iter().map(|(_, info)| info.capacity.saturating_sub(info.free)).sum(),
             free,
-            stripes: stripes(&fits, class.width()),
+            stripes: stripes_of(&fits),
+            on_media: stripes_of(&on_media),
+            domains: fits,
             stripe_bytes: extent * class.width() as u64,
         })
     }

@@ -273,5 +273,6 @@ fn superblock(spec: &SiteSpec, medium: MediumId) -> Superblock {
         released: false,
         keys: WrappedKeys::by_key_file(&ring(), &kek, &recovery, &[4; 40]),
         epochs: EpochKeys::default(),
+        recovered_ms: 0,
     }
 }

@@ -173,6 +173,7 @@ impl Site {
             released: false,
             keys: WrappedKeys::by_key_file(&ring(), &kek, &recovery, &[4; 40]),
             epochs: seal::EpochKeys::default(),
+            recovered_ms: 0,
         }
     }
 

@@ -12,6 +12,8 @@ use crate::status::{Health, Status};
 const MEMORY: usize = 1 << 30;
 /// Connections of a server that was told nothing else: 10,000 VMs with 32 disks each have a third of them.
 const CONNECTIONS: usize = 1 << 20;
+/// Files that a server has at least where nothing is said of them: with fewer, not all clients of a host find a place.
+const FILES_FEW: u64 = 4096;
 /// How long a refused client is a reason to worry.
 const RECENT: Duration = Duration::from_secs(600);
 
@@ -22,12 +24,24 @@ pub struct ClientLimits {
     pub budget: Budget,
     /// Connections to disks at once; tasks have others.
     pub connections: usize,
+    /// Files that the server may have open, where that is known.
+    pub open_files: Option<u64>,
 }
 
 impl ClientLimits {
     /// So many bytes, and so many connections.
     pub fn new(memory_bytes: usize, connections: usize) -> Self {
-        Self { budget: Budget::new(memory_bytes), connections }
+        Self { budget: Budget::new(memory_bytes), connections, open_files: None }
+    }
+
+    /// What follows from it that few files can be open; `None` where they are enough.
+    pub fn few_files(&self) -> Option<String> {
+        let files = self.open_files.filter(|files| *files < FILES_FEW)?;
+        Some(format!(
+            "the server may have {files} files open, so there can be {} connections to disks: {}",
+            self.connections,
+            self::files()
+        ))
     }
 }
 
@@ -56,7 +70,9 @@ pub struct ClientStatus {
 
 impl Status {
     /// How clients are, and whether some were refused lately.
-    pub(crate) fn add_clients(&mut self, budget: &Budget, clients: Option<Clients>) {
+    pub(crate) fn add_clients(&mut self, limits: &ClientLimits, clients: Option<Clients>) {
+        self.notices.extend(limits.few_files());
+        let budget = &limits.budget;
         (self.clients.memory_used_bytes, self.clients.memory_bytes) = (budget.used(), budget.total());
         let Some(Clients { connections, connections_max, refused, refused_last, cut_off }) = clients else {
             return;

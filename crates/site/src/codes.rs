@@ -203,8 +203,8 @@ codes! {
         "The medium belongs to this site already."
         "Name another; `media list` shows those the site has.";
     medium_invalid 422 2 "Not fit for a medium"
-        "A medium is a regular file or a block device of 1 GiB or more."
-        "Name such a file or device.";
+        "A medium is a regular file or a block device of 1 GiB or more; or its file cannot be made as large on the file system."
+        "Name such a file or device, or a smaller size.";
     medium_missing 404 4 "Medium is not there"
         "Nothing is at a medium's path."
         "Make the file, or connect the device.";
@@ -218,7 +218,7 @@ codes! {
         "The site has no medium of this id, name or path."
         "`media list` shows those there are.";
     medium_too_small 422 2 "Medium too small"
-        "The journal and a container do not fit on a medium."
+        "A medium has fewer bytes than a site can work with for long: 1 GiB, whatever the number of media."
         "Give media of 1 GiB or more.";
     metadata_full 507 1 "Metadata store full"
         "etcd has reached its quota and takes no changes."
@@ -246,7 +246,7 @@ codes! {
         "Keep the key file safe; only a site that was made with --passphrase-file has a passphrase.";
     no_space 507 1 "No room"
         "The pool, or a file system below it, has no room for this."
-        "Empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or make room on the file system below, or `vm export` to a larger site; `status` says how much there is.";
+        "Empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or add media (`media add`); where a file system below is full, make room there. `status` says which it is.";
     no_space_report 404 4 "Space not computed"
         "What VMs and snapshots take was not computed since the server started."
         "Have it computed: `holdfast space`.";
@@ -283,6 +283,9 @@ codes! {
     not_served 503 1 "Site is not served"
         "No compute node serves the site now, or the one that does cannot be reached from here."
         "Wait a few seconds for a takeover; `holdfast node list` shows the nodes, their logs what is in the way.";
+    out_of_files 503 1 "Server has no files left"
+        "The server has as many files open as it may, so it cannot take another client."
+        "Let the server open more files (LimitNOFILE of its unit, or `ulimit -Hn`), and start it again; or try again when clients are gone.";
     output 0 1 "Output failed"
         "The result could not be written to standard output or to its file."
         "See where the output goes.";
@@ -296,8 +299,8 @@ codes! {
         "The sockets in the site's directory would have longer paths than the system takes."
         "Choose a directory with a shorter path.";
     permission_denied 403 5 "Not allowed"
-        "The system does not let this user read or write a file."
-        "Run it as the user the site belongs to.";
+        "The system does not let this user read or write a file, a medium or a socket, or enter a folder above it."
+        "Run it as the user the site belongs to, or give that user the right; the message has the path.";
     port_in_use 500 1 "Port not served"
         "The server cannot listen on its address."
         "See that nobody else listens there and that the address is one of this machine's; choose another with --listen.";
@@ -337,6 +340,9 @@ codes! {
     site_lost 409 6 "site.json is gone"
         "The directory holds media, but no site.json."
         "Put site.json back; to begin anew, remove the media or choose another directory.";
+    site_recovered 409 6 "Site was recovered elsewhere"
+        "`site recover` made another directory for the site, which has its key and knows where its journal is; this one is out of date."
+        "Start the site with the directory that the recovery made. Where that is lost too, recover the site anew: an empty directory, the media, the recovery key.";
     snapshot_exists 409 6 "Name is taken"
         "The VM has a snapshot of this name; names that differ in case alone are one."
         "Choose another name.";

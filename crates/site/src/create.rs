@@ -2,10 +2,12 @@
 //!
 //! Order: check everything; `first-start.json`; the key file; the recovery key's file; media, made and formatted one
 //! after the other; witness; `site.json`. A medium that the plan names and that was half formatted holds an allocation
-//! table and nothing else; so the next attempt knows it for its own whatever a crash left.
+//! table and nothing else; so the next attempt knows it for its own whatever a crash left. An attempt that fails takes back what
+//! it made, `first-start.json` last.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data::{Layout, OpenErrorKind, Params, Superblock};
 use media::Medium;
@@ -17,7 +19,8 @@ use crate::directory::{self, Directory};
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::keys;
 use crate::manifest::{Entry, MEDIA_MAX, Manifest};
-use crate::media_set::{Opener, Unfinished, check_free, medium_error};
+use crate::media_set::{self, Opener, Unfinished, check_free, medium_error};
+use crate::size::format_size;
 use crate::start::{FileMedia, Options, Sizes};
 use crate::witness;
 
@@ -32,25 +35,22 @@ pub(crate) async fn create(
     options: &Options,
 ) -> Result<(Manifest, Option<RecoveryKey>)> {
     let unfinished = Manifest::load(&directory.first_start())?;
-    let first = First { rt, opener, directory, options, unfinished };
+    let had_key = directory.key().exists();
+    let first =
+        First { rt, opener, directory, options, unfinished, had_key, wrote_recovery: AtomicBool::new(false) };
     first.check_files()?;
     let mut plan = first.plan().await?;
     first.remove_leftovers()?;
-    directory::replace(&directory.first_start(), &plan.encode()?)?;
-
-    let unlock = keys::of_new_site(&**rt, directory, options.passphrase_file.as_deref())?;
-    let ring = KeyRing::from_master(keys::random_key(&**rt));
-    let recovery = first.recovery_key()?;
-    let wrapped = unlock.wrap(&**rt, &ring, &recovery)?;
-    for entry in &plan.media {
-        let medium = first.medium(entry)?;
-        first.format(&*medium, &plan, entry, &wrapped).await?;
-    }
-    witness::make(&directory.witness())?;
-
-    plan.recovery_key_file = None;
-    directory::replace(&directory.manifest(), &plan.encode()?)?;
+    let made = first.make(&plan).await;
+    let recovery = match made {
+        Ok(recovery) => recovery,
+        Err(error) => {
+            first.take_back(&plan).await;
+            return Err(error);
+        }
+    };
     directory::remove(&directory.first_start())?;
+    plan.recovery_key_file = None;
     tracing::info!(site = %plan.site(), media = plan.media.len(), "site made");
     Ok((plan, options.recovery_key_file.is_none().then_some(recovery)))
 }
@@ -63,9 +63,69 @@ struct First<'a> {
     options: &'a Options,
     /// What an earlier attempt had planned.
     unfinished: Option<Manifest>,
+    /// The key file was there before.
+    had_key: bool,
+    /// The recovery key is in its file, by this attempt.
+    wrote_recovery: AtomicBool,
 }
 
 impl First<'_> {
+    /// Makes the site as it is planned, up to its `site.json`.
+    async fn make(&self, plan: &Manifest) -> Result<RecoveryKey> {
+        let (rt, directory) = (&**self.rt, self.directory);
+        directory::replace(&directory.first_start(), &plan.encode()?)?;
+        let unlock = keys::of_new_site(rt, directory, self.options.passphrase_file.as_deref())?;
+        let ring = KeyRing::from_master(keys::random_key(rt));
+        let recovery = self.recovery_key()?;
+        let wrapped = unlock.wrap(rt, &ring, &recovery)?;
+        for entry in &plan.media {
+            let medium = self.medium(entry)?;
+            self.format(&*medium, plan, entry, &wrapped).await?;
+        }
+        witness::make(&directory.witness())?;
+        let mut whole = plan.clone();
+        whole.recovery_key_file = None;
+        directory::replace(&directory.manifest(), &whole.encode()?)?;
+        Ok(recovery)
+    }
+
+    /// Removes what a failed attempt made, as far as the system lets it. What stays the next attempt knows by `first-start.json`,
+    /// which stays then too.
+    async fn take_back(&self, plan: &Manifest) {
+        if self.directory.manifest().exists() {
+            // Only its durability is in doubt.
+            return;
+        }
+        match self.try_take_back(plan).await {
+            Ok(()) => tracing::info!("what the start had made was removed again"),
+            Err(error) => tracing::warn!(%error, "what the start had made stays for the next attempt"),
+        }
+    }
+
+    async fn try_take_back(&self, plan: &Manifest) -> Result<()> {
+        for entry in &plan.media {
+            let path = self.directory.resolve(&entry.path);
+            if entry.made {
+                directory::remove(&path)?;
+                continue;
+            }
+            let medium = self.opener.open(&path, None).map_err(|error| medium_error(&error))?;
+            media_set::blank(&*medium).await.map_err(|error| medium_error(&error))?;
+        }
+        // Whoever else put something there keeps it; a witness is in nobody's way.
+        let _ = std::fs::remove_dir(self.directory.media());
+        let _ = directory::remove(&self.directory.witness());
+        if !self.had_key {
+            directory::remove(&self.directory.key())?;
+        }
+        if let Some(path) = &self.options.recovery_key_file
+            && (self.wrote_recovery.load(Ordering::Relaxed) || self.is_own_recovery_file(path))
+        {
+            directory::remove(path)?;
+        }
+        directory::remove(&self.directory.first_start())
+    }
+
     /// Refuses what files that are there, or not there, forbid.
     fn check_files(&self) -> Result<()> {
         keys::check_new_site(self.directory, self.options.passphrase_file.as_deref())?;
@@ -154,14 +214,7 @@ impl First<'_> {
     }
 
     fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
-        match Layout::new(self.params(bytes), bytes) {
-            Some(_) => Ok(()),
-            None => Err(SiteError::invalid(
-                "medium_too_small",
-                format!("{name}: {bytes} bytes are too few for the journal and a container"),
-            )
-            .hint("give media of 1 GiB or more")),
-        }
+        check_size(name, self.params(bytes), bytes)
     }
 
     fn params(&self, bytes: u64) -> Params {
@@ -199,6 +252,7 @@ impl First<'_> {
         }
         let recovery = RecoveryKey::from_bytes(keys::random_key(&**self.rt));
         keys::write_recovery_file(path, &recovery)?;
+        self.wrote_recovery.store(true, Ordering::Relaxed);
         Ok(recovery)
     }
 
@@ -229,6 +283,7 @@ impl First<'_> {
             released: false,
             keys: keys.clone(),
             epochs: seal::EpochKeys::default(),
+            recovered_ms: 0,
         };
         data::format(medium, &superblock).await.map_err(|error| match error.kind {
             OpenErrorKind::NoSpace => {
@@ -241,6 +296,17 @@ impl First<'_> {
             _ => SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()),
         })
     }
+}
+
+/// Refuses a medium on which a site could not go on for long.
+pub(crate) fn check_size(name: &str, params: Params, bytes: u64) -> Result<()> {
+    let least = params.least_medium_bytes();
+    if bytes >= least && Layout::new(params, bytes).is_some() {
+        return Ok(());
+    }
+    let (has, least) = (format_size(bytes), format_size(least));
+    let reason = format!("{name}: it has {has}, and a medium has {least} at least");
+    Err(SiteError::invalid("medium_too_small", reason).hint(format!("give media of {least} or more")))
 }
 
 fn check_count(count: usize) -> Result<()> {

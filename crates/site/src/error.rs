@@ -81,14 +81,19 @@ impl SiteError {
 
     /// A file could not be read or written.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::of_io("file_error", path.display(), error)
+    }
+
+    /// The system refused something of `what`, and nobody here says better than `code` why.
+    pub fn of_io(code: &'static str, what: impl std::fmt::Display, error: &std::io::Error) -> Self {
         let (kind, code) = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 (ErrorKind::NoSpace, "no_space")
             }
             std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, "permission_denied"),
-            _ => (ErrorKind::Failed, "file_error"),
+            _ => (ErrorKind::Failed, code),
         };
-        Self::new(kind, code, format!("{}: {error}", path.display()))
+        Self::new(kind, code, format!("{what}: {error}"))
     }
 }
 
@@ -97,8 +102,12 @@ impl From<EngineError> for SiteError {
         let (kind, code, hint) = match error.kind {
             EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
             EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
+            EngineErrorKind::NoSpace if error.reason == engine::FULL_BELOW => {
+                let hint = "make room on the file systems that hold the media: writes go on by themselves";
+                (ErrorKind::NoSpace, "no_space", Some(hint))
+            }
             EngineErrorKind::NoSpace => {
-                let hint = "empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or make room on the file system below, or `vm export` to a larger site; `status` says how much there is";
+                let hint = "empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or add media (`media add`); `status` says what is short and what makes how much room";
                 (ErrorKind::NoSpace, "no_space", Some(hint))
             }
             EngineErrorKind::TooFewMedia => {

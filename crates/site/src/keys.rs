@@ -112,7 +112,7 @@ pub(crate) fn recovery_of(bytes: &[u8]) -> Option<RecoveryKey> {
 
 fn denied(error: &KeyError) -> SiteError {
     SiteError::new(ErrorKind::Denied, "key_wrong", error.to_string())
-        .hint("check the key file or --passphrase-file; a different site's does not open this one")
+        .hint("check the key file or --passphrase-file; a different site's does not open this one, nor that of a directory from before `site recover` or a change of the passphrase")
 }
 
 /// The directory's key file; `None` when it is not there.

@@ -4,11 +4,11 @@
 //!  {"version": 1, "site": "<32 hex digits>",
 //!   "media": [{"id": "<32 hex digits>", "path": "media/00.img", "bytes": 68719476736, "made": true,
 //!              "leaving": true or absent, "with_node": true or absent}, ...],
-//!   "recovery_key_file": "/path" or absent}
+//!   "recovered_ms": 1767225599999 or absent, "recovery_key_file": "/path" or absent}
 //! ```
 //! JSON, so that an administrator can read it and mend a path. A path that is no text stands there as the list of its
 //! bytes. `made` says that the site made the file itself. `leaving`: what it holds is to move to the others, and then
-//! it is to go; `with_node`: because its node is. `recovery_key_file` stands in `first-start.json` only.
+//! it is to go; `with_node`: because its node is. `recovered_ms`: when the directory was made anew from the media. `recovery_key_file` stands in `first-start.json` only.
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,9 @@ pub struct Manifest {
     site: [u8; 16],
     /// In the site's order.
     pub media: Vec<Entry>,
+    /// When this list was made anew from the media, ms since the Unix epoch; 0 where it is the site's first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) recovered_ms: u64,
     /// Where an unfinished first start puts the recovery key.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "path_or_none")]
     pub(crate) recovery_key_file: Option<PathBuf>,
@@ -61,6 +64,10 @@ pub struct Entry {
     node: Option<[u8; 16]>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Entry {
     /// A medium at `path`; `made` says that the site made the file itself.
     pub fn new(id: MediumId, path: &Path, bytes: u64, made: bool) -> Self {
@@ -88,7 +95,7 @@ impl Entry {
 impl Manifest {
     /// Of these media, in order.
     pub fn new(site: SiteId, media: Vec<Entry>) -> Self {
-        Self { version: VERSION, site: site.0, media, recovery_key_file: None }
+        Self { version: VERSION, site: site.0, media, recovered_ms: 0, recovery_key_file: None }
     }
 
     /// The site.

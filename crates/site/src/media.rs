@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use data::{Layout, Params, Superblock};
 use engine::{EngineError, EngineErrorKind, Joins, Progress};
-use units::MediumId;
+use units::{MediumId, PAGE};
 
+use crate::create;
 use crate::error::{ErrorKind, Result, SiteError};
 use crate::home::NewMedium;
 use crate::manifest::Entry;
@@ -103,10 +104,21 @@ impl Shared {
     ) -> Result<MediumId> {
         self.parts.engine.check_writable()?;
         let home = &self.parts.home;
+        let check_size = async |bytes| {
+            let params = params_for(&*self.keys.lock().await, bytes);
+            create::check_size(&path.display().to_string(), params, bytes)
+        };
+        if let Some(bytes) = file_bytes.filter(|bytes| bytes.is_multiple_of(PAGE as u64)) {
+            check_size(bytes).await?;
+        }
         let rows = self.parts.engine.pool().rows();
         let is_named = |medium| rows.iter().any(|row| row.members.contains(&medium));
         let new = home.find_new(path, file_bytes, &is_named).await?;
-        let taken = match self.check_replaces(&new, replaced).await {
+        let checked = match check_size(new.bytes).await {
+            Ok(()) => self.check_replaces(&new, replaced).await,
+            Err(error) => Err(error),
+        };
+        let taken = match checked {
             Ok(()) => self.take_in_found(&new, replaced).await,
             Err(error) => Err(error),
         };

@@ -73,12 +73,16 @@ pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
         media::MediaErrorKind::Gone => (ErrorKind::NotFound, "medium_missing"),
         media::MediaErrorKind::Busy => (ErrorKind::Busy, "medium_busy"),
         media::MediaErrorKind::Invalid => (ErrorKind::Invalid, "medium_invalid"),
+        media::MediaErrorKind::Denied => (ErrorKind::Denied, "permission_denied"),
         media::MediaErrorKind::Io => (ErrorKind::Failed, "medium_error"),
     };
     let hint = match error.kind {
         media::MediaErrorKind::Busy => "unmount it, or stop what uses it; name each medium once",
         media::MediaErrorKind::Gone => "a file is made with: truncate -s 64G PATH",
         media::MediaErrorKind::Invalid => "a medium is a regular file or a block device of 1 GiB or more",
+        media::MediaErrorKind::Denied => {
+            "let the server's user read and write it, and the folders above it be entered"
+        }
         media::MediaErrorKind::NoSpace => "make room on the file system, or give smaller media",
         media::MediaErrorKind::Io => "the medium fails: see the system's log, and choose another",
     };
@@ -155,6 +159,13 @@ pub async fn check_free_whole(medium: &dyn Medium) -> Result<()> {
     check_free(medium, None).await
 }
 
+/// Zeroes what of a medium is looked at when it is to be formatted. *Requires* that it was found free.
+pub(crate) async fn blank(medium: &dyn Medium) -> media::Result<()> {
+    let look = (LOOK_BYTES as u64).min(medium.len());
+    medium.prepare(0, look).await?;
+    medium.prepare(medium.len() - look, look).await
+}
+
 /// Zeroes what of the allocation tables lies in `bytes`, read at `offset`.
 fn blank_tables(layout: &Layout, offset: u64, bytes: &mut [u8]) {
     for table in layout.tables {
@@ -219,7 +230,10 @@ impl MediaSet {
 /// What a superblock becomes that has other keys, or another count of media, than `newest`; `None` where it is as it is to
 /// be.
 pub fn brought_up_to(has: &Superblock, newest: &Superblock) -> Option<Superblock> {
-    let same = has.keys == newest.keys && has.epochs == newest.epochs && has.media == newest.media;
+    let same = has.keys == newest.keys
+        && has.epochs == newest.epochs
+        && has.media == newest.media
+        && has.recovered_ms == newest.recovered_ms;
     (!same).then(|| Superblock { media: newest.media, ..crate::rekey::with_keys(has, newest) })
 }
 

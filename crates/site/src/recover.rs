@@ -2,7 +2,8 @@
 //!
 //! The media hold everything but the list of themselves, the key that opens them without the recovery key, and the
 //! witness. The list is made anew from the superblocks, which say how many there are; the key is made anew, as at a
-//! first start; and the journal is believed as the media that are there tell it, which is why they must be all, or all
+//! first start, so the directory that is lost has the site no more should it turn up: the media say since when; and the
+//! journal is believed as the media that are there tell it, which is why they must be all, or all
 //! but as many as may be lost. `site.json` comes last: without it nothing has happened that a second attempt does not
 //! do again.
 
@@ -221,6 +222,14 @@ impl Recovering {
         if self.options.accept_loss {
             return Ok(missing);
         }
+        let said = self.options.missing;
+        if missing <= bearable && said > bearable {
+            let reason = format!(
+                "--missing {said}: the site has {total} media, and no more than {bearable} of them may be missing"
+            );
+            return Err(SiteError::invalid("invalid_request", reason)
+                .hint("say how many media are lost for good; leave --missing out when none is"));
+        }
         if missing > bearable {
             return Err(media_missing(format!(
                 "the site has {total} media, {given} are given, and no more than {bearable} may be missing"
@@ -293,9 +302,12 @@ impl Recovering {
         let keys = unlock.wrap(&*self.rt, ring, recovery)?;
         let media = (self.media.len() + missing.len()) as u16;
         let mut entries = Vec::new();
+        // Another one than that of a recovery before, whatever the clock says.
+        let recovered_ms = self.rt.wall_ms().max(newest.recovered_ms + 1);
         for (path, found) in &mut self.media {
             let old = &found.superblock;
-            let like = Superblock { keys: keys.clone(), generation: newest.generation + 1, ..newest.clone() };
+            let generation = newest.generation + 1;
+            let like = Superblock { keys: keys.clone(), generation, recovered_ms, ..newest.clone() };
             let superblock = Superblock { media, ..crate::rekey::with_keys(old, &like) };
             data::write_superblock(&*found.medium, &superblock)
                 .await
@@ -309,7 +321,9 @@ impl Recovering {
             entries.push(Entry::new(*id, &place, newest.medium_bytes, false));
         }
         witness::make(&self.directory.witness())?;
-        directory::replace(&self.directory.manifest(), &Manifest::new(newest.site, entries).encode()?)?;
+        let mut manifest = Manifest::new(newest.site, entries);
+        manifest.recovered_ms = recovered_ms;
+        directory::replace(&self.directory.manifest(), &manifest.encode()?)?;
         directory::remove(&self.directory.first_start())
     }
 }

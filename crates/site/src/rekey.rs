@@ -271,6 +271,7 @@ pub(crate) fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
     Superblock {
         keys: like.keys.clone(),
         epochs: like.epochs.clone(),
+        recovered_ms: like.recovered_ms,
         generation: like.generation,
         ..own.clone()
     }

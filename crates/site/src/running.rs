@@ -303,7 +303,7 @@ impl Site {
         // Held while the server starts and stops, when it has none.
         let clients =
             self.shared.server.try_lock().ok().and_then(|server| server.as_ref().map(nbd::Server::clients));
-        status.add_clients(self.budget(), clients);
+        status.add_clients(&self.shared.parts.clients, clients);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)

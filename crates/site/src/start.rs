@@ -23,6 +23,7 @@ use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::media_set::{self, Opener};
 use crate::running::{Parts, Site};
+use crate::time::format_time;
 use crate::witness::FileWitness;
 
 /// File media to be made at the first start.
@@ -189,6 +190,25 @@ fn find_other_media(directory: &Directory, manifest: &Manifest, options: &Option
     )))
 }
 
+/// The file of a new recovery key: it goes again where no medium comes to name the key.
+struct WrittenKey<'a>(Option<&'a Path>);
+
+impl WrittenKey<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for WrittenKey<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0
+            && let Err(error) = directory::remove(path)
+        {
+            tracing::warn!(%error, "a recovery key that opens nothing stays");
+        }
+    }
+}
+
 /// An existing site being opened.
 pub(crate) struct Opening<'a> {
     pub(crate) rt: Rt,
@@ -205,13 +225,19 @@ impl Opening<'_> {
         let superblocks = media.found.iter().map(|found| &found.superblock);
         let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
         let newest = newest.ok_or_else(|| self.too_few(&media, "no medium is there"))?;
+        if newest.recovered_ms > manifest.recovered_ms {
+            return Err(self.taken_over(newest.recovered_ms));
+        }
         let wants_passphrase = newest.keys.wants_passphrase();
         let passphrase_file = self.options.passphrase_file.as_deref();
         let unlock = Unlock::of_site(&self.directory, passphrase_file, wants_passphrase)?;
         let ring = unlock.open(&newest.keys)?;
-        let newest = match &self.options.recovery_key_file {
-            Some(path) if !is_new => self.new_recovery_key(path, &newest, &ring)?,
-            _ => newest,
+        let (newest, written) = match &self.options.recovery_key_file {
+            Some(path) if !is_new => {
+                let next = self.new_recovery_key(path, &newest, &ring)?;
+                (next, Some(WrittenKey(Some(path))))
+            }
+            _ => (newest, None),
         };
         let count = manifest.media.len() as u16;
         // A medium came or went, and not every superblock heard of it.
@@ -245,6 +271,9 @@ impl Opening<'_> {
         };
         self.home.owned(engine.epoch());
         self.spread(&has, &newest).await;
+        if let Some(written) = written {
+            written.keep();
+        }
         Ok(Site::new(Parts {
             rt: self.rt,
             home: self.home,
@@ -320,12 +349,27 @@ impl Opening<'_> {
         Ok(Superblock { keys, generation: newest.generation + 1, ..newest.clone() })
     }
 
+    /// This directory is that of a time before the site was recovered.
+    fn taken_over(&self, recovered_ms: u64) -> SiteError {
+        let reason = format!(
+            "{}: `site recover` gave the site another directory at {}: this one is out of date since",
+            self.directory.root().display(),
+            format_time(recovered_ms)
+        );
+        SiteError::new(ErrorKind::Conflict, "site_recovered", reason)
+    }
+
     fn too_few(&self, media: &FoundMedia, reason: &str) -> SiteError {
         let absent: Vec<String> =
             media.absent.iter().map(|(medium, why)| format!("{medium} ({why})")).collect();
         let total = self.home.manifest().media.len();
         let reason =
             format!("{reason}; {} of {total} media are missing: {}", absent.len(), absent.join("; "));
+        // The words of the system.
+        let is_denied = |why: &str| why.contains("Permission denied") || why.contains("not permitted");
+        if media.absent.iter().any(|(_, why)| is_denied(why)) {
+            return SiteError::new(ErrorKind::Denied, "permission_denied", reason);
+        }
         SiteError::new(ErrorKind::Unavailable, "too_few_media", reason)
             .hint("bring the missing media back, then start again; nothing was changed")
     }

@@ -21,8 +21,9 @@ const JOURNAL_PERCENT_MAX: usize = 90;
 /// guests see errors.
 const USABLE_PERCENT_MIN: u128 = 5;
 
-/// How reasons begin that say that room is short.
+/// How reasons begin that say that room is short: that of the media, or that of the file systems that hold them.
 const POOL_IS: &str = "the pool is";
+const BELOW_ARE: &str = "the file systems that hold media are";
 /// How reasons begin that say what the start found lost.
 const LOST: &str = "lost: ";
 
@@ -92,8 +93,10 @@ pub struct Status {
     pub raw_bytes: u64,
     /// Room of the media that are up.
     pub raw_capacity_bytes: u64,
-    /// What guests can write now, duplicates and compression not counted on; 0 when writes are refused.
+    /// What guests can write now wherever they write it, duplicates and compression not counted on; 0 when writes are refused.
     pub usable_bytes: u64,
+    /// What they can most likely write: blocks that are neighbours share what their maps take.
+    pub likely_bytes: u64,
     /// Acknowledged, in the journal, not yet in a container.
     pub buffered_bytes: u64,
     /// How much of the journal's bound is used.
@@ -121,13 +124,20 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether room is short, wherever.
+    fn is_short(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.starts_with(POOL_IS) || reason.starts_with(BELOW_ARE))
+    }
+
     /// With what is in the trash, which is the first thing to go when room is short.
     pub(crate) fn with_trash(mut self, trash: TrashTotals) -> Self {
         self.trash = trash;
-        let is_short = self.reasons.iter().any(|reason| reason.starts_with(POOL_IS));
-        if trash.items > 0 && is_short {
+        if trash.items > 0 && self.is_short() {
             let used = format_size(trash.used_bytes);
-            let next = format!("`trash empty --yes`: {} in the trash, with {used} of data", trash.items);
+            let next = format!(
+                "`trash empty --yes`, then `clean`: frees up to {used}, the data of {} in the trash",
+                trash.items
+            );
             self.next.insert(0, next);
         }
         self
@@ -163,6 +173,7 @@ pub(crate) fn judge(
         raw_bytes: engine.raw_bytes,
         raw_capacity_bytes: engine.raw_capacity,
         usable_bytes: engine.usable_bytes,
+        likely_bytes: engine.likely_bytes.max(engine.usable_bytes),
         buffered_bytes: engine.buffered_bytes,
         journal_used_percent: engine.journal_used_percent,
         writable,
@@ -187,6 +198,8 @@ pub(crate) fn judge(
         lacking,
         removed,
         limit,
+        below_short_bytes: engine.below_short_bytes,
+        garbage_bytes: engine.garbage_bytes,
     };
     find_reasons(&mut status, up, is_all_readable, &troubles);
     find_next(&mut status, up, &troubles);
@@ -248,6 +261,10 @@ struct Troubles {
     removed: Vec<PathBuf>,
     /// The medium that is full before the others, and the bytes that stay free on these.
     limit: Option<(PathBuf, u64)>,
+    /// Bytes for which media have room and the file systems below them have none.
+    below_short_bytes: u64,
+    /// Bytes that the cleaner left as garbage when it last looked.
+    garbage_bytes: Option<u64>,
 }
 
 fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles: &Troubles) {
@@ -292,7 +309,7 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
             path.display()
         ));
     }
-    let Troubles { stuck, checkpoint, panics, losses, in_ram_alone, .. } = troubles;
+    let Troubles { stuck, checkpoint, panics, losses, in_ram_alone, below_short_bytes, .. } = troubles;
     if *in_ram_alone {
         reasons.push(
             "all media of a part of the journal are down: what it holds is in this server's RAM alone"
@@ -309,7 +326,8 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
     }));
     // Where no container can be written, room says nothing of being full.
     if let Some((data, parity)) = status.geometry {
-        reasons.extend(fullness(status.usable_bytes, status.raw_capacity_bytes, data, parity));
+        let share = u128::from(status.raw_capacity_bytes) * data as u128 / (data + parity) as u128;
+        reasons.extend(fullness(status.usable_bytes, *below_short_bytes, share));
     }
     status.health = if reasons.is_empty() { Health::Ok } else { Health::Degraded };
     if status.geometry.is_none() || !status.writable {
@@ -355,12 +373,7 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
                 .to_owned(),
         );
     }
-    if status.media.iter().any(|medium| medium.state == MediumState::Full) {
-        status.next.push("make room on the file systems of the media that are full".to_owned());
-    }
-    if status.reasons.iter().any(|reason| reason.starts_with(POOL_IS)) {
-        status.next.push("delete what is not needed, then free what it took: `clean`".to_owned());
-    }
+    find_room(status, troubles);
     if status.journal_used_percent > JOURNAL_PERCENT_MAX && status.writable {
         status.next.push("wait, or slow the guests down: the journal empties into the pool".to_owned());
     }
@@ -369,15 +382,47 @@ fn find_next(status: &mut Status, up: usize, troubles: &Troubles) {
     }
 }
 
-/// What is wrong with the room that is left.
-fn fullness(usable: u64, raw_capacity: u64, data: usize, parity: usize) -> Option<String> {
-    let next = "make room on the file systems that hold media, or move VMs to a larger site";
-    if usable == 0 {
-        return Some(format!("{POOL_IS} full: writes are refused; {next}"));
+/// What makes room, where it is short.
+fn find_room(status: &mut Status, troubles: &Troubles) {
+    let is_full = status.media.iter().any(|medium| medium.state == MediumState::Full);
+    let is_below = status.reasons.iter().any(|reason| reason.starts_with(BELOW_ARE));
+    if is_below || is_full && troubles.below_short_bytes > 0 {
+        status.next.push(
+            "make room on the file systems that hold the media: writes go on by themselves within seconds"
+                .to_owned(),
+        );
     }
-    let share = u128::from(raw_capacity) * data as u128 / (data + parity) as u128;
-    let low = u128::from(usable) * 100 < share * USABLE_PERCENT_MIN;
-    low.then(|| format!("{POOL_IS} nearly full: {} can be written; {next}", format_size(usable)))
+    if status.is_short() {
+        // A hundredth is always there.
+        let worth = |bytes: &u64| *bytes * 100 > status.stored_bytes;
+        let garbage = troubles.garbage_bytes.filter(worth).map_or_else(String::new, |bytes| {
+            format!(": about {} were garbage when the cleaner last looked", format_size(bytes))
+        });
+        status.next.push(format!("delete what is not needed, then free what it took: `clean`{garbage}"));
+    }
+    if !is_below && (is_full && troubles.below_short_bytes == 0 || status.is_short()) {
+        status.next.push(
+            "add a medium, or put larger ones in the place of full ones: `media add`, `media replace`"
+                .to_owned(),
+        );
+    }
+}
+
+/// What is wrong with the room that is left: `usable` bytes, and `below_short` more if the file systems below had room. `share`
+/// is the room of all media without parity.
+fn fullness(usable: u64, below_short: u64, share: u128) -> Option<String> {
+    let is_low = |bytes: u128| bytes * 100 < share * USABLE_PERCENT_MIN;
+    if usable > 0 && !is_low(usable.into()) {
+        return None;
+    }
+    let is_below = below_short > 0 && !is_low(u128::from(usable) + u128::from(below_short));
+    let what = if is_below { BELOW_ARE } else { POOL_IS };
+    let full = match usable {
+        0 => format!("{what} full: writes are refused"),
+        _ => format!("{what} nearly full: {} can be written", format_size(usable)),
+    };
+    let on_media = format!("; the media have room for {} more", format_size(below_short));
+    Some(if is_below { full + &on_media } else { full })
 }
 
 fn find_notices(status: &mut Status, recovering_index: bool, shared_devices: &[Vec<PathBuf>]) {

@@ -9,6 +9,7 @@ mod fuzz;
 mod media_changes;
 mod media_faults;
 mod recover;
+mod sizes;
 mod snapshots;
 mod starts;
 mod tasks;

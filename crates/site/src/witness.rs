@@ -89,8 +89,11 @@ impl FileWitness {
                 .hint("put the newest copy of the file in its place; an old one is refused by the journal")
         };
         let mut options = OpenOptions::new();
-        let file =
-            options.read(true).write(true).mode(0o600).open(path).map_err(|error| lost(error.to_string()))?;
+        let file = options.read(true).write(true).mode(0o600).open(path);
+        let file = file.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => SiteError::file(path, &error),
+            _ => lost(error.to_string()),
+        })?;
         let mut slots = Vec::new();
         for slot in 0..2 {
             let mut bytes = vec![0; SLOT_BYTES];

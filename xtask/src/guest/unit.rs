@@ -24,7 +24,7 @@ const INSTALL: &str = "mkdir -p /mnt/unit && mount -o ro /dev/vdd /mnt/unit && c
     systemd-analyze verify --man=no holdfast.service";
 const MAKE_SITE: &str = "cd / && export HOLDFAST_SITE=/var/lib/holdfast/site && \
     { setpriv --reuid holdfast --regid holdfast --init-groups holdfast standalone --dir $HOLDFAST_SITE \
-    --file-media 3x512M --recovery-key-file /var/lib/holdfast/recovery-key & } && server=$! && \
+    --file-media 3x1G --recovery-key-file /var/lib/holdfast/recovery-key & } && server=$! && \
     until holdfast vm list; do kill -0 $server || break; sleep 0.2; done 2>/dev/null && kill $server && wait $server";
 /// After `systemctl start` the next command finds the site serving: confined, without privileges, on `io_uring`.
 const START: &str = "systemctl start holdfast && holdfast vm create a --disk 64M && \

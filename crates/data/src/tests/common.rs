@@ -44,6 +44,7 @@ pub(super) fn superblock(n: usize) -> Superblock {
         released: false,
         keys,
         epochs: seal::EpochKeys::default(),
+        recovered_ms: 0,
     }
 }
 

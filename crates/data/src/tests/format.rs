@@ -38,6 +38,20 @@ fn superblock_bytes() {
 }
 
 #[test]
+fn a_recovered_superblock_says_since_when() {
+    let recovered = Superblock { recovered_ms: 0x0123_4567_89ab_cdef, ..superblock(0) };
+    let page = recovered.encode();
+    assert_eq!(page.as_ref()[..1024], superblock(0).encode().as_ref()[..1024]);
+    assert_eq!(hex(&page.as_ref()[1024..1048]), "4846535200000000efcdab8967452301f966293400000000");
+    assert_eq!(Superblock::decode(page.as_ref()), Some(recovered));
+    for bit in 1024 * 8..1044 * 8 {
+        let mut page = page.clone();
+        page.as_mut()[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Superblock::decode(page.as_ref()), None, "bit {bit}");
+    }
+}
+
+#[test]
 fn log_page_bytes() {
     let page = encode_log(77, &changes(), 0);
     assert_eq!(page.len(), PAGE);

@@ -20,6 +20,7 @@ fn corpus() -> Vec<Vec<u8>> {
         superblock(0).encode().as_ref()[..300].to_vec(),
         encode_log(5, &adds, 0).as_ref().to_vec(),
         table.encode(6).as_ref().to_vec(),
+        Superblock { recovered_ms: 7, ..superblock(0) }.encode().as_ref()[..1100].to_vec(),
     ]
 }
 

@@ -45,7 +45,7 @@ pub(crate) enum MediaCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct NewMediumArguments {
-    /// A file or block device that is there and empty
+    /// A file or block device that is there and empty, of 1 GiB or more
     pub(crate) path: PathBuf,
     /// Make it first: a sparse file of this size
     #[arg(long, value_name = "SIZE", value_parser = size)]

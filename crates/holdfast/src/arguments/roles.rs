@@ -48,7 +48,7 @@ pub(crate) struct DataArguments {
     /// The node's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// A file or block device for the site to use, once for each. The node remembers those it was given
+    /// A file or block device of 1 GiB or more for the site to use, once for each. The node remembers those it was given
     #[arg(long, value_name = "PATH")]
     pub(crate) media: Vec<PathBuf>,
     /// Where it listens [default: as it said when it joined]

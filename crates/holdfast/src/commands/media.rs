@@ -68,7 +68,7 @@ fn new_medium(new: NewMediumArguments) -> Result<NewMedium, Failure> {
         return Ok(NewMedium { path: new.path.display().to_string(), file_bytes: new.file });
     }
     let path = std::path::absolute(&new.path)
-        .map_err(|error| Failure::failed("file_error", format!("{}: {error}", new.path.display())))?;
+        .map_err(|error| Failure::of_io("file_error", new.path.display(), &error))?;
     let text = path
         .to_str()
         .ok_or_else(|| Failure::usage(format!("{} is not UTF-8", path.display()), "give a path that is"))?;

@@ -63,29 +63,39 @@ fn clients(clients: &Clients) -> [String; 2] {
 /// From what guests could fill to what the media hold, each step with what it saved.
 fn capacity(status: &Status) -> Vec<String> {
     let zero = status.provisioned_bytes.saturating_sub(status.logical_bytes);
-    let ratio = |from: u64, to: u64| match to {
-        0 => "nothing yet".to_owned(),
-        _ => format!("{:.2} to 1", from as f64 / to as f64),
-    };
     let parity = status.raw_bytes.saturating_sub(status.stored_bytes);
     let row = |name: &str, bytes: u64, says: String| format!("{name:<13} {:>11}  {says}", format_size(bytes));
     vec![
         row("provisioned", status.provisioned_bytes, "size of all disks".to_owned()),
         row("logical", status.logical_bytes, format!("data as guests see it; holes and zeros: {}", format_size(zero))),
-        row("unique", status.unique_bytes, format!("dedup: {}", ratio(status.logical_bytes, status.unique_bytes))),
-        row(
-            "stored",
-            status.stored_bytes,
-            format!("compression: {}", ratio(status.unique_bytes, status.stored_bytes)),
-        ),
+        row("unique", status.unique_bytes, format!("dedup: {}", dedup(status))),
+        row("stored", status.stored_bytes, format!("compression: {}", saved(status.unique_bytes, status.stored_bytes))),
         row(
             "raw",
             status.raw_bytes,
             format!("of {} on media; of it parity: {}", format_size(status.raw_capacity_bytes), format_size(parity)),
         ),
-        row("usable", status.usable_bytes, "can be written now, no reduction counted on".to_owned()),
+        row("usable", status.usable_bytes, "can be written now for sure, no reduction counted on".to_owned()),
+        row("likely", status.likely_bytes, "most likely fits, written in stretches".to_owned()),
         "              what was overwritten or deleted stays in unique, stored and raw until the cleaner frees it".to_owned(),
     ]
+}
+
+/// What deduplication saved at least: of what is unique, garbage and what snapshots alone hold are no data of a disk.
+fn dedup(status: &Status) -> String {
+    match (saved(status.logical_bytes, status.unique_bytes), status.logical_bytes > status.unique_bytes) {
+        (ratio, true) if status.unique_bytes > 0 => format!("at least {ratio}"),
+        (none, _) => none,
+    }
+}
+
+/// What a step saved; never less than nothing, as garbage would have it.
+fn saved(from: u64, to: u64) -> String {
+    match to {
+        0 => "nothing yet".to_owned(),
+        _ if from <= to => "none to be seen".to_owned(),
+        _ => format!("{:.2} to 1", from as f64 / to as f64),
+    }
 }
 
 pub(super) fn media(media: &[Medium]) -> String {
@@ -189,6 +199,7 @@ fn kind(task: &Task) -> &'static str {
 
 fn percent(task: &Task) -> String {
     match task.total_bytes {
+        0 if task.state == TaskState::Done => "100.0 %".to_owned(),
         0 => "-".to_owned(),
         total => format!("{:.1} %", task.done_bytes as f64 * 100.0 / total as f64),
     }

@@ -75,11 +75,13 @@ impl Transfer<'_> {
 }
 
 fn open(path: &std::path::Path) -> Result<File, Failure> {
-    let failed = |reason: String| Failure::of_code("file_error", format!("{}: {reason}", path.display()));
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let failed = |error: std::io::Error| Failure::of_io("file_error", path.display(), &error);
+    let file = File::open(path).map_err(failed)?;
     match file.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err(failed("it is a directory".to_owned())),
+        Ok(metadata) if metadata.is_dir() => {
+            Err(Failure::of_code("file_error", format!("{}: it is a directory", path.display())))
+        }
         Ok(_) => Ok(file),
-        Err(error) => Err(failed(error.to_string())),
+        Err(error) => Err(failed(error)),
     }
 }

@@ -54,7 +54,8 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
         let failure = unreadable(error.to_string());
         match error.kind() {
             ErrorKind::NotFound => failure.hint("see that it is there and its name is right"),
-            ErrorKind::PermissionDenied => failure.hint("run the command as a user who may read it"),
+            ErrorKind::PermissionDenied => Failure::of_io("image_unreadable", path.display(), &error)
+                .hint("run the command as a user who may read it"),
             _ => failure,
         }
     };

@@ -162,9 +162,7 @@ impl Target {
             return Err(taken(&path));
         }
         let aside = Aside::new(&path, MODE);
-        Ok(Self(
-            aside.map_err(|error| Failure::of_code("file_error", format!("{}: {error}", path.display())))?,
-        ))
+        Ok(Self(aside.map_err(|error| Failure::of_io("file_error", path.display(), &error))?))
     }
 
     /// Where it is to stand, for people.
@@ -175,7 +173,7 @@ impl Target {
     /// The file that is written.
     pub(super) fn file(&self) -> Result<File, Failure> {
         let file = self.0.file().try_clone();
-        file.map_err(|error| Failure::of_code("file_error", format!("{}: {error}", self.name())))
+        file.map_err(|error| Failure::of_io("file_error", self.name(), &error))
     }
 
     /// The end of a conversion's command line.
@@ -187,7 +185,7 @@ impl Target {
     pub(super) fn keep(&self) -> Result<(), Failure> {
         self.0.keep().map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => taken(self.0.place()),
-            _ => Failure::failed("output", format!("{}: {error}", self.name())),
+            _ => Failure::of_io("output", self.name(), &error),
         })
     }
 }

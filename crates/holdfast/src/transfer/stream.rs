@@ -18,11 +18,21 @@ use crate::failure::Failure;
 const CHUNK_BYTES: usize = 32 << 20;
 /// Bytes of one request.
 const REQUEST_BYTES: usize = 1 << 20;
+/// Number of the error of a user who may not open the socket.
+const EACCES: i32 = 13;
 /// Zeros of this length and alignment are left out: the disk is new.
 const HOLE_BYTES: usize = 4096;
 
 fn copy_failed(error: &std::io::Error) -> Failure {
     Failure::of_code("copy_failed", error.to_string())
+}
+
+/// Opens a disk at the site's socket.
+fn connect(socket: &Path, export: &str) -> Result<Connection, Failure> {
+    Connection::open(socket, export).map_err(|error| match error.raw_os_error() {
+        Some(EACCES) => Failure::of_code("denied", format!("{}: {error}", socket.display())),
+        _ => copy_failed(&error),
+    })
 }
 
 /// Where bytes come from.
@@ -139,7 +149,7 @@ pub(super) async fn import(
         let (socket, export) = (transfer.socket.clone(), export.to_owned());
         let written =
             blocking(&transfer.rt, "disk", move || write_chunk(&socket, &export, at, &chunk)).await?;
-        written.map_err(|error| copy_failed(&error))?;
+        written?;
         at = end;
         counter.set(at, bytes.unwrap_or(at).max(at));
     }
@@ -153,13 +163,13 @@ fn read_chunk(mut input: impl Read, what: &str) -> Result<Vec<u8>, Failure> {
     Ok(chunk)
 }
 
-fn write_chunk(socket: &Path, export: &str, at: u64, chunk: &[u8]) -> std::io::Result<()> {
+fn write_chunk(socket: &Path, export: &str, at: u64, chunk: &[u8]) -> Result<(), Failure> {
     // Opened for each chunk: a connection knows the size that the disk had when it began.
-    let mut connection = Connection::open(socket, export)?;
+    let mut connection = connect(socket, export)?;
     for (start, end) in data_runs(chunk) {
-        connection.write(at + start as u64, &chunk[start..end])?;
+        connection.write(at + start as u64, &chunk[start..end]).map_err(|error| copy_failed(&error))?;
     }
-    connection.settle()
+    connection.settle().map_err(|error| copy_failed(&error))
 }
 
 /// Where a chunk is not zero, in pieces of at most a request.
@@ -195,7 +205,7 @@ pub(super) async fn export(
     let (socket, export): (PathBuf, String) = (transfer.socket.clone(), export.to_owned());
     let counter = counter.clone();
     let copy = move || {
-        let mut connection = Connection::open(&socket, &export).map_err(|error| copy_failed(&error))?;
+        let mut connection = connect(&socket, &export)?;
         let size = bytes.unwrap_or(connection.size()).min(connection.size());
         match output {
             Output::Stdout => {

@@ -99,6 +99,7 @@ impl World {
             released: false,
             keys: self.keys.clone(),
             epochs: EpochKeys::default(),
+            recovered_ms: 0,
         }
     }
 }

@@ -115,6 +115,7 @@ pub(super) fn site_of(data_bytes: &[u64]) -> Site {
             released: false,
             keys,
             epochs: seal::EpochKeys::default(),
+            recovered_ms: 0,
         };
         let node = rt.run(async {
             data::format(&*disk, &superblock).await.unwrap();

@@ -276,6 +276,9 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         stored_bytes: 3,
         raw_bytes: 4,
         usable_bytes: 5,
+        likely_bytes: 5,
+        below_short_bytes: 0,
+        garbage_bytes: None,
         raw_capacity: 6,
         buffered_bytes: 7,
         journal_used_percent: 8,
@@ -326,20 +329,54 @@ fn health_has_its_reasons() {
 }
 
 #[test]
-fn a_pool_that_fills_says_so_before_it_is_full() {
+fn a_pool_that_fills_says_so_before_it_is_full_and_what_makes_room() {
     // 6000 bytes on six media, 4+2: 4000 without parity, 5 % of it 200.
-    for (usable_bytes, health, says) in [
-        (0, Health::Degraded, "the pool is full: writes are refused; make room"),
-        (1, Health::Degraded, "the pool is nearly full: 1 B can be written; make room"),
-        (199, Health::Degraded, "the pool is nearly full: 199 B can be written; make room"),
-        (200, Health::Ok, ""),
+    let pool = ["`clean`", "`media add`"];
+    let below = ["make room on the file systems", "`clean`"];
+    for (usable_bytes, below_short_bytes, says, next) in [
+        (0, 0, "the pool is full: writes are refused", pool),
+        (1, 0, "the pool is nearly full: 1 B can be written", pool),
+        (199, 0, "the pool is nearly full: 199 B can be written", pool),
+        // A little more would fit if the file systems had room: not enough to be the cause.
+        (0, 199, "the pool is full: writes are refused", pool),
+        (
+            0,
+            200,
+            "the file systems that hold media are full: writes are refused; the media have room for 200 B",
+            below,
+        ),
+        (100, 4000, "the file systems that hold media are nearly full: 100 B can be written", below),
+        (200, 0, "", ["", ""]),
+        (200, 4000, "", ["", ""]),
     ] {
-        let status = EngineStatus { usable_bytes, raw_capacity: 6000, ..engine_status(&[true; 6]) };
+        let status =
+            EngineStatus { usable_bytes, below_short_bytes, raw_capacity: 6000, ..engine_status(&[true; 6]) };
         let judged = judged(status);
-        assert_eq!(judged.health, health, "{usable_bytes}: {judged:?}");
-        assert_eq!(judged.reasons.len(), usize::from(!says.is_empty()), "{usable_bytes}: {judged:?}");
-        assert!(judged.reasons.iter().all(|reason| reason.starts_with(says)), "{usable_bytes}: {judged:?}");
-        let says_how = judged.next.iter().any(|next| next.contains("`clean`"));
-        assert_eq!(says_how, !says.is_empty(), "{usable_bytes}: {judged:?}");
+        let what = format!("{usable_bytes} {below_short_bytes}: {judged:?}");
+        let health = if says.is_empty() { Health::Ok } else { Health::Degraded };
+        assert_eq!((judged.health, judged.reasons.len()), (health, usize::from(!says.is_empty())), "{what}");
+        assert!(judged.reasons.iter().all(|reason| reason.starts_with(says)), "{what}");
+        assert_eq!(judged.next.len(), if says.is_empty() { 0 } else { 2 }, "{what}");
+        assert!(judged.next.iter().zip(next).all(|(said, wanted)| said.contains(wanted)), "{what}");
     }
+}
+
+#[test]
+fn what_makes_room_says_how_much_where_that_is_known() {
+    let full = EngineStatus {
+        usable_bytes: 0,
+        garbage_bytes: Some(3 << 30),
+        raw_capacity: 6000,
+        ..engine_status(&[true; 6])
+    };
+    let totals = crate::TrashTotals { items: 2, used_bytes: 5 << 20, ..crate::TrashTotals::default() };
+    let status = judged(full.clone()).with_trash(totals);
+    assert!(
+        status.next[0].starts_with("`trash empty --yes`") && status.next[0].contains("up to 5.0 MiB"),
+        "{status:?}"
+    );
+    assert!(status.next[1].contains("`clean`: about 3.0 GiB"), "{status:?}");
+    let unknown =
+        judged(EngineStatus { garbage_bytes: None, ..full }).with_trash(crate::TrashTotals::default());
+    assert!(unknown.next[0].ends_with("`clean`"), "{unknown:?}");
 }

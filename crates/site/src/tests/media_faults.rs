@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
 use super::{Bench, edit};
-use crate::{Health, MediumState, MediumStatus, Site, Status, VmName};
+use crate::{FileMedia, Health, MediumState, MediumStatus, Options, Site, Status, VmName};
 
 const MIB: u64 = 1 << 20;
 /// Where the two copies of a superblock stand.
@@ -33,12 +33,13 @@ fn says(status: &Status, what: &str) -> bool {
 #[test]
 fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
     let bench = Bench::new();
-    let site = bench.start(bench.options("s", 6)).unwrap().site;
+    let file_media = Some(FileMedia { count: 2, bytes: 32 * MIB });
+    let site = bench.start(Options { file_media, ..bench.later("s") }).unwrap().site;
     let manifest = || std::fs::read(bench.path("s/site.json")).unwrap();
     let before = manifest();
     let new = bench.path("new.img");
     bench.runtime.block_on(async {
-        for seed in 0..5 {
+        for seed in 0..8 {
             let vm = format!("vm{seed}");
             site.create_vm(&VmName::parse(&vm).unwrap(), &[2 * MIB]).await.unwrap();
             fill(&site, 0, &vm, seed).await;
@@ -46,18 +47,18 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
         site.engine().drain().await.unwrap();
         let old = ids(&site).await[0];
         let mut seen = Vec::new();
-        for half_mib in 2..32 {
-            match site.replace_medium(old, &new, Some(half_mib * MIB / 2)).await {
+        for mib in 14..32 {
+            match site.replace_medium(old, &new, Some(mib * MIB)).await {
                 Err(error) => {
                     seen.push(error.code);
-                    assert!(!new.exists() && manifest() == before, "{half_mib}: {error:?}");
+                    assert!(!new.exists() && manifest() == before, "{mib}: {error:?}");
                     let status = site.status().await.unwrap();
                     assert!(status.media.iter().all(|medium| !medium.leaving), "{status:?}");
                 }
                 // What it takes over fits: the drain comes to its end.
                 Ok(task) => {
                     done(&site, task).await;
-                    assert_eq!(ids(&site).await.len(), 6);
+                    assert_eq!(ids(&site).await.len(), 2);
                     break;
                 }
             }
@@ -272,7 +273,7 @@ fn the_medium_that_limits_the_pool_is_named() {
     };
     let mut media: Vec<_> = (0..5).map(large).collect();
     media.insert(2, bench.blank("small.img"));
-    let site = bench.start(crate::Options { media, ..bench.later("s") }).unwrap().site;
+    let site = bench.start(Options { media, ..bench.later("s") }).unwrap().site;
     let status = bench.runtime.block_on(site.status()).unwrap();
     let named = |notice: &&String| notice.contains("small.img") && notice.contains("media replace");
     assert_eq!(status.notices.iter().filter(named).count(), 1, "{status:?}");

@@ -415,3 +415,57 @@ fn writes_are_refused_when_status_says_full_and_not_before() {
     bench.runtime.block_on(work);
     bench.stop(&site);
 }
+
+/// The kind: a first start that fails leaves what was there before, and the next attempt makes the site.
+#[test]
+fn a_first_start_that_fails_takes_back_what_it_made() {
+    for given in [false, true] {
+        let bench = Bench::new();
+        let names = |name: &str| {
+            let entries = std::fs::read_dir(bench.path(name)).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let media = [bench.blank("one"), bench.blank("two")];
+        let options = || Options {
+            recovery_key_file: Some(bench.path("recovery")),
+            ..if given {
+                Options { media: media.to_vec(), ..bench.later("d") }
+            } else {
+                bench.options("d", 2)
+            }
+        };
+        // In the way of what is made last.
+        std::fs::create_dir_all(bench.path("d/witness")).unwrap();
+        let before = names("");
+        assert_eq!(bench.refused(options()), "file_error");
+        assert_eq!(names(""), before, "no recovery key that opens nothing");
+        assert_eq!(names("d"), ["lock", "witness"]);
+        for path in &media {
+            assert!(seal::is_zero(&std::fs::read(path).unwrap()[..1 << 20]), "it is as free as before");
+        }
+        // A key that was there is the administrator's.
+        std::fs::write(bench.path("d/key"), [7; 32]).unwrap();
+        assert_eq!(bench.refused(options()), "file_error");
+        assert_eq!(std::fs::read(bench.path("d/key")).unwrap(), [7; 32]);
+        std::fs::remove_dir(bench.path("d/witness")).unwrap();
+        drop(bench.made(options()));
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_new_recovery_key() {
+    let bench = Bench::new();
+    drop(bench.made(bench.options("d", 6)));
+    let aside = |number: usize| {
+        (bench.path(&format!("d/media/0{number}.img")), bench.path(&format!("aside{number}")))
+    };
+    (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(medium, aside).unwrap());
+    let options = || Options { recovery_key_file: Some(bench.path("new")), ..bench.later("d") };
+    bench.refused(Options { on_loss: crate::OnLoss::Refuse, ..options() });
+    assert!(!bench.path("new").exists(), "it would open nothing");
+    (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(aside, medium).unwrap());
+    drop(bench.made(options()));
+    assert!(bench.path("new").exists());
+}
