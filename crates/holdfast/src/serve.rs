@@ -39,7 +39,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
         let socket = site.directory().api_socket();
         // Last: its socket is the sign that all is there.
         let server = api::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
-            .map_err(|error| Failure::failed("api_socket", format!("{}: {error}", socket.display())))?;
+            .map_err(|error| Failure::of_io("api_socket", socket.display(), &error))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
         if let Err(failure) = printer.done(&Serving { serving: dir, is_new: started.is_new }, &next) {

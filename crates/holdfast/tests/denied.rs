@@ -66,7 +66,7 @@ fn commands_that_may_not_are_told_so() {
         (&closed, &["media", "add", &shut]),
         (&locked, &["media", "add", &target, "--file", "16M"]),
         (&locked, &["standalone", "--dir", &target]),
-        (&locked, &["site", "recover", "--dir", &target, "--from-media", "--recovery-key-file", &shut]),
+        (&closed, &["site", "recover", "--dir", &target, "--from-media", "--recovery-key-file", &shut]),
     ] {
         assert_eq!(denied(&bench, path, arguments), no(), "{arguments:?}");
     }

@@ -143,11 +143,14 @@ fn a_stale_report_of_a_full_medium_ends_with_a_write() {
 #[test]
 fn media_on_one_file_system_share_its_room() {
     let site = site(3);
-    let alone = site.run(site.pool.refresh_space()).containers;
+    let space = site.run(site.pool.refresh_space());
+    let alone = space.containers;
+    assert_eq!(space.containers_on_media, alone);
     // The file systems below have room for three fragments with their headers each, or for one in all.
     site.disks.iter().for_each(|disk| disk.set_room(3 * (CONTAINER_BYTES as u64 + 4096)));
-    let shared = site.run(site.pool.refresh_space()).containers;
-    assert_eq!((shared, alone > 50), (1, true), "each medium counts on a third");
+    let shared = site.run(site.pool.refresh_space());
+    assert_eq!((shared.containers, alone > 50), (1, true), "each medium counts on a third");
+    assert_eq!(shared.containers_on_media, alone, "what the media alone would take is known");
 }
 
 #[test]

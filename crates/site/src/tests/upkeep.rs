@@ -259,6 +259,37 @@ fn space_is_told_before_and_freed_after() {
     bench.stop(&site);
 }
 
+/// What a cleaning leaves as garbage is known until something is deleted.
+#[test]
+fn what_the_cleaner_leaves_is_told() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        let garbage = async || site.engine().status().await.garbage_bytes;
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        assert_eq!(garbage().await, None, "nobody has looked");
+        let disk = site.exports().open("a/disk0").await.unwrap();
+        for block in (0..BLOCKS).step_by(2) {
+            let zeros_but_one = [vec![1], vec![block as u8; 4095]].concat();
+            disk.write(block * 4096, zeros_but_one.into()).await.unwrap();
+        }
+        drop(disk);
+        done(&site, site.begin_clean(90).await.unwrap()).await;
+        let half = BLOCKS / 2 * 4096;
+        let left = garbage().await.unwrap();
+        // What recovery may need is not looked at.
+        assert!(left > half / 4 && left < half * 3 / 2, "{left} of {half}");
+        done(&site, site.begin_clean(10).await.unwrap()).await;
+        let after = garbage().await.unwrap();
+        assert!(after < left / 2, "{after} of {left}");
+        site.delete_vm(&name("b"), super::NOW).await.unwrap();
+        assert_eq!(garbage().await, None, "what was of the VM is garbage now");
+    });
+    bench.stop(&site);
+}
+
 #[test]
 fn a_kind_of_work_runs_once_and_can_be_cancelled() {
     let bench = Bench::new();
