@@ -25,7 +25,7 @@ pub(crate) const UNSETTLED_MAX: usize = 2048;
 const SLACK_BYTES: usize = 4096;
 
 impl Engine {
-    /// Whether what a checkpoint would take over has reached `times` its limit.
+    /// Whether what a checkpoint would take over has reached `times` its limit, or the last one failed and there is room for one.
     pub(crate) fn wants_checkpoint(&self, times: usize) -> bool {
         let config = &self.shared.config;
         let state = self.shared.lock();
@@ -36,6 +36,7 @@ impl Engine {
             || state.unsettled.len() >= times * UNSETTLED_MAX
             || self.shared.changes_take_room(&state, times)
             || times == 1 && self.shared.start_wants_checkpoint(&state)
+            || times == 1 && state.checkpoint_trouble.is_some() && self.shared.has_spare_room(&state)
     }
 
     /// Merges what changed into the trees and writes roots and metadata to the log. Does nothing when nothing changed,

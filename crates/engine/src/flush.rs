@@ -120,7 +120,12 @@ impl Engine {
                     continue;
                 }
             }
-            wake.await;
+            if self.shared.lock().checkpoint_trouble.is_none() {
+                wake.await;
+            } else if seam::timeout(&*self.shared.rt, RETRY, wake).await.is_err() {
+                // Room that came back below wakes nobody.
+                self.shared.pool.refresh_space().await;
+            }
         }
     }
 

@@ -257,3 +257,51 @@ fn what_guests_trim_on_a_full_site_comes_back_soon() {
         sim.run_until(work).expect("it ends");
     }
 }
+
+/// File systems that hold media get full and have room again: nobody writes or asks meanwhile but for the status, and soon
+/// nothing is wrong any more.
+#[test]
+fn room_below_that_comes_back_is_noticed() {
+    let mut failed = 0;
+    for seed in 0..FILLS {
+        let sim = Simulation::new(seed, Limits { steps: 80_000_000, ..Limits::default() });
+        let control = (*sim).clone();
+        let mut rng = sim.rng("test");
+        let work = async {
+            let (site, life, engine) = wide_site(&control, seed).await;
+            let (disk, mut contents) = wide_disk(&engine).await;
+            let first = engine.status().await.usable_bytes;
+            site.stores().iter().for_each(|store| store.set_capacity(Some(0)));
+            fill(&engine, disk, &mut contents, &mut rng, (&[64], true)).await;
+            // Wants a checkpoint first.
+            let cleaned = engine.clean(0, &Progress::default()).await;
+            let status = engine.status().await;
+            assert_eq!(status.usable_bytes, 0, "seed {seed}");
+            assert!(
+                status.below_short_bytes > first / 2,
+                "seed {seed}: {} are short",
+                status.below_short_bytes
+            );
+            failed += usize::from(status.checkpoint_trouble.is_some());
+            site.stores().iter().for_each(|store| store.set_capacity(None));
+            let begun = life.runtime().now();
+            loop {
+                let status = engine.status().await;
+                let is_well = status.stuck.is_none() && status.checkpoint_trouble.is_none();
+                if is_well
+                    && status.usable_bytes > first / 2
+                    && status.media.iter().all(|medium| !medium.full)
+                {
+                    break;
+                }
+                let waited = life.runtime().now() - begun;
+                assert!(waited < SOON, "seed {seed}, {cleaned:?}: {status:?} after {waited:?}");
+                life.runtime().sleep(Duration::from_millis(500)).await;
+            }
+            look(&engine, disk, &contents, "room below").await;
+            site.end(life, false);
+        };
+        sim.run_until(work).expect("it ends");
+    }
+    assert!(failed > 0, "no checkpoint failed");
+}
