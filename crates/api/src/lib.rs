@@ -1,97 +1,35 @@
-//! The management interface: REST over a unix socket, its types, its server and its client.
+//! The contract of the management interface: names, sizes, times, limits, codes of errors, problems, and the types of what is
+//! asked and answered. Server, clients and whatever stands behind the server have it in common.
 //!
-//! ```text
-//!  /api/v1/openapi.json                 all of it, described
-//!  /api/v1/status, media                how the site is
-//!  /api/v1/vms, vms/{name}              VMs: list, make, show, rename, delete
-//!  /api/v1/vms/{name}/definition        a text stored with a VM
-//!  /api/v1/vms/{name}/disks, {disk}     add, resize, remove; {disk}/attach: how a guest gets it
-//!  /api/v1/vms/{name}/snapshots         make; {snapshot}: show, rename, delete; {snapshot}/changes, hold
-//!  /api/v1/vms/{name}/changes, revert   what changed since a snapshot; put a VM back to one
-//!  /api/v1/snapshots, clones            those of all VMs; VMs that begin as another is
-//!  /api/v1/trash, {id}, {id}/restore   what was deleted and is not gone yet
-//!  /api/v1/tasks, tasks/{id}            long work: list, show, cancel
-//!  /api/v1/imports, exports, {id}       work that a client does: begin, say how far it is, finish, fail, cancel
-//! ```
+//! Vocabulary: a **code** is the stable name of an error, with its HTTP status, exit code, cause and next step. A **problem** is an
+//! error on the wire as RFC 9457 has it. A **version** is a VM as it is now, or at one of its snapshots.
 //!
-//! Vocabulary: a **problem** is an error as RFC 9457 has it, with a stable `code`, the cause in `detail` and the next
-//! step in `hint`. The **backend** does what is asked; a site is one.
+//! Invariants: a code is never given another meaning. Every error has one.
 //!
-//! Invariants: every answer that is no success is a problem. A connection carries one request, has a limit in time,
-//! and its body one in bytes; connections at once are bounded, further clients wait. A change that was begun goes on to
-//! its end even when its client leaves. The socket's mode is 0600: who may open it may do everything.
-//!
-//! Crash rules: none of its own. The socket appears by a rename, so that whoever sees it is answered; one that a
-//! killed server left answers nobody.
-//!
-//! What it does not do: no users, no TLS, no TCP.
+//! What it does not do: no input or output, nothing of the engine.
 #![forbid(unsafe_code)]
 
-mod backend;
-mod client;
+mod codes;
 mod count;
-mod description;
-mod memory;
+mod error;
+mod limits;
+mod names;
 mod problem;
-mod routes;
-mod server;
+mod size;
+mod time;
 pub mod types;
+mod version;
 
-pub use backend::{Answer, Backend, Filing, MediaChanges, Trashing, Upkeep};
-pub use client::{Client, ClientError, ClientErrorKind};
-pub use problem::{Problem, problem_body};
-pub use server::{REQUEST_TIME, Server};
-
-/// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.
-pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
-/// Longest body with a definition, bytes: JSON takes two for each line's end and quote, and the text should be refused
-/// for its own length.
-pub(crate) const DEFINITION_BODY_BYTES_MAX: usize = 4 * site::DEFINITION_BYTES_MAX;
-
-/// The description of the interface: OpenAPI 3.1, as JSON.
-pub fn openapi() -> String {
-    description::text(routes::description())
-}
-
-/// Entry point for fuzzing: decoders must answer any input with a value or an error.
-pub mod fuzz {
-    use axum::http::StatusCode;
-
-    use crate::client::decode;
-    use crate::types::{
-        AddDisk, Begun, ChangeDisk, ChangeSnapshot, ChangeVm, Changes, CreateVm, Definition, GiveUp,
-        HowToDelete, List, ListSnapshots, ListTrash, NewClone, NewExport, NewHold, NewImport, NewSnapshot,
-        Progress, Restore, Revert, Reverted, Snapshots, Status, Task, Trash, TrashSetting, Vm, VmSummary,
-        WhichChanges,
-    };
-
-    /// Decodes `input` as the body of a request, as the body of each answer, sound or refused, and as a VM's name that
-    /// goes into a path.
-    pub fn fuzz_body(input: &[u8]) {
-        let _ = serde_json::from_slice::<CreateVm>(input);
-        let _ = serde_json::from_slice::<(ChangeVm, ChangeDisk, Definition)>(input);
-        let _ = serde_json::from_slice::<(NewImport, NewExport, Progress, GiveUp)>(input);
-        let _ = serde_json::from_slice::<(AddDisk, NewSnapshot, ChangeSnapshot, Revert, NewClone)>(input);
-        let _ = decode::<(Begun, List<Task>)>(StatusCode::OK, input);
-        let _ = decode::<(Snapshots, Changes, Reverted)>(StatusCode::OK, input);
-        let _ = serde_json::from_slice::<(NewHold, Restore, TrashSetting)>(input);
-        let _ = decode::<Trash>(StatusCode::OK, input);
-        let _ = decode::<Status>(StatusCode::OK, input);
-        let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
-        let _ = decode::<Vm>(StatusCode::CREATED, input);
-        let _ = decode::<()>(StatusCode::NO_CONTENT, input);
-        let _ = decode::<Vm>(StatusCode::CONFLICT, input);
-        if let Ok(name) = std::str::from_utf8(input) {
-            if let Ok(uri) = format!("/?{name}").parse() {
-                let _ =
-                    (crate::routes::asked::<ListSnapshots>(&uri), crate::routes::asked::<WhichChanges>(&uri));
-                let _ = (crate::routes::asked::<ListTrash>(&uri), crate::routes::asked::<HowToDelete>(&uri));
-            }
-            let path = crate::client::vm_path(name);
-            assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "a path is plain ASCII: {path:?}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;
+pub use codes::{Code, code};
+pub use error::{Error, ErrorKind, Result};
+pub use limits::{
+    AFFECTED_NAMED, CHANGES_AT_ONCE, DEFINITION_BYTES_MAX, DISK_BYTES_MAX, DISK_BYTES_MIN, DISKS_MAX,
+    FILES_MAX, HISTORY_MAX, MEDIA_MAX, PASSPHRASE_BYTES_MAX, RUNNING_MAX, SCRUB_EVERY_S_MAX,
+    SCRUB_EVERY_S_MIN, SNAPSHOTS_AT_ONCE, SPACE_ROWS_AT_ONCE, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX,
+    VMS_MAX,
+};
+pub use names::{FileName, VmName, check_disk_bytes, disk_bytes_for, fold};
+pub use problem::Problem;
+pub use size::{format_size, parse_size};
+pub use time::{format_time, held, parse_span, parse_until};
+pub use version::Version;

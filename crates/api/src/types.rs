@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 pub use files::{ChangeFile, NewFile};
 pub use media::{Moving, NewMedium};
-pub(crate) use snapshots::Asked;
+pub use snapshots::Asked;
 pub use snapshots::{
     AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
     NewSnapshot, Revert, Reverted, Snapshot, SnapshotDisk, Snapshots, WhichChanges,
@@ -369,6 +369,35 @@ pub enum TaskState {
     Failed,
     /// Ended because somebody asked for it.
     Cancelled,
+}
+
+impl TaskKind {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Export => "export",
+            Self::Clean => "clean",
+            Self::Scrub => "scrub",
+            Self::Verify => "verify",
+            Self::Space => "space",
+            Self::Rekey => "rekey",
+            Self::Drain => "drain",
+            Self::Rebuild => "rebuild",
+        }
+    }
+}
+
+impl TaskState {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// Long work: running, or of the past.

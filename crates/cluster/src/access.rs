@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use api::code;
 use etcd::Etcd;
 use meta::{Get, Key, KeyRange, Lease, LeaseId, Page, Revision, Store, Txn, TxnResult, Watch};
 use node::Directory;
 use seam::{BoxFuture, Rt};
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use trust::Identity;
 use trust::rustls::pki_types::CertificateDer;
 
@@ -43,7 +44,7 @@ pub struct EtcdAccess {
 }
 
 fn damaged(reason: impl std::fmt::Display) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "manifest_damaged", format!("{FILE}: {reason}"))
+    SiteError::new(code::MANIFEST_DAMAGED, format!("{FILE}: {reason}"))
 }
 
 impl EtcdAccess {
@@ -53,7 +54,7 @@ impl EtcdAccess {
     /// `invalid_address` when they are none, too many or not `https://`.
     pub fn new(endpoints: Vec<String>, managers: Vec<SocketAddr>) -> Result<Self> {
         let access = Self { version: VERSION, endpoints, managers, listen: None };
-        access.check().map_err(|why| SiteError::new(ErrorKind::Invalid, "invalid_address", why))?;
+        access.check().map_err(|why| SiteError::new(code::INVALID_ADDRESS, why))?;
         Ok(access)
     }
 
@@ -91,7 +92,7 @@ impl EtcdAccess {
         let path = directory.file(FILE);
         let bytes = site::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
-            SiteError::new(ErrorKind::NotFound, "not_joined", reason)
+            SiteError::new(code::NOT_JOINED, reason)
         })?;
         Self::decode(&bytes)
     }
@@ -111,11 +112,11 @@ impl EtcdAccess {
 pub fn store_error(error: &meta::Error) -> SiteError {
     let reason = format!("the metadata store: {error}");
     match error.kind {
-        meta::ErrorKind::Full => SiteError::new(ErrorKind::NoSpace, "metadata_full", reason),
+        meta::ErrorKind::Full => SiteError::new(code::METADATA_FULL, reason),
         meta::ErrorKind::Unavailable | meta::ErrorKind::Unknown | meta::ErrorKind::Stopped => {
-            SiteError::new(ErrorKind::Unavailable, "metadata_unavailable", reason)
+            SiteError::new(code::METADATA_UNAVAILABLE, reason)
         }
-        _ => SiteError::new(ErrorKind::Failed, "internal", reason),
+        _ => SiteError::new(code::INTERNAL, reason),
     }
 }
 

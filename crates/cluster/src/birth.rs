@@ -7,12 +7,13 @@
 //! before the first compute node formats them, and the site's keys, wrapped by the key that compute nodes get when they join
 //! and by the recovery key. Once there are media, each carries the wrapped keys, and these count.
 
+use api::code;
 use meta::{Key, Store, Table};
 use node::Directory;
 use seal::{Kek, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 
 use crate::access::store_error;
 use crate::text::{hex, of_hex_exact};
@@ -42,7 +43,7 @@ struct Text {
 
 fn damaged(reason: impl std::fmt::Display) -> SiteError {
     let reason = format!("the record of what the site begins with: {reason}");
-    SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+    SiteError::new(code::RECORD_DAMAGED, reason)
 }
 
 impl Birth {
@@ -63,7 +64,7 @@ impl Birth {
             return Ok(());
         }
         let reason = format!("a site begins with 1 to {NODES_MAX} data nodes, not {data_nodes}");
-        Err(SiteError::new(ErrorKind::Invalid, "invalid_request", reason))
+        Err(SiteError::new(code::INVALID_REQUEST, reason))
     }
 
     /// The key of the record.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::code;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -11,7 +12,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use node::Directory;
 use seam::Rt;
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trust::rustls::ClientConfig;
@@ -39,7 +40,7 @@ pub struct Joining {
 }
 
 fn untrusted(error: &TrustError) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "identity_damaged", format!("the manager's answer: {error}"))
+    SiteError::new(code::IDENTITY_DAMAGED, format!("the manager's answer: {error}"))
 }
 
 /// Joins a site with a token. The same again after a crash or a lost answer.
@@ -51,12 +52,12 @@ pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &J
     check_name(&joining.name)?;
     if site::read_file(&directory.file("node.crt"))?.is_some() {
         let reason = format!("{}: the directory is a node's already", directory.root().display());
-        return Err(SiteError::new(ErrorKind::Conflict, "already_joined", reason));
+        return Err(SiteError::new(code::ALREADY_JOINED, reason));
     }
     let key_file = directory.file(NEW_KEY);
     let damaged = |error: &TrustError| {
         let reason = format!("{}: {error}", key_file.display());
-        SiteError::new(ErrorKind::Failed, "identity_damaged", reason)
+        SiteError::new(code::IDENTITY_DAMAGED, reason)
     };
     let new = match site::read_file(&key_file)? {
         Some(key) => NewIdentity::load(&key).map_err(|error| damaged(&error))?,
@@ -86,7 +87,7 @@ pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &J
     let authority = CertificateDer::from(answer.authority);
     if Fingerprint::of(&authority) != token.authority {
         let reason = "the manager's answer names another authority than the token";
-        return Err(SiteError::new(ErrorKind::Failed, "identity_damaged", reason));
+        return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
     }
     let identity = new.complete(CertificateDer::from(answer.certificate), authority);
     let identity = identity.map_err(|error| untrusted(&error))?;
@@ -129,13 +130,8 @@ async fn ask(
     path: &str,
     body: Vec<u8>,
 ) -> Result<Vec<u8>> {
-    let unreachable = |why: String| {
-        SiteError::new(
-            ErrorKind::Unavailable,
-            "manager_unreachable",
-            format!("the manager at {manager}: {why}"),
-        )
-    };
+    let unreachable =
+        |why: String| SiteError::new(code::MANAGER_UNREACHABLE, format!("the manager at {manager}: {why}"));
     let said = |error: &dyn std::fmt::Display| unreachable(error.to_string());
     let work = async {
         let stream = TcpStream::connect(manager).await.map_err(|error| said(&error))?;

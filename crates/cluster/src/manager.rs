@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::{Code, code};
 use meta::{Compare, Op, Revision, Store, Txn};
 use seam::Rt;
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use trust::rustls::pki_types::CertificateDer;
 use trust::{Authority, Fingerprint, Identity, Member, NewIdentity, Revoked, Role};
 use units::{NodeId, SiteId};
@@ -35,16 +36,16 @@ const TOKENS_MAX: usize = 1024;
 /// Others may change the same records at the same moment.
 const ATTEMPTS: usize = 8;
 
-fn refused(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> SiteError {
-    SiteError::new(kind, code, reason)
+fn refused(code: &'static Code, reason: impl Into<String>) -> SiteError {
+    SiteError::new(code, reason)
 }
 
 fn untrusted(error: &trust::TrustError) -> SiteError {
-    refused(ErrorKind::Invalid, "invalid_request", format!("the certificate request: {error}"))
+    refused(code::INVALID_REQUEST, format!("the certificate request: {error}"))
 }
 
 fn busy() -> SiteError {
-    refused(ErrorKind::Busy, "busy", "others keep changing the same records")
+    refused(code::BUSY, "others keep changing the same records")
 }
 
 /// Decides who belongs to the site. Several may be at work at once.
@@ -87,7 +88,7 @@ impl Manager {
     pub async fn new_token(&self, role: Role, manager: SocketAddr, life: Duration) -> Result<JoinToken> {
         if life.is_zero() || life > TOKEN_LIFE_MAX {
             let reason = format!("a token is good for 1s to 7d, not {} s", life.as_secs());
-            return Err(refused(ErrorKind::Invalid, "token_life", reason));
+            return Err(refused(code::TOKEN_LIFE, reason));
         }
         self.forget_old_tokens().await?;
         let token = JoinToken::new(&*self.rt, manager, Fingerprint::of(self.authority.certificate()));
@@ -124,7 +125,7 @@ impl Manager {
         }
         if left >= TOKENS_MAX {
             let reason = format!("{left} tokens are out, the most there can be");
-            return Err(refused(ErrorKind::Conflict, "too_many_tokens", reason));
+            return Err(refused(code::TOO_MANY_TOKENS, reason));
         }
         Ok(())
     }
@@ -136,7 +137,7 @@ impl Manager {
         for _ in 0..ATTEMPTS {
             let key = Token::key(&asked.secret)?;
             let found = self.store.get(&key).await.map_err(|error| store_error(&error))?;
-            let denied = |reason: &str| Err(refused(ErrorKind::Denied, "token_refused", reason));
+            let denied = |reason: &str| Err(refused(code::TOKEN_REFUSED, reason));
             let Some(kv) = found.kv else { return denied("nobody gave that token out, or its time is over") };
             let token = Token::decode(&kv.value)?;
             if !token.is_genuine(&self.authority, &asked.secret) {
@@ -188,7 +189,7 @@ impl Manager {
         check_name(name)?;
         if life.is_zero() || life > CLIENT_LIFE_MAX {
             let reason = format!("a client's certificate is good for 1s to 3650d, not {} s", life.as_secs());
-            return Err(refused(ErrorKind::Invalid, "token_life", reason));
+            return Err(refused(code::TOKEN_LIFE, reason));
         }
         let new = NewIdentity::create().map_err(|error| untrusted(&error))?;
         let request = new.request().map_err(|error| untrusted(&error))?;
@@ -261,11 +262,11 @@ impl Manager {
         let known = nodes(&*self.store).await?;
         if let Some(other) = known.iter().find(|known| known.name == node.name) {
             let reason = format!("a {} node has the name {:?}", other.role.as_str(), node.name);
-            return Err(refused(ErrorKind::Conflict, "node_name_taken", reason));
+            return Err(refused(code::NODE_NAME_TAKEN, reason));
         }
         if known.len() >= NODES_MAX {
             let reason = format!("the site has {NODES_MAX} nodes, the most there can be");
-            return Err(refused(ErrorKind::Conflict, "too_many_nodes", reason));
+            return Err(refused(code::TOO_MANY_NODES, reason));
         }
         let (key, name) = (Node::key(node.id)?, Node::name_key(&node.name)?);
         let mut txn = Txn::new()
@@ -292,7 +293,7 @@ impl Manager {
         let found = self.store.get(&key).await.map_err(|error| store_error(&error))?;
         if found.kv.is_none() {
             let reason = "the node was removed from the site";
-            return Err(refused(ErrorKind::Denied, "node_removed", reason));
+            return Err(refused(code::NODE_REMOVED, reason));
         }
         self.users.admit(member).await?;
         let revoked = revocations(&*self.store).await?.map(|(revoked, _)| revoked.list.to_vec());
@@ -318,7 +319,7 @@ impl Manager {
         for _ in 0..ATTEMPTS {
             let key = Node::key(member.node)?;
             let found = self.store.get(&key).await.map_err(|error| store_error(&error))?;
-            let denied = |reason: &str| Err(refused(ErrorKind::Denied, "node_removed", reason));
+            let denied = |reason: &str| Err(refused(code::NODE_REMOVED, reason));
             let Some(kv) = found.kv else { return denied("the node is none of the site's any more") };
             let mut node = Node::decode(member.node, &kv.value)?;
             if revocations(&*self.store).await?.is_some_and(|(revoked, _)| revoked.has(&serial)) {
@@ -330,7 +331,7 @@ impl Manager {
             node.certificates.retain(|known| now < known.ends_ms);
             if node.certificates.len() >= CERTIFICATES_MAX {
                 let reason = format!("{} has {CERTIFICATES_MAX} certificates that hold", node.name);
-                return Err(refused(ErrorKind::Conflict, "too_many_certificates", reason));
+                return Err(refused(code::TOO_MANY_CERTIFICATES, reason));
             }
             node.certificates.push(of(&certificate)?);
             let unchanged = Compare::unchanged(key.clone(), kv.mod_revision);
@@ -353,7 +354,7 @@ impl Manager {
         let found = found.into_iter().find(|node| node.name == name || Some(node.id) == id);
         found.ok_or_else(|| {
             let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            refused(ErrorKind::NotFound, "node_not_found", format!("the site has no node {shown:?}"))
+            refused(code::NODE_NOT_FOUND, format!("the site has no node {shown:?}"))
         })
     }
 
@@ -370,7 +371,7 @@ impl Manager {
             };
             if node.role == Role::Compute && state == State::Draining && !known.iter().any(|it| serves(&it)) {
                 let reason = format!("{}: no other compute node would serve the site", node.name);
-                return Err(refused(ErrorKind::Conflict, "node_needed", reason));
+                return Err(refused(code::NODE_NEEDED, reason));
             }
             let key = Node::key(node.id)?;
             let found = self.store.get(&key).await.map_err(|error| store_error(&error))?;
@@ -474,15 +475,16 @@ impl Manager {
         }));
         if entries.len() > REVOKED_MAX {
             let reason = format!("more than {REVOKED_MAX} revoked certificates have not ended");
-            return Err(refused(ErrorKind::Conflict, "too_many_certificates", reason));
+            return Err(refused(code::TOO_MANY_CERTIFICATES, reason));
         }
         let listed: Vec<Revoked> = entries
             .iter()
             .map(|entry| Revoked { serial: entry.serial.clone(), at_ms: entry.at_ms })
             .collect();
-        let list = self.authority.revoke(&*self.rt, number + 1, &listed).map_err(|error| {
-            refused(ErrorKind::Failed, "internal", format!("the list of revoked certificates: {error}"))
-        })?;
+        let list = self
+            .authority
+            .revoke(&*self.rt, number + 1, &listed)
+            .map_err(|error| refused(code::INTERNAL, format!("the list of revoked certificates: {error}")))?;
         Ok(Revocations { number: number + 1, entries, list })
     }
 

@@ -43,7 +43,7 @@ impl Membership {
                 Err(error) => {
                     if error.reason != said {
                         tracing::warn!(%error, "the metadata store is not reached: trying again");
-                        said = error.reason;
+                        said = error.reason.clone();
                     }
                     rt.sleep(PAUSE).await;
                 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::code;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -13,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use net::{SeatLimits, Seats};
 use seam::Rt;
-use site::{Code, ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -56,7 +57,7 @@ impl Port {
         access: watch::Receiver<Arc<Access<ServerConfig>>>,
         listen: SocketAddr,
     ) -> Result<Self> {
-        let unusable = |error: std::io::Error| SiteError::of_io("port_in_use", listen, &error);
+        let unusable = |error: std::io::Error| SiteError::of_io(code::PORT_IN_USE, listen, &error);
         let listener = TcpListener::bind(listen).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         let (stop, stopped) = watch::channel(());
@@ -148,8 +149,8 @@ async fn answer(
     let (status, body) = match handle(manager, peer, request).await {
         Ok(body) => (200, body),
         Err(error) => {
-            tracing::info!(code = error.code, reason = error.reason, "a node was refused");
-            (Code::find(error.code).map_or(500, |code| code.status), refuse(&error))
+            tracing::info!(code = error.code.name, reason = error.reason, "a node was refused");
+            (error.code.status, refuse(&error))
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -165,19 +166,18 @@ async fn handle(
     let (head, body) = request.into_parts();
     let (is_join, is_renew) = (head.uri.path() == "/v1/join", head.uri.path() == "/v1/renew");
     if head.method != Method::POST || !(is_join || is_renew) {
-        return Err(SiteError::new(ErrorKind::NotFound, "not_found", "there is nothing at that path"));
+        return Err(SiteError::new(code::NOT_FOUND, "there is nothing at that path"));
     }
     let read = Limited::new(body, REQUEST_MAX).collect().await;
-    let read = read.map_err(|error| {
-        SiteError::new(ErrorKind::Invalid, "invalid_request", format!("the request's body: {error}"))
-    })?;
+    let read =
+        read.map_err(|error| SiteError::new(code::INVALID_REQUEST, format!("the request's body: {error}")))?;
     let bytes = read.to_bytes();
     if is_join {
         return manager.join(&Join::decode(&bytes)?).await?.encode();
     }
     let Some(peer) = peer else {
         let reason = "a node shows its certificate to get the next one";
-        return Err(SiteError::new(ErrorKind::Denied, "token_refused", reason));
+        return Err(SiteError::new(code::TOKEN_REFUSED, reason));
     };
     let asked = Renew::decode(&bytes)?;
     Renewed(manager.renew(peer, &asked.0).await?.to_vec()).encode()

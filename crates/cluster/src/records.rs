@@ -14,10 +14,11 @@
 
 use std::net::SocketAddr;
 
+use api::code;
 use meta::{Key, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use trust::{Authority, Role};
 use units::NodeId;
@@ -179,7 +180,7 @@ struct EntryText {
 
 fn damaged(what: &str, reason: impl std::fmt::Display) -> SiteError {
     let reason = format!("the record of {what} in the metadata store: {reason}");
-    SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+    SiteError::new(code::RECORD_DAMAGED, reason)
 }
 
 fn read<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use site::{ErrorKind, Result, SiteError};
+use api::code;
+use site::{Result, SiteError};
 use units::NodeId;
 
 /// Longest name of a node.
@@ -50,5 +51,5 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-    Err(SiteError::new(ErrorKind::Invalid, "invalid_name", format!("{shown:?} is no name of a node")))
+    Err(SiteError::new(code::INVALID_NAME, format!("{shown:?} is no name of a node")))
 }

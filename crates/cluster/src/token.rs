@@ -10,8 +10,9 @@
 
 use std::net::SocketAddr;
 
+use api::code;
 use seam::Runtime;
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use trust::Fingerprint;
 
 use crate::text::{hex, of_hex};
@@ -41,7 +42,7 @@ impl std::fmt::Debug for JoinToken {
 }
 
 fn invalid(reason: &str) -> SiteError {
-    SiteError::new(ErrorKind::Invalid, "token_invalid", format!("the token cannot be read: {reason}"))
+    SiteError::new(code::TOKEN_INVALID, format!("the token cannot be read: {reason}"))
 }
 
 impl JoinToken {

@@ -12,9 +12,10 @@
 
 use std::net::SocketAddr;
 
+use api::{Code, code};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use site::{Code, ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 
 use crate::records::{DER_MAX, LIST_MAX};
 use crate::text::{hex, of_hex, of_hex_exact};
@@ -27,7 +28,7 @@ pub(crate) const ANSWER_MAX: usize = 2 * (LIST_MAX + 4 * DER_MAX);
 
 fn malformed(reason: impl std::fmt::Display) -> SiteError {
     let reason = format!("what the other end says cannot be read: {reason}");
-    SiteError::new(ErrorKind::Invalid, "invalid_request", reason)
+    SiteError::new(code::INVALID_REQUEST, reason)
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8], version: impl Fn(&T) -> u32) -> Result<T> {
@@ -185,7 +186,7 @@ impl Renewed {
 
 /// The body of an answer that refuses.
 pub(crate) fn refuse(error: &SiteError) -> Vec<u8> {
-    let text = RefusalText { code: error.code.to_owned(), message: error.reason.clone() };
+    let text = RefusalText { code: error.code.name.to_owned(), message: error.reason.clone() };
     serde_json::to_vec(&text).unwrap_or_default()
 }
 
@@ -196,17 +197,8 @@ pub(crate) fn refusal(bytes: &[u8]) -> SiteError {
         return malformed("it refuses, without a reason");
     };
     let message: String = text.message.chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
-    let kind = |status| match status {
-        404 => ErrorKind::NotFound,
-        403 => ErrorKind::Denied,
-        409 => ErrorKind::Conflict,
-        503 => ErrorKind::Unavailable,
-        507 => ErrorKind::NoSpace,
-        500 => ErrorKind::Failed,
-        _ => ErrorKind::Invalid,
-    };
     match Code::find(&text.code).filter(|code| [404, 403, 409, 503, 507, 500, 422].contains(&code.status)) {
-        Some(code) => SiteError::new(kind(code.status), code.code, message),
+        Some(code) => SiteError::new(code, message),
         None => malformed(format!("it refuses: {message}")),
     }
 }

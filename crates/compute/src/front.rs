@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::code;
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use site::{ClientLimits, ErrorKind, Result, Site, SiteError};
+use site::{ClientLimits, Result, Site, SiteError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -55,7 +56,7 @@ pub(crate) enum Served {
 /// What serves clients.
 pub(crate) struct Serves {
     pub(crate) site: Site,
-    pub(crate) api: api::Server,
+    pub(crate) api: rest::Server,
 }
 
 impl Served {
@@ -137,7 +138,7 @@ impl Front {
 }
 
 fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> SiteError {
-    SiteError::of_io("port_in_use", listen, error)
+    SiteError::of_io(code::PORT_IN_USE, listen, error)
 }
 
 async fn listen_at(listen: SocketAddr) -> Result<TcpListener> {
@@ -155,7 +156,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
-    listen().map_err(|error: std::io::Error| SiteError::of_io("nbd_socket", path.display(), &error))
+    listen().map_err(|error: std::io::Error| SiteError::of_io(code::NBD_SOCKET, path.display(), &error))
 }
 
 impl Shared {
@@ -354,8 +355,8 @@ impl Shared {
                 }
             }
             let reason = "no compute node serves the site now, or the one that does cannot be reached";
-            let error = SiteError::new(ErrorKind::Unavailable, "not_served", reason);
-            let body = api::problem_body(&error);
+            let error = SiteError::new(code::NOT_SERVED, reason);
+            let body = api::Problem::from(error).body();
             let head = format!(
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
                  connection: close\r\n\r\n",

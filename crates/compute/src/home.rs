@@ -8,15 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::code;
 use cluster::{Node, Roster, store_error};
 use data::Superblock;
 use meta::{Compare, Op, Revision, Store, Txn};
 use net::{Remote, TcpDial};
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::BoxFuture;
-use site::{
-    Away, Entry, ErrorKind, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium, Result, SiteError,
-};
+use site::{Away, Entry, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium, Result, SiteError};
 use tokio::sync::watch;
 use trust::Role;
 use units::{Epoch, Map, MediumId, NodeId, PAGE};
@@ -156,13 +155,13 @@ pub async fn media_of_nodes(store: &dyn Store) -> Result<BTreeMap<NodeId, u64>> 
 }
 
 fn medium_error(error: &CallError) -> SiteError {
-    let (kind, code) = match error.kind {
-        CallErrorKind::NoSpace => (ErrorKind::NoSpace, "no_space"),
-        CallErrorKind::NotFound => (ErrorKind::NotFound, "medium_missing"),
-        CallErrorKind::Invalid => (ErrorKind::Invalid, "medium_invalid"),
-        _ => (ErrorKind::Failed, "medium_error"),
+    let code = match error.kind {
+        CallErrorKind::NoSpace => code::NO_SPACE,
+        CallErrorKind::NotFound => code::MEDIUM_MISSING,
+        CallErrorKind::Invalid => code::MEDIUM_INVALID,
+        _ => code::MEDIUM_ERROR,
     };
-    SiteError::new(kind, code, error.to_string())
+    SiteError::new(code, error.to_string())
 }
 
 impl NodesHome {
@@ -178,7 +177,7 @@ impl NodesHome {
         let Some(kv) = got.kv else { return Ok(None) };
         let manifest = Manifest::decode(&kv.value).map_err(|reason| {
             let reason = format!("the list of media in the metadata store: {reason}");
-            SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+            SiteError::new(code::RECORD_DAMAGED, reason)
         })?;
         Ok(Some((manifest, kv.mod_revision)))
     }
@@ -211,7 +210,7 @@ impl NodesHome {
                 let is_done = got.kv.as_ref().is_some_and(|kv| *kv.value == value[..]);
                 if !is_done {
                     let reason = "the list of media was changed by another compute node";
-                    return Err(SiteError::new(ErrorKind::Unavailable, "closing", reason));
+                    return Err(SiteError::new(code::CLOSING, reason));
                 }
                 got.kv.map_or(Revision::NONE, |kv| kv.mod_revision)
             }
@@ -258,31 +257,27 @@ impl NodesHome {
 
     async fn find_new_at(&self, place: &Path, is_named: IsNamed<'_>) -> Result<NewMedium> {
         let text = place.to_str().unwrap_or_default();
-        let refused = |kind, code, reason: String| Err(SiteError::new(kind, code, reason));
+        let refused = |code, reason: String| Err(SiteError::new(code, reason));
         let Some((name, path)) = text.split_once(':') else {
             let reason = format!("{}: a medium of a data node is named NODE:PATH", place.display());
-            return refused(ErrorKind::Invalid, "invalid_path", reason);
+            return refused(code::INVALID_PATH, reason);
         };
         let node =
             self.nodes.roster.borrow().of(Role::Data).find(|node| node.name == name).map(|node| node.id);
         let Some(node) = node else {
-            return refused(
-                ErrorKind::NotFound,
-                "node_not_found",
-                format!("the site has no data node {name:?}"),
-            );
+            return refused(code::NODE_NOT_FOUND, format!("the site has no data node {name:?}"));
         };
         let list = self.nodes.list(node).await.map_err(|error| medium_error(&error))?;
         let Some(told) = list.into_iter().find(|told| told.medium.name == path) else {
             let reason = format!("{text}: the node was not given that medium: holdfast data --media {path}");
-            return refused(ErrorKind::NotFound, "medium_missing", reason);
+            return refused(code::MEDIUM_MISSING, reason);
         };
         if let Some(trouble) = &told.medium.trouble {
-            return refused(ErrorKind::Conflict, "medium_not_empty", format!("{text}: {trouble}"));
+            return refused(code::MEDIUM_NOT_EMPTY, format!("{text}: {trouble}"));
         }
         let id = told.medium.medium;
         if told.superblock.is_some() || is_named(id) || self.manifest().ids().contains(&id) {
-            return refused(ErrorKind::Conflict, "medium_in_use", format!("{text}: the site has it already"));
+            return refused(code::MEDIUM_IN_USE, format!("{text}: the site has it already"));
         }
         let new =
             NewMedium { id, bytes: told.medium.bytes, path: path.into(), made: false, node: Some(node) };
@@ -371,7 +366,7 @@ impl Home for NodesHome {
 
     fn write_superblock(&self, medium: MediumId, superblock: Superblock) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let gone = || SiteError::new(ErrorKind::Failed, "medium_error", "no data node has the medium");
+            let gone = || SiteError::new(code::MEDIUM_ERROR, "no data node has the medium");
             let told = self.told(medium).ok_or_else(gone)?;
             let page = superblock.encode().share();
             debug_assert_eq!(page.len(), PAGE, "a superblock is a page");
@@ -403,7 +398,7 @@ impl Home for NodesHome {
         Box::pin(async move {
             if file_bytes.is_some() {
                 let reason = "files for media are made on the data node";
-                return Err(SiteError::new(ErrorKind::Invalid, "invalid_request", reason));
+                return Err(SiteError::new(code::INVALID_REQUEST, reason));
             }
             self.find_new_at(path, is_named).await
         })
@@ -411,8 +406,7 @@ impl Home for NodesHome {
 
     fn format<'a>(&'a self, new: &'a NewMedium, superblock: Superblock) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let on_none =
-                || SiteError::new(ErrorKind::Failed, "medium_error", "the new medium is on no data node");
+            let on_none = || SiteError::new(code::MEDIUM_ERROR, "the new medium is on no data node");
             let node = new.node.ok_or_else(on_none)?;
             self.nodes.format(self.epoch(), node, &superblock).await.map_err(|error| medium_error(&error))?;
             let medium = NodeMedium {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::code;
 use cluster::{EtcdAccess, Membership, Roster, State};
 use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use site::{ClientLimits, ErrorKind, Lock, Options, Result, Site, SiteError};
+use site::{ClientLimits, Lock, Options, Result, Site, SiteError};
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};
 use trust::{Access, Identity, Member, Role};
@@ -78,7 +79,7 @@ pub async fn run(
     let (identity, revoked) = node::load_identity(&directory)?;
     if identity.member().role != Role::Compute {
         let reason = format!("{}: its certificate is that of another role", directory.root().display());
-        return Err(SiteError::new(ErrorKind::Failed, "identity_damaged", reason));
+        return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
     }
     let lock = Arc::new(Lock::take(&directory.file("lock"))?);
     let (server, serves) = watch::channel(server_access(&rt, &identity, &NODES, revoked.as_ref())?);
@@ -106,7 +107,7 @@ pub async fn run(
 }
 
 fn refused(error: &dyn std::fmt::Display) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "identity_damaged", error.to_string())
+    SiteError::new(code::IDENTITY_DAMAGED, error.to_string())
 }
 
 type Revoked<'a> = Option<&'a trust::rustls::pki_types::CertificateRevocationListDer<'static>>;
@@ -264,7 +265,7 @@ impl Compute<'_> {
         let mut stop = self.stop.clone();
         site.serve_without_socket().await;
         let budget = site.budget().clone();
-        let api = api::Server::without_socket(self.rt.clone(), Arc::new(site.clone()), budget);
+        let api = rest::Server::without_socket(self.rt.clone(), Arc::new(site.clone()), budget);
         let serves = Arc::new(Serves { site: site.clone(), api });
         self.served.send_replace(Served::Here(serves.clone()));
         tracing::info!(epoch = site.engine().epoch().0, "this node serves the site");

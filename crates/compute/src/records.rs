@@ -8,10 +8,11 @@
 
 use std::net::SocketAddr;
 
+use api::code;
 use cluster::{CLAIM, MEDIA, SERVING};
 use meta::Key;
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use units::NodeId;
 
 const VERSION: u32 = 1;
@@ -54,7 +55,7 @@ struct Text {
 
 fn damaged(reason: impl std::fmt::Display) -> SiteError {
     let reason = format!("the record of who serves, in the metadata store: {reason}");
-    SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+    SiteError::new(code::RECORD_DAMAGED, reason)
 }
 
 impl Serving {

@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use api::{MEDIA_MAX, code, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use site::{CLIENT_MEMORY_MIN, Code, FileMedia, MEDIA_MAX, parse_size};
+use site::{CLIENT_MEMORY_MIN, FileMedia};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;
@@ -277,7 +278,7 @@ fn client_memory(text: &str) -> Result<u64, String> {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    site::parse_span(text).map_err(|error| format!("{error}; write 30s, 10m, or 0"))
+    api::parse_span(text).map_err(|error| format!("{error}; write 30s, 10m, or 0"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -313,7 +314,7 @@ pub(crate) fn refuse(error: &clap::Error, given: &[OsString]) -> ExitCode {
     let format = wanted(given);
     if format == Output::Table {
         let _ = error.print();
-        return ExitCode::from(Code::find("usage").map_or(2, |usage| usage.exit));
+        return ExitCode::from(code::USAGE.exit);
     }
     let text = error.render().to_string();
     let said = text

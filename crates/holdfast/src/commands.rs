@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, HowToDelete, NewDisk};
-use api::{Client, ClientError};
+use api::{DEFINITION_BYTES_MAX, Version, VmName, code};
+use client::{Client, ClientError};
 use seam::Rt;
-use site::{DEFINITION_BYTES_MAX, Directory, Version, VmName};
+use site::Directory;
 
 use crate::arguments::{ClientCommand, DiskCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;
@@ -166,7 +167,7 @@ impl Asking {
                     Some(last) => (Some(size.as_str()), last),
                 };
                 let (vm, disk) = place(&disk, name, "disk")?;
-                let change = ChangeDisk { bytes: site::parse_size(size)?, shrink };
+                let change = ChangeDisk { bytes: api::parse_size(size)?, shrink };
                 let changed = client.change_disk(vm.as_str(), disk, &change).await.map_err(failed)?;
                 printer.vm(&changed, &self.socket)
             }
@@ -180,7 +181,7 @@ impl Asking {
     async fn attach_info(&self, vm: &VmName, disk: &str) -> Result<(), Failure> {
         let info = self.client.attach_info(vm.as_str(), disk).await.map_err(|error| self.failed(error))?;
         let socket = self.socket.to_str().ok_or_else(|| {
-            Failure::of_code("invalid_path", format!("{}: it is no text", self.socket.display()))
+            Failure::of_code(code::INVALID_PATH, format!("{}: it is no text", self.socket.display()))
                 .hint("QEMU and libvirt take no such path: move the site's directory, or link to it")
         })?;
         self.printer.attach_info(&info.at(socket))
@@ -218,7 +219,7 @@ pub(crate) fn really(yes: bool, what: impl FnOnce() -> String) -> Result<(), Fai
 
 /// A text from a file or standard input; the site says whether it is too long, and one byte more shows it.
 fn read_text(file: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::of_io("file_error", file.display(), &error);
+    let failed = |error: std::io::Error| Failure::of_io(code::FILE_ERROR, file.display(), &error);
     let limit = DEFINITION_BYTES_MAX as u64 + 1;
     let mut text = Vec::new();
     if file.as_os_str() == "-" {

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use api::types;
-use api::{ClientError, ClientErrorKind, Problem};
-use site::{Code, SiteError};
+use api::{Code, Problem, code, types};
+use client::{ClientError, ClientErrorKind};
+use site::SiteError;
 
 use crate::output::Format;
 
@@ -29,27 +29,28 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure with this code; exit code and next step are those of the table of codes.
-    pub(crate) fn of_code(code: &str, message: impl Into<String>) -> Self {
-        let known = Code::find(code);
-        debug_assert!(known.is_some(), "{code} is in no table");
-        let hint = known.map_or("", |known| known.next).to_owned();
-        let shown = types::Failure { code: code.to_owned(), message: message.into(), hint };
-        Self { shown, exit: known.map_or(1, |known| known.exit) }
+    pub(crate) fn of_code(code: &Code, message: impl Into<String>) -> Self {
+        let shown = types::Failure {
+            code: code.name.to_owned(),
+            message: message.into(),
+            hint: code.next.to_owned(),
+        };
+        Self { shown, exit: code.exit }
     }
 
-    pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn failed(code: &Code, message: impl Into<String>) -> Self {
         Self::of_code(code, message)
     }
 
     /// The system refused something of `what`: with this code, or where this user may not do it with the code for that.
-    pub(crate) fn of_io(code: &str, what: impl std::fmt::Display, error: &std::io::Error) -> Self {
+    pub(crate) fn of_io(code: &Code, what: impl std::fmt::Display, error: &std::io::Error) -> Self {
         let code =
-            if error.kind() == std::io::ErrorKind::PermissionDenied { "permission_denied" } else { code };
+            if error.kind() == std::io::ErrorKind::PermissionDenied { code::PERMISSION_DENIED } else { code };
         Self::of_code(code, format!("{what}: {error}"))
     }
 
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::of_code("usage", message).hint(hint)
+        Self::of_code(code::USAGE, message).hint(hint)
     }
 
     /// Says better what to do next.
@@ -66,8 +67,8 @@ impl Failure {
         self
     }
 
-    pub(crate) fn code(&self) -> &str {
-        &self.shown.code
+    pub(crate) fn is(&self, code: &Code) -> bool {
+        self.shown.code == code.name
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -79,12 +80,12 @@ impl Failure {
         match error.kind {
             ClientErrorKind::Refused(problem) => Self::from(*problem),
             ClientErrorKind::NotRunning => {
-                Self::of_code("not_running", format!("the site is not running: {}", error.reason))
+                Self::of_code(code::NOT_RUNNING, format!("the site is not running: {}", error.reason))
                     .hint(format!("start the site: {start}"))
             }
-            ClientErrorKind::Denied => Self::of_code("denied", error.reason),
-            ClientErrorKind::TimedOut => Self::of_code("timeout", error.reason),
-            ClientErrorKind::Protocol => Self::of_code("protocol", error.reason),
+            ClientErrorKind::Denied => Self::of_code(code::DENIED, error.reason),
+            ClientErrorKind::TimedOut => Self::of_code(code::TIMEOUT, error.reason),
+            ClientErrorKind::Protocol => Self::of_code(code::PROTOCOL, error.reason),
         }
     }
 
@@ -119,6 +120,12 @@ impl From<Problem> for Failure {
 
 impl From<SiteError> for Failure {
     fn from(error: SiteError) -> Self {
+        Self::of_code(error.code, &error.reason).hint(&error.hint)
+    }
+}
+
+impl From<api::Error> for Failure {
+    fn from(error: api::Error) -> Self {
         Self::of_code(error.code, error.reason).hint(error.hint)
     }
 }

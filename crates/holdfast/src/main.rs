@@ -30,6 +30,7 @@ mod transfer;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use api::code;
 use clap::Parser;
 use seam::Rt;
 
@@ -100,7 +101,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Client(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+            let runtime = runtime.map_err(|error| Failure::failed(code::RUNTIME, error.to_string()))?;
             let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
             let site = arguments.site.ok_or_else(commands::no_site)?;
             let done = runtime.block_on(commands::run(rt, &site, arguments.timeout, command, printer));
@@ -117,7 +118,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 /// A runtime of as many threads as there are processors.
 fn threads() -> Result<(tokio::runtime::Runtime, Rt), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+    let runtime = runtime.map_err(|error| Failure::failed(code::RUNTIME, error.to_string()))?;
     machine::raise_open_files();
     let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
     Ok((runtime, rt))

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use api::types::{Explanation, List, Script, Written};
+use api::{Code, code};
 use clap::CommandFactory;
-use site::{Aside, Code};
+use site::Aside;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
@@ -14,18 +15,18 @@ use crate::output::Printer;
 /// Says what a code means, or lists all.
 pub(crate) fn explain(code: Option<&str>, printer: Printer) -> Result<(), Failure> {
     let Some(code) = code else {
-        return printer.explanations(&List { items: Code::all().iter().map(explanation).collect() });
+        return printer.explanations(&List { items: Code::all().iter().copied().map(explanation).collect() });
     };
     let unknown = || {
         let shown: String = code.chars().filter(|c| !c.is_control()).take(64).collect();
-        Failure::of_code("unknown_code", format!("no error has the code {shown:?}"))
+        Failure::of_code(code::UNKNOWN_CODE, format!("no error has the code {shown:?}"))
     };
     printer.explanation(&explanation(Code::find(code).ok_or_else(unknown)?))
 }
 
 fn explanation(code: &Code) -> Explanation {
     Explanation {
-        code: code.code.to_owned(),
+        code: code.name.to_owned(),
         title: code.title.to_owned(),
         cause: code.cause.to_owned(),
         next: code.next.to_owned(),
@@ -38,7 +39,8 @@ fn explanation(code: &Code) -> Explanation {
 pub(crate) fn completion(shell: clap_complete::Shell, printer: Printer) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "holdfast", &mut script);
-    let script = String::from_utf8(script).map_err(|error| Failure::failed("output", error.to_string()))?;
+    let script =
+        String::from_utf8(script).map_err(|error| Failure::failed(code::OUTPUT, error.to_string()))?;
     printer.plain(&Script { script: script.clone() }, &script)
 }
 
@@ -51,7 +53,7 @@ fn put(path: &Path, page: &[u8]) -> std::io::Result<()> {
 
 /// Writes the pages of the manual, one for each command.
 pub(crate) fn man(dir: &Path, printer: Printer) -> Result<(), Failure> {
-    let failed = |path: &Path, error: std::io::Error| Failure::of_io("output", path.display(), &error);
+    let failed = |path: &Path, error: std::io::Error| Failure::of_io(code::OUTPUT, path.display(), &error);
     std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
     let mut root = Arguments::command();
     root.build();

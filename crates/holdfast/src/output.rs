@@ -6,6 +6,7 @@ mod text;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
+use api::code;
 use api::types::{
     AttachInfo, Clock, Diff, Explanation, Keys, List, Medium, Node, Reverted, Scrubbing, Snapshot,
     SnapshotDisk, Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
@@ -139,7 +140,7 @@ impl Printer {
     }
 
     fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let failed = |reason: String| Failure::failed("output", format!("standard output: {reason}"));
+        let failed = |reason: String| Failure::failed(code::OUTPUT, format!("standard output: {reason}"));
         let text = match self.format {
             Format::Table => text(),
             Format::Json => {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::types;
+use api::{code, types};
 use clap::ValueEnum;
 use cluster::{
     Catalogue, EtcdAccess, Founded, Founding, JoinToken, Joining, Manager, Membership, Meta, Node, Port,
@@ -66,7 +66,7 @@ impl Config {
         let path = directory.file("config.toml");
         let Some(bytes) = site::read_file(&path)? else { return Ok(Self::default()) };
         let wrong =
-            |reason: String| Failure::failed("config_invalid", format!("{}: {reason}", path.display()));
+            |reason: String| Failure::failed(code::CONFIG_INVALID, format!("{}: {reason}", path.display()));
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
         toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
     }
@@ -81,7 +81,7 @@ fn choice<T: ValueEnum>(given: Option<T>, setting: Option<&str>, name: &str, els
             let known = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
             let known: Vec<String> = known.map(|value| value.get_name().to_owned()).collect();
             let reason = format!("config.toml: {name} is one of {}, not {text:?}", known.join(", "));
-            Failure::failed("config_invalid", reason)
+            Failure::failed(code::CONFIG_INVALID, reason)
         }),
     }
 }
@@ -140,7 +140,7 @@ pub(crate) async fn join(rt: Rt, options: JoinArguments, printer: Printer) -> Re
         "-" => {
             let mut text = String::new();
             let read = std::io::stdin().lock().take(TOKEN_MAX).read_to_string(&mut text);
-            read.map_err(|error| Failure::of_io("file_error", "standard input", &error))?;
+            read.map_err(|error| Failure::of_io(code::FILE_ERROR, "standard input", &error))?;
             text
         }
         given => given.to_owned(),
@@ -248,7 +248,7 @@ pub(crate) async fn node(rt: Rt, command: NodeCommand, printer: Printer) -> Resu
             let media = compute::media_of_nodes(&*meta).await?.get(&found.id).copied().unwrap_or_default();
             if media > 0 && !lost {
                 let reason = format!("{} media of the site are on {}", media, found.name);
-                return Err(SiteError::new(site::ErrorKind::Conflict, "node_has_media", reason).into());
+                return Err(SiteError::new(code::NODE_HAS_MEDIA, reason).into());
             }
             crate::commands::really(yes, || format!("node {} would be out of the site", found.name))?;
             let gone = manager.remove(&node).await?;
@@ -334,7 +334,7 @@ fn manager_access(rt: &Rt, membership: &Membership) -> Result<Arc<Access<ServerC
     const ALL: [trust::Role; 3] = [trust::Role::Data, trust::Role::Compute, trust::Role::Manager];
     let revoked = membership.roster.borrow().revoked.clone();
     let access = membership.identity.borrow().open_server(rt, &ALL, revoked.as_ref());
-    access.map_err(|error| Failure::failed("identity_damaged", error.to_string()))
+    access.map_err(|error| Failure::failed(code::IDENTITY_DAMAGED, error.to_string()))
 }
 
 /// `holdfast compute`: serves, or stands by, until SIGTERM or SIGINT.
@@ -349,11 +349,11 @@ pub(crate) async fn compute(rt: Rt, options: ComputeArguments, printer: Printer)
     let nbd_group = options.nbd_group.or(config.nbd_group).as_deref().map(site::group_id).transpose()?;
     let rebuild_after = match (options.rebuild_after, config.rebuild_after.as_deref()) {
         (Some(given), _) => Some(given),
-        (None, setting) => setting.map(site::parse_span).transpose()?,
+        (None, setting) => setting.map(api::parse_span).transpose()?,
     };
     let client_memory = match (options.client_memory, config.client_memory.as_deref()) {
         (Some(given), _) => Some(given),
-        (None, setting) => setting.map(site::parse_size).transpose()?,
+        (None, setting) => setting.map(api::parse_size).transpose()?,
     };
     let clients = client_limits(client_memory);
     let (told, stopping) = watch::channel(false);

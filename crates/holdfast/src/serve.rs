@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::code;
 use api::types::{Recovered, Serving};
 use seam::Rt;
 use site::{OnLoss, Options, RecoverOptions, RecoveredSite, Site, Sizes};
@@ -38,8 +39,8 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
         site.serve().await?;
         let socket = site.directory().api_socket();
         // Last: its socket is the sign that all is there.
-        let server = api::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
-            .map_err(|error| Failure::of_io("api_socket", socket.display(), &error))?;
+        let server = rest::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
+            .map_err(|error| Failure::of_io(code::API_SOCKET, socket.display(), &error))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
         if let Err(failure) = printer.done(&Serving { serving: dir, is_new: started.is_new }, &next) {
@@ -66,7 +67,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
 fn ended() -> Failure {
     let reason =
         "the engine has ended: the log says why; what was acknowledged is safe, start the server again";
-    Failure::failed("internal", reason.to_owned())
+    Failure::failed(code::INTERNAL, reason.to_owned())
 }
 
 /// Makes the directory of a site anew.
@@ -146,7 +147,7 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed("signals", error.to_string()));
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(code::SIGNALS, error.to_string()));
         Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
     }
 

@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::types::{Begun, Disk, GiveUp, NewDisk, NewExport, NewImport, Progress, Task, TaskKind, TaskState};
-use api::{Client, ClientErrorKind};
+use api::{DISK_BYTES_MIN, Version, VmName, code};
+use client::{Client, ClientErrorKind};
 use seam::Rt;
-use site::{Version, VmName};
+use stream::{Growing, Input, Output};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{ExportFormat, ImageFormat};
 use crate::failure::Failure;
 use crate::output::{Meter, Printer};
-use stream::{Growing, Input, Output};
 
 /// Pause between two signs of life: the site waits for sixty of them.
 const BEAT: Duration = Duration::from_secs(1);
@@ -33,8 +33,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const BEATS_MISSED_MAX: u32 = 5;
 /// How long a signal is waited for that has already ended the program that copies.
 const SIGNAL_WITHIN: Duration = Duration::from_millis(100);
-/// A disk's smallest size, and what its size is a multiple of.
-const DISK_BYTES_MIN: u64 = 4096;
 const SECTOR: u64 = 512;
 
 /// How far a transfer is.
@@ -94,7 +92,7 @@ impl Transfer<'_> {
             true => tokio::select! {
                 input = self.stdin(source.format) => input?,
                 // Nothing is begun yet.
-                () = signals.wait() => return Err(Failure::of_code("interrupted", "interrupted by a signal")),
+                () = signals.wait() => return Err(Failure::of_code(code::INTERRUPTED, "interrupted by a signal")),
             },
             false => Input::stdin(Vec::new()),
         };
@@ -170,7 +168,7 @@ impl Transfer<'_> {
     async fn stdin(&self, format: Option<ImageFormat>) -> Result<Input, Failure> {
         let first = program::blocking(&self.rt, "standard input", stream::first_of_stdin).await??;
         let unreadable =
-            |reason: &str| Failure::of_code("image_unreadable", format!("standard input: {reason}"));
+            |reason: &str| Failure::of_code(code::IMAGE_UNREADABLE, format!("standard input: {reason}"));
         if first.is_empty() {
             return Err(
                 unreadable("it is empty").hint("see what the command before it says: it wrote nothing")
@@ -203,7 +201,7 @@ impl Transfer<'_> {
         all
     }
 
-    fn failed(&self, error: api::ClientError) -> Failure {
+    fn failed(&self, error: client::ClientError) -> Failure {
         Failure::of_call(error, self.start)
     }
 
@@ -233,28 +231,28 @@ impl Transfer<'_> {
             Err(failure) => failure,
         };
         // Ctrl-C reaches the program that copies too, and its end may be seen first.
-        if failure.code() == "copy_failed"
+        if failure.is(code::COPY_FAILED)
             && seam::timeout(&*self.rt, SIGNAL_WITHIN, signals.wait()).await.is_ok()
         {
             failure = interrupted(task);
         }
         // What an import finds no room in is the pool; it comes as the words of the system.
-        if task.kind == TaskKind::Import && failure.code() == "copy_failed" && is_no_space(failure.message())
-        {
+        if task.kind == TaskKind::Import && failure.is(code::COPY_FAILED) && is_no_space(failure.message()) {
             failure = failure.hint(self.what_makes_room().await);
         }
-        let told = match failure.code() {
-            "interrupted" => self.client.cancel_task(task.id).await,
-            "import_ended" => return Err(failure),
-            _ => {
-                let why = GiveUp { error: failure.message().to_owned() };
-                self.client.give_up(task.kind, task.id, &why).await
-            }
+        if failure.is(code::IMPORT_ENDED) {
+            return Err(failure);
+        }
+        let told = if failure.is(code::INTERRUPTED) {
+            self.client.cancel_task(task.id).await
+        } else {
+            let why = GiveUp { error: failure.message().to_owned() };
+            self.client.give_up(task.kind, task.id, &why).await
         };
         match told {
             Ok(_) => Err(failure),
             // The work failed because the task was ended.
-            Err(error) if is_ended(&error) => Err(Failure::of_code("import_ended", error.reason)),
+            Err(error) if is_ended(&error) => Err(Failure::of_code(code::IMPORT_ENDED, error.reason)),
             Err(error) => {
                 tracing::debug!(%error, "the site was not told");
                 Err(failure)
@@ -266,7 +264,7 @@ impl Transfer<'_> {
     async fn what_makes_room(&self) -> String {
         let next = self.client.status().await.map_or_else(|_| Vec::new(), |status| status.next);
         match next.is_empty() {
-            true => site::Code::find("no_space").map_or("", |code| code.next).to_owned(),
+            true => code::NO_SPACE.next.to_owned(),
             false => next.join("; "),
         }
     }
@@ -283,7 +281,10 @@ impl Transfer<'_> {
                 }
                 Ok(task) => {
                     let reason = task.error.map_or("it was cancelled".to_owned(), |error| error);
-                    return Failure::of_code("import_ended", format!("task {} has ended: {reason}", task.id));
+                    return Failure::of_code(
+                        code::IMPORT_ENDED,
+                        format!("task {} has ended: {reason}", task.id),
+                    );
                 }
                 Err(error) => {
                     missed += 1;
@@ -303,11 +304,11 @@ fn is_no_space(message: &str) -> bool {
 }
 
 fn interrupted(task: &Task) -> Failure {
-    Failure::of_code("interrupted", format!("task {} was interrupted", task.id))
+    Failure::of_code(code::INTERRUPTED, format!("task {} was interrupted", task.id))
 }
 
-fn is_ended(error: &api::ClientError) -> bool {
-    matches!(&error.kind, ClientErrorKind::Refused(problem) if problem.code == "task_ended")
+fn is_ended(error: &client::ClientError) -> bool {
+    matches!(&error.kind, ClientErrorKind::Refused(problem) if problem.code == code::TASK_ENDED.name)
 }
 
 /// Size of the disk that an image, or standard input, goes into; zero where it gets as large as what comes in.
@@ -316,10 +317,10 @@ fn disk_bytes(image: Option<&image::Image>, asked: Option<u64>) -> Result<u64, F
     if let (Some(image), Some(asked)) = (image, asked)
         && asked < own
     {
-        let (own, asked) = (site::format_size(own), site::format_size(asked));
+        let (own, asked) = (api::format_size(own), api::format_size(asked));
         let message =
             format!("{}: its disk has {own}, more than the {asked} of --size", image.path.display());
-        return Err(Failure::of_code("would_shrink", message)
+        return Err(Failure::of_code(code::WOULD_SHRINK, message)
             .hint("leave --size out, or make the disk in the image smaller first"));
     }
     let bytes = own.max(asked.unwrap_or(0));
@@ -345,7 +346,7 @@ struct Signals([Signal; 3]);
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed("signals", error.to_string()));
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(code::SIGNALS, error.to_string()));
         Ok(Self([
             listen(SignalKind::interrupt())?,
             listen(SignalKind::terminate())?,
@@ -365,7 +366,7 @@ impl Signals {
 
 /// A path that no program takes for anything else.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::of_io("file_error", path.display(), &error))
+    std::path::absolute(path).map_err(|error| Failure::of_io(code::FILE_ERROR, path.display(), &error))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Client;
 use api::types::{ListSnapshots, NewSnapshot};
+use client::Client;
 use seam::TokioRuntime;
 use serde_json::{Value, json};
 

@@ -118,7 +118,7 @@ pub(crate) struct Types(Value);
 
 impl Types {
     pub(crate) fn published() -> Self {
-        Self(serde_json::from_str(&api::openapi()).unwrap())
+        Self(serde_json::from_str(&rest::openapi()).unwrap())
     }
 
     pub(crate) fn check(&self, name: &str, value: &Value, what: &str) {

@@ -12,8 +12,9 @@
 
 use std::path::{Path, PathBuf};
 
+use api::code;
 use serde::{Deserialize, Serialize};
-use site::{ErrorKind, Result, SiteError};
+use site::{Result, SiteError};
 use units::MediumId;
 
 const VERSION: u32 = 1;
@@ -96,8 +97,8 @@ impl Record {
         if record.version != VERSION {
             return Err(format!("version {}, and this program knows {VERSION}", record.version));
         }
-        if record.media.len() > site::MEDIA_MAX {
-            return Err(format!("{} media, and a node has at most {}", record.media.len(), site::MEDIA_MAX));
+        if record.media.len() > api::MEDIA_MAX {
+            return Err(format!("{} media, and a node has at most {}", record.media.len(), api::MEDIA_MAX));
         }
         if record.media.iter().any(|entry| entry.id().is_none()) {
             return Err("a medium's id has 32 lower-case hex digits".to_owned());
@@ -110,15 +111,14 @@ impl Record {
         let Some(bytes) = site::read_file(&path)? else { return Ok(Self::new()) };
         Self::decode(&bytes).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
-            SiteError::new(ErrorKind::Failed, "manifest_damaged", reason)
+            SiteError::new(code::MANIFEST_DAMAGED, reason)
         })
     }
 
     pub(crate) fn store(&self, directory: &Directory) -> Result<()> {
         let path = directory.file("node.json");
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| {
-            SiteError::new(ErrorKind::Invalid, "invalid_path", format!("{}: {error}", path.display()))
-        })?;
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| SiteError::new(code::INVALID_PATH, format!("{}: {error}", path.display())))?;
         bytes.push(b'\n');
         site::replace_file(&path, &bytes)
     }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use site::{ErrorKind, Result, SiteError};
+use api::code;
+use site::{Result, SiteError};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use trust::{Identity, TrustError};
 
@@ -14,7 +15,7 @@ const AUTHORITY: &str = "authority.crt";
 const REVOKED: &str = "revoked.crl";
 
 fn damaged(path: &Path, error: &TrustError) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "identity_damaged", format!("{}: {error}", path.display()))
+    SiteError::new(code::IDENTITY_DAMAGED, format!("{}: {error}", path.display()))
 }
 
 /// Reads who the node is, and which certificates are revoked.
@@ -28,7 +29,7 @@ pub fn load_identity(
         let path = directory.file(name);
         site::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
-            SiteError::new(ErrorKind::NotFound, "not_joined", reason)
+            SiteError::new(code::NOT_JOINED, reason)
         })
     };
     // The certificate comes last: with it the node has joined.

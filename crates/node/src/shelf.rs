@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::code;
 use data::{LocalTransport, OpenErrorKind, Superblock};
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
@@ -63,9 +64,9 @@ impl Shelf {
                 record.media.push(Entry::new(path, random_id(rt), false));
             }
         }
-        if record.media.len() > site::MEDIA_MAX {
-            let reason = format!("a node has at most {} media, not {}", site::MEDIA_MAX, record.media.len());
-            return Err(SiteError::new(site::ErrorKind::Invalid, "media_count", reason));
+        if record.media.len() > api::MEDIA_MAX {
+            let reason = format!("a node has at most {} media, not {}", api::MEDIA_MAX, record.media.len());
+            return Err(SiteError::new(code::MEDIA_COUNT, reason));
         }
         record.store(directory)?;
         let places = record.media.iter().map(|entry| Place {

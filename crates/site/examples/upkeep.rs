@@ -18,8 +18,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::{Version, VmName};
 use engine::{Engine, Progress, ScrubCursor};
-use site::{Deletion, FileMedia, Options, Site, Version, VmName};
+use site::{Deletion, FileMedia, Options, Site};
 use units::DiskId;
 
 type Failed = Box<dyn std::error::Error>;
@@ -257,7 +258,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
         let task = site.drain_medium(first).await?;
         loop {
             let now = site.task(task.id).await?;
-            if now.state != site::TaskState::Running {
+            if now.state != api::types::TaskState::Running {
                 return Ok(now.counts.get("moved_bytes").copied().unwrap_or(0));
             }
             site.runtime().sleep(Duration::from_millis(20)).await;

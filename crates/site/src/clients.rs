@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use api::format_size;
+use api::types::Health;
 use budget::Budget;
 use nbd::{Clients, Refusal};
 
-use crate::size::format_size;
-use crate::status::{Health, Status};
+use crate::status::Status;
 
 /// Memory of a server that was told nothing else, bytes.
 const MEMORY: usize = 1 << 30;

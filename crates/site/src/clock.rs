@@ -1,9 +1,11 @@
 //! Site time beside the host's clock: what is said of them, and how the host's is believed.
 
+use api::format_time;
+use api::types::Health;
+
 use crate::error::Result;
 use crate::running::Site;
-use crate::status::{Health, Status};
-use crate::time::format_time;
+use crate::status::Status;
 
 /// A difference that is worth knowing, ms: longer than clocks that are looked after drift apart.
 const TOLD_MS: u64 = 10 * 60 * 1000;

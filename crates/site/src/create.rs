@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api::{MEDIA_MAX, code, format_size};
 use data::{Layout, OpenErrorKind, Params, Superblock};
 use media::Medium;
 use seal::{KeyRing, RecoveryKey, WrappedKeys};
@@ -16,11 +17,10 @@ use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
 
 use crate::directory::{self, Directory};
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::keys;
-use crate::manifest::{Entry, MEDIA_MAX, Manifest};
+use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Opener, Unfinished, check_free, medium_error};
-use crate::size::format_size;
 use crate::start::{FileMedia, Options, Sizes};
 use crate::witness;
 
@@ -138,7 +138,7 @@ impl First<'_> {
         let holds_media = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if self.unfinished.is_none() && holds_media && self.options.media.is_empty() {
             let reason = format!("{}: it holds media, but site.json is gone", folder.display());
-            return Err(SiteError::new(ErrorKind::Conflict, "site_lost", reason)
+            return Err(SiteError::new(code::SITE_LOST, reason)
                 .hint("put site.json back; to begin anew, remove the media or choose another directory"));
         }
         Ok(())
@@ -165,7 +165,7 @@ impl First<'_> {
         let media = match (self.options.media.as_slice(), self.options.file_media) {
             ([], file_media) => self.plan_files(file_media.unwrap_or(FILE_MEDIA))?,
             (_, Some(_)) => {
-                return Err(SiteError::invalid("media_twice", "--media and --file-media exclude each other"));
+                return Err(SiteError::new(code::MEDIA_TWICE, "--media and --file-media exclude each other"));
             }
             (paths, None) => self.plan_paths(paths).await?,
         };
@@ -182,7 +182,7 @@ impl First<'_> {
         let page = PAGE as u64;
         if !files.bytes.is_multiple_of(page) {
             let reason = format!("a medium's size must be a multiple of {page} bytes, not {}", files.bytes);
-            return Err(SiteError::invalid("invalid_size", reason));
+            return Err(SiteError::new(code::INVALID_SIZE, reason));
         }
         self.check_size("a medium of that size", files.bytes)?;
         let path = |number| PathBuf::from(format!("media/{number:02}.img"));
@@ -289,11 +289,11 @@ impl First<'_> {
             OpenErrorKind::NoSpace => {
                 let layout = Layout::new(superblock.params, superblock.medium_bytes);
                 let mib = layout.map_or(0, |layout| layout.data).div_ceil(1 << 20);
-                SiteError::new(ErrorKind::NoSpace, "no_space", error.to_string()).hint(format!(
+                SiteError::new(code::NO_SPACE, error.to_string()).hint(format!(
                     "journal and tables take {mib} MiB on each medium at once: make room there, or give media elsewhere"
                 ))
             }
-            _ => SiteError::new(ErrorKind::Failed, "medium_error", error.to_string()),
+            _ => SiteError::new(code::MEDIUM_ERROR, error.to_string()),
         })
     }
 }
@@ -306,12 +306,12 @@ pub(crate) fn check_size(name: &str, params: Params, bytes: u64) -> Result<()> {
     }
     let (has, least) = (format_size(bytes), format_size(least));
     let reason = format!("{name}: it has {has}, and a medium has {least} at least");
-    Err(SiteError::invalid("medium_too_small", reason).hint(format!("give media of {least} or more")))
+    Err(SiteError::new(code::MEDIUM_TOO_SMALL, reason).hint(format!("give media of {least} or more")))
 }
 
 fn check_count(count: usize) -> Result<()> {
     if (1..=MEDIA_MAX).contains(&count) {
         return Ok(());
     }
-    Err(SiteError::invalid("media_count", format!("a site has 1 to {MEDIA_MAX} media, not {count}")))
+    Err(SiteError::new(code::MEDIA_COUNT, format!("a site has 1 to {MEDIA_MAX} media, not {count}")))
 }

@@ -1,15 +1,13 @@
 //! A text stored with a VM, most likely its libvirt XML: whoever starts the VM elsewhere finds it there.
 
+use api::{DEFINITION_BYTES_MAX, VmName, code};
 use meta::{Key, Op, Table, Txn};
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::error::{Result, SiteError};
 use crate::vms::Vms;
 
 /// The text, by the number in the VM's record: a rename does not touch it.
 const DEFINITIONS: Table = Table::new("definition");
-/// Longest definition, bytes. A libvirt XML has some 10 KiB; a metadata record must fit a sealed unit of 1 MiB.
-pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
 /// Share of a journal segment that a definition may take: a segment's start record carries all metadata since the last
 /// checkpoint and has half a segment.
 const SEGMENT_SHARE: u32 = 16;
@@ -40,7 +38,7 @@ impl Vms {
     pub(crate) async fn set_definition(&self, name: &VmName, text: &str, bytes_max: usize) -> Result<()> {
         if text.len() > bytes_max {
             let reason = format!("a definition of {} bytes; this site takes {bytes_max}", text.len());
-            return Err(SiteError::invalid("definition_too_large", reason));
+            return Err(SiteError::new(code::DEFINITION_TOO_LARGE, reason));
         }
         // One at a time, and none before the last is in a checkpoint: see SEGMENT_SHARE.
         let _turn = self.definitions.lock().await;
@@ -85,14 +83,14 @@ impl Vms {
     pub(crate) async fn definition(&self, name: &VmName) -> Result<String> {
         let (_, record) = self.find(name).await?;
         let none = || {
-            SiteError::new(ErrorKind::NotFound, "no_definition", format!("VM {name} has no definition"))
+            SiteError::new(code::NO_DEFINITION, format!("VM {name} has no definition"))
                 .hint("`vm set-definition` stores one")
         };
         let number = record.definition.ok_or_else(none)?;
         let kv = self.engine.meta().get(&key(number)?).await?.kv.ok_or_else(none)?;
         String::from_utf8(kv.value.to_vec()).map_err(|_| {
             let reason = format!("the definition of VM {name} is no text");
-            SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+            SiteError::new(code::RECORD_DAMAGED, reason)
         })
     }
 }

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use api::code;
+
 use crate::aside::{self, Aside, sync_parent};
 use crate::error::{Result, SiteError};
 
@@ -33,7 +35,7 @@ impl Directory {
             let reason =
                 format!("{}: longer than a socket's path may be ({SOCKET_PATH_MAX} bytes)", socket.display());
             return Err(
-                SiteError::invalid("path_too_long", reason).hint("choose a directory with a shorter path")
+                SiteError::new(code::PATH_TOO_LONG, reason).hint("choose a directory with a shorter path")
             );
         }
         Ok(directory)
@@ -154,8 +156,8 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     match read {
-        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(SiteError::invalid(
-            "file_too_large",
+        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(SiteError::new(
+            code::FILE_TOO_LARGE,
             format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display()),
         )),
         Ok(_) => Ok(Some(bytes)),

@@ -1,11 +1,12 @@
 //! Disks of a VM that is there: more, fewer, larger, smaller.
 
+use api::types::Vm;
+use api::{DISKS_MAX, VmName, check_disk_bytes, code};
 use meta::Txn;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::{VmName, check_disk_bytes};
+use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
-use crate::vms::{DISKS_MAX, Vm, Vms, disk_count};
+use crate::vms::{Vms, disk_count};
 
 impl Vms {
     /// Adds an empty disk; its name is one number above the highest of the VM's disks.
@@ -53,7 +54,7 @@ impl Vms {
         let old = self.engine.disk_bytes(id).unwrap_or(0);
         if bytes < old && !shrink {
             let reason = format!("disk {name}/{disk} has {old} bytes: {bytes} would cut off its end");
-            return Err(SiteError::invalid("would_shrink", reason)
+            return Err(SiteError::new(code::WOULD_SHRINK, reason)
                 .hint("make the file systems on it smaller first, then say --shrink"));
         }
         if bytes < old {
@@ -87,6 +88,6 @@ fn position(name: &VmName, record: &Record, disk: &str) -> Result<usize> {
 
 pub(crate) fn disk_not_found(vm: &str, disk: &str) -> SiteError {
     let shown: String = disk.chars().take(64).collect();
-    SiteError::new(ErrorKind::NotFound, "disk_not_found", format!("VM {vm} has no disk {shown:?}"))
+    SiteError::new(code::DISK_NOT_FOUND, format!("VM {vm} has no disk {shown:?}"))
         .hint("`vm show` lists its disks")
 }

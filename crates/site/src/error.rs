@@ -1,143 +1,133 @@
 //! What can go wrong, said so that the reader knows what to do next.
 
+use std::error::Error as Cause;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
+use api::{Code, Problem, code};
 use engine::{EngineError, EngineErrorKind};
 
-use crate::codes::Code;
-
-/// What the caller can do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The request makes no sense.
-    Invalid,
-    /// There is no such thing.
-    NotFound,
-    /// Wrong key or passphrase, or not allowed.
-    Denied,
-    /// It exists already, or is not what was expected.
-    Conflict,
-    /// In use; try again later.
-    Busy,
-    /// The pool is full.
-    NoSpace,
-    /// Too few media, or the site is closing.
-    Unavailable,
-    /// Something below failed.
-    Failed,
-}
-
-impl ErrorKind {
-    /// Status of an HTTP answer about such an error.
-    fn status(self) -> u16 {
-        match self {
-            Self::Invalid => 422,
-            Self::NotFound => 404,
-            Self::Denied => 403,
-            Self::Conflict | Self::Busy => 409,
-            Self::NoSpace => 507,
-            Self::Unavailable => 503,
-            Self::Failed => 500,
-        }
-    }
-}
-
 /// A request to the site failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
-pub struct SiteError {
-    /// What to do about it, for programs.
-    pub kind: ErrorKind,
-    /// What it is, for programs: stable, lower case with underscores.
-    pub code: &'static str,
-    /// What happened, to what.
-    pub reason: String,
-    /// What to do next.
-    pub hint: String,
-}
+#[derive(Debug, Clone)]
+pub struct SiteError(api::Error);
 
 /// Result of a request to the site.
 pub type Result<T> = std::result::Result<T, SiteError>;
 
 impl SiteError {
     /// An error with what to do next as the table of codes has it.
-    pub fn new(kind: ErrorKind, code: &'static str, reason: impl Into<String>) -> Self {
-        let known = Code::find(code);
-        debug_assert!(known.is_some_and(|known| known.status == kind.status()), "{code} is not {kind:?}");
-        let hint = known.map_or("see the server's log and the system's", |known| known.next);
-        Self { kind, code, reason: reason.into(), hint: hint.to_owned() }
+    pub fn new(code: &'static Code, reason: impl Into<String>) -> Self {
+        Self(api::Error::new(code, reason))
     }
 
     /// Says better what to do next.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
-        self
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self(self.0.hint(hint))
     }
 
-    pub(crate) fn invalid(code: &'static str, reason: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Invalid, code, reason)
+    /// Keeps what it comes from.
+    #[must_use]
+    pub fn caused_by(self, source: impl Cause + Send + Sync + 'static) -> Self {
+        Self(self.0.caused_by(source))
     }
 
     /// A file could not be read or written.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
-        Self::of_io("file_error", path.display(), error)
+        Self::of_io(code::FILE_ERROR, path.display(), error)
     }
 
     /// The system refused something of `what`, and nobody here says better than `code` why.
-    pub fn of_io(code: &'static str, what: impl std::fmt::Display, error: &std::io::Error) -> Self {
-        let (kind, code) = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                (ErrorKind::NoSpace, "no_space")
-            }
-            std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, "permission_denied"),
-            _ => (ErrorKind::Failed, code),
+    pub fn of_io(code: &'static Code, what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => code::NO_SPACE,
+            std::io::ErrorKind::PermissionDenied => code::PERMISSION_DENIED,
+            _ => code,
         };
-        Self::new(kind, code, format!("{what}: {error}"))
+        Self::new(code, format!("{what}: {error}"))
+    }
+}
+
+impl Deref for SiteError {
+    type Target = api::Error;
+
+    fn deref(&self) -> &api::Error {
+        &self.0
+    }
+}
+
+impl DerefMut for SiteError {
+    fn deref_mut(&mut self) -> &mut api::Error {
+        &mut self.0
+    }
+}
+
+impl fmt::Display for SiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Cause for SiteError {
+    fn source(&self) -> Option<&(dyn Cause + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<api::Error> for SiteError {
+    fn from(error: api::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<SiteError> for Problem {
+    fn from(error: SiteError) -> Self {
+        error.0.into()
     }
 }
 
 impl From<EngineError> for SiteError {
     fn from(error: EngineError) -> Self {
-        let (kind, code, hint) = match error.kind {
-            EngineErrorKind::NotFound => (ErrorKind::NotFound, "disk_not_found", None),
-            EngineErrorKind::Exists => (ErrorKind::Conflict, "disk_exists", None),
+        let (code, hint) = match error.kind {
+            EngineErrorKind::NotFound => (code::DISK_NOT_FOUND, None),
+            EngineErrorKind::Exists => (code::DISK_EXISTS, None),
             EngineErrorKind::NoSpace if error.reason == engine::FULL_BELOW => {
                 let hint = "make room on the file systems that hold the media: writes go on by themselves";
-                (ErrorKind::NoSpace, "no_space", Some(hint))
+                (code::NO_SPACE, Some(hint))
             }
             EngineErrorKind::NoSpace => {
                 let hint = "empty the trash (`trash empty`), delete what is not needed, then free what it took (`clean`); or add media (`media add`); `status` says what is short and what makes how much room";
-                (ErrorKind::NoSpace, "no_space", Some(hint))
+                (code::NO_SPACE, Some(hint))
             }
             EngineErrorKind::TooFewMedia => {
                 let hint = "`status` lists the media; bring missing ones back";
-                (ErrorKind::Unavailable, "too_few_media", Some(hint))
+                (code::TOO_FEW_MEDIA, Some(hint))
             }
             EngineErrorKind::Lost => {
                 let hint = "bring missing media back; else restore from a copy";
-                (ErrorKind::Failed, "data_lost", Some(hint))
+                (code::DATA_LOST, Some(hint))
             }
             EngineErrorKind::Held => {
                 let hint = "`snapshot show` says until when; nothing ends a hold before";
-                (ErrorKind::Conflict, "snapshot_held", Some(hint))
+                (code::SNAPSHOT_HELD, Some(hint))
             }
-            EngineErrorKind::Invalid => (ErrorKind::Invalid, "invalid_request", None),
-            EngineErrorKind::Busy => (ErrorKind::Busy, "busy", None),
+            EngineErrorKind::Invalid => (code::INVALID_REQUEST, None),
+            EngineErrorKind::Busy => (code::BUSY, None),
             EngineErrorKind::Bug => {
                 let hint = "nothing acknowledged is lost; please report it with the server's log";
-                (ErrorKind::Failed, "internal", Some(hint))
+                (code::INTERNAL, Some(hint))
             }
-            EngineErrorKind::Cancelled => (ErrorKind::Conflict, "task_ended", None),
+            EngineErrorKind::Cancelled => (code::TASK_ENDED, None),
             EngineErrorKind::Closed => {
                 let hint = "the server is stopping, or must be started again";
-                (ErrorKind::Unavailable, "closing", Some(hint))
+                (code::CLOSING, Some(hint))
             }
         };
-        let error = Self::new(kind, code, error.reason);
+        let said = Self::new(code, error.reason.clone()).caused_by(error);
         match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
+            Some(hint) => said.hint(hint),
+            None => said,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use api::{ErrorKind, Version, VmName};
 use bytes::Bytes;
 use engine::{Engine, EngineError, EngineErrorKind, OpenDisk};
 use nbd::{
@@ -14,10 +15,8 @@ use nbd::{
 use seam::BoxFuture;
 use units::DiskId;
 
-use crate::error::{ErrorKind, SiteError};
-use crate::names::VmName;
+use crate::error::SiteError;
 use crate::uses::{InUse, Passing};
-use crate::version::Version;
 use crate::vms::Vms;
 
 impl Exports for Vms {
@@ -260,7 +259,7 @@ pub(crate) fn parts(name: &str) -> Option<(Version, &str)> {
 }
 
 fn refusal(error: &SiteError) -> OpenError {
-    let kind = match error.kind {
+    let kind = match error.kind() {
         ErrorKind::NotFound => OpenErrorKind::Unknown,
         ErrorKind::Unavailable => OpenErrorKind::ShuttingDown,
         _ => OpenErrorKind::Failed,

@@ -5,19 +5,17 @@
 //! to whole sectors. While it is being stored, nothing but its task knows it: snapshots, clones and lists leave it out, its
 //! export is `VM/FILE:TASK`, and its VM is neither renamed nor deleted. A task that does not end well leaves nothing.
 
+use api::types::{Disk, Task, Vm};
+use api::{DISK_BYTES_MAX, ErrorKind, FILES_MAX, FileName, VmName, code, disk_bytes_for};
 use engine::Engine;
 use meta::Txn;
 use units::DiskId;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::{DISK_BYTES_MAX, FileName, VmName, disk_bytes_for};
+use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record, Storing};
 use crate::running::Site;
-use crate::tasks::Task;
-use crate::vms::{Disk, Vm, Vms, vm_changed};
+use crate::vms::{Vms, vm_changed};
 
-/// Most files of a VM: its record, which has them all, stays a few KiB.
-pub const FILES_MAX: usize = 64;
 /// Attempts at a change of a VM that others change too.
 const TRIES: usize = 16;
 
@@ -40,7 +38,7 @@ impl Vms {
             let created = [(id, disk_bytes_for(0))];
             match self.replace(vm, &kv, &record, txn.clone(), &created, &[]).await {
                 Ok(()) => return self.describe_disk(vm, &record, &disk).await,
-                Err(error) if error.code == "vm_changed" => {}
+                Err(error) if error.code == code::VM_CHANGED => {}
                 Err(error) => return Err(error),
             }
         }
@@ -51,7 +49,7 @@ impl Vms {
     pub(crate) async fn grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
         if bytes > DISK_BYTES_MAX {
             let reason = format!("a file of {bytes} bytes; {DISK_BYTES_MAX} are the most");
-            return Err(SiteError::invalid("invalid_size", reason));
+            return Err(SiteError::new(code::INVALID_SIZE, reason));
         }
         for _ in 0..TRIES {
             let (kv, mut record) = self.find_ready(vm).await?;
@@ -65,13 +63,13 @@ impl Vms {
             let old = disk.file_bytes.unwrap_or(0);
             if bytes < old {
                 let reason = format!("file {vm}/{file} has {old} bytes, and {bytes} would cut off its end");
-                return Err(SiteError::invalid("would_shrink", reason));
+                return Err(SiteError::new(code::WOULD_SHRINK, reason));
             }
             disk.file_bytes = Some(bytes);
             grow(&self.engine, disk.id(), disk_bytes_for(bytes)).await?;
             match self.replace(vm, &kv, &record, Txn::new(), &[], &[]).await {
                 Ok(()) => return self.describe(vm.as_str(), &record).await,
-                Err(error) if error.code == "vm_changed" => {}
+                Err(error) if error.code == code::VM_CHANGED => {}
                 Err(error) => return Err(error),
             }
         }
@@ -99,7 +97,7 @@ impl Vms {
                     tracing::info!(%vm, file = name, replaced = !removed.is_empty(), "file stored");
                     return Ok(());
                 }
-                Err(error) if error.code == "vm_changed" => {}
+                Err(error) if error.code == code::VM_CHANGED => {}
                 Err(error) => return Err(error),
             }
         }
@@ -110,7 +108,7 @@ impl Vms {
     pub(crate) async fn stored_by(&self, vm: &VmName, task: u64) -> Result<Option<DiskId>> {
         let record = match self.find(vm).await {
             Ok((_, record)) => record,
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         Ok(record.disks.iter().find(|disk| is_of(disk, task)).map(DiskRecord::id))
@@ -187,7 +185,7 @@ fn position(vm: &VmName, record: &Record, file: &str) -> Result<usize> {
     let is_it = |disk: &DiskRecord| !disk.is_disk() && disk.storing.is_none() && disk.name == file;
     record.disks.iter().position(is_it).ok_or_else(|| {
         let shown: String = file.chars().take(127).collect();
-        SiteError::new(ErrorKind::NotFound, "file_not_found", format!("VM {vm} has no file {shown:?}"))
+        SiteError::new(code::FILE_NOT_FOUND, format!("VM {vm} has no file {shown:?}"))
             .hint("`vm show` lists its files")
     })
 }
@@ -198,12 +196,12 @@ pub(crate) fn check_new(vm: &VmName, record: &Record, file: &str, replace: bool)
     match same.clone().find_map(|disk| disk.storing) {
         Some(Storing { task, .. }) => {
             let reason = format!("file {vm}/{file} is being stored by task {task}");
-            return Err(SiteError::new(ErrorKind::Conflict, "file_storing", reason)
+            return Err(SiteError::new(code::FILE_STORING, reason)
                 .hint(format!("wait for it, or end it: `task cancel {task}`")));
         }
         None if same.next().is_some() && !replace => {
             let reason = format!("VM {vm} has a file {file} already");
-            return Err(SiteError::new(ErrorKind::Conflict, "file_taken", reason)
+            return Err(SiteError::new(code::FILE_TAKEN, reason)
                 .hint("choose another name with --as, or say --replace"));
         }
         None => {}
@@ -211,16 +209,12 @@ pub(crate) fn check_new(vm: &VmName, record: &Record, file: &str, replace: bool)
     let files = record.disks.iter().filter(|disk| !disk.is_disk()).count();
     if files >= FILES_MAX {
         let reason = format!("VM {vm} has {files} files, the most there can be");
-        return Err(SiteError::new(ErrorKind::Conflict, "too_many_files", reason));
+        return Err(SiteError::new(code::TOO_MANY_FILES, reason));
     }
     Ok(())
 }
 
 fn whole(vm: &VmName, file: &FileName) -> SiteError {
-    SiteError::new(
-        ErrorKind::Conflict,
-        "file_taken",
-        format!("file {vm}/{file} is whole: it does not change"),
-    )
-    .hint("store another in its place: `file put --replace`")
+    SiteError::new(code::FILE_TAKEN, format!("file {vm}/{file} is whole: it does not change"))
+        .hint("store another in its place: `file put --replace`")
 }

@@ -3,6 +3,8 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use api::code;
+
 use crate::directory::Directory;
 use crate::error::{Result, SiteError};
 
@@ -22,7 +24,7 @@ pub fn group_id(group: &str) -> Result<u32> {
     let groups = std::fs::read_to_string(GROUPS).unwrap_or_default();
     find(&groups, group).ok_or_else(|| {
         let reason = format!("{GROUPS} has no group {group:?}");
-        SiteError::invalid("no_such_group", reason).hint("make it with groupadd, or give its number")
+        SiteError::new(code::NO_SUCH_GROUP, reason).hint("make it with groupadd, or give its number")
     })
 }
 

@@ -3,12 +3,12 @@
 //! The record of the snapshot and that of its VM say until when, and so does the engine of each of its disks, which refuses
 //! whatever way a removal comes. A hold is made longer, never shorter.
 
+use api::types::Snapshot;
+use api::{VmName, code, format_time, parse_until};
 use meta::{Compare, Op, Txn};
 
 use crate::error::{Result, SiteError};
-use crate::names::VmName;
-use crate::snapshots::{Snapshot, changed};
-use crate::time::{format_time, parse_until};
+use crate::snapshots::changed;
 use crate::vms::Vms;
 
 /// Attempts at a hold on something that others change too.
@@ -24,7 +24,7 @@ impl Vms {
             if until_ms < snapshot.held_until_ms {
                 let known = format_time(snapshot.held_until_ms);
                 let reason = format!("snapshot {vm}@{name} is held until {known}: a hold is never shortened");
-                return Err(SiteError::invalid("hold_shorter", reason));
+                return Err(SiteError::new(code::HOLD_SHORTER, reason));
             }
             snapshot.held_until_ms = until_ms;
             record.held_until_ms = record.held_until_ms.max(until_ms);

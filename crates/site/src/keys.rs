@@ -5,11 +5,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use api::code;
 use seal::{EpochKeys, KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WrappedKeys};
 use seam::Runtime;
 
 use crate::directory::{self, Directory};
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 
 /// What the administrator gave to open the keys.
 pub(crate) enum Unlock {
@@ -30,25 +31,24 @@ impl Unlock {
         }
         if wants_passphrase {
             let reason = "this site is opened by a passphrase";
-            return Err(SiteError::new(ErrorKind::Denied, "passphrase_wanted", reason)
-                .hint("give --passphrase-file FILE"));
+            return Err(SiteError::new(code::PASSPHRASE_WANTED, reason).hint("give --passphrase-file FILE"));
         }
         let missing = || {
             let reason = format!("{}: the site's key is not there", directory.key().display());
-            SiteError::new(ErrorKind::Denied, "key_missing", reason).hint("put the key file back")
+            SiteError::new(code::KEY_MISSING, reason).hint("put the key file back")
         };
         key_file(directory)?.map(Self::KeyFile).ok_or_else(missing)
     }
 
     fn passphrase(path: &Path) -> Result<Self> {
         let missing = || {
-            SiteError::invalid("passphrase_missing", format!("{}: no such file", path.display()))
+            SiteError::new(code::PASSPHRASE_MISSING, format!("{}: no such file", path.display()))
                 .hint("name a file that holds the passphrase on one line")
         };
         let phrase = phrase_of(directory::read(path)?.ok_or_else(missing)?);
         if phrase.is_empty() {
             let reason = format!("{}: holds no passphrase", path.display());
-            return Err(SiteError::invalid("passphrase_missing", reason)
+            return Err(SiteError::new(code::PASSPHRASE_MISSING, reason)
                 .hint("write the passphrase into it, on one line"));
         }
         Ok(Self::Passphrase(phrase))
@@ -63,8 +63,7 @@ impl Unlock {
             }
             Self::Passphrase(_) => {
                 let reason = "this site is opened by its key file, not by a passphrase";
-                Err(SiteError::new(ErrorKind::Denied, "key_wrong", reason)
-                    .hint("leave --passphrase-file out"))
+                Err(SiteError::new(code::KEY_WRONG, reason).hint("leave --passphrase-file out"))
             }
         }
     }
@@ -111,7 +110,7 @@ pub(crate) fn recovery_of(bytes: &[u8]) -> Option<RecoveryKey> {
 }
 
 fn denied(error: &KeyError) -> SiteError {
-    SiteError::new(ErrorKind::Denied, "key_wrong", error.to_string())
+    SiteError::new(code::KEY_WRONG, error.to_string())
         .hint("check the key file or --passphrase-file; a different site's does not open this one, nor that of a directory from before `site recover` or a change of the passphrase")
 }
 
@@ -126,7 +125,7 @@ fn key_file(directory: &Directory) -> Result<Option<Kek>> {
     }
     let wrong = || {
         let reason = format!("{}: a key has {KEY_BYTES} bytes, not {}", path.display(), bytes.len());
-        SiteError::new(ErrorKind::Denied, "key_wrong", reason).hint("put the right key file back")
+        SiteError::new(code::KEY_WRONG, reason).hint("put the right key file back")
     };
     key_of(&bytes).map(Some).ok_or_else(wrong)
 }
@@ -170,8 +169,7 @@ pub fn check_no_recovery_file(path: &Path) -> Result<()> {
 
 fn recovery_file_exists(path: &Path) -> SiteError {
     let reason = format!("{}: it exists already, and a recovery key never replaces a file", path.display());
-    SiteError::new(ErrorKind::Conflict, "recovery_key_file_exists", reason)
-        .hint("give a path where nothing is yet")
+    SiteError::new(code::RECOVERY_KEY_FILE_EXISTS, reason).hint("give a path where nothing is yet")
 }
 
 /// Writes the recovery key into a new file, readable by its owner only.

@@ -31,7 +31,6 @@ mod aside;
 mod attach;
 mod clients;
 mod clock;
-mod codes;
 mod create;
 mod definition;
 mod directory;
@@ -49,24 +48,21 @@ mod lock;
 mod manifest;
 mod media;
 mod media_set;
-mod names;
 mod probe;
 mod record;
 mod recover;
 mod rekey;
 mod running;
-mod size;
 mod snapshots;
 mod start;
 mod status;
 mod tasks;
-mod time;
+mod told;
 mod trash;
 mod turns;
 mod unreadable;
 mod upkeep;
 mod uses;
-mod version;
 mod versions;
 mod vms;
 mod witness;
@@ -76,35 +72,23 @@ pub use attach::{AttachInfo, nbd_uri};
 pub use budget::BYTES_MIN as CLIENT_MEMORY_MIN;
 pub use clients::{ClientLimits, ClientStatus};
 pub use clock::ClockState;
-pub use codes::Code;
-pub use definition::DEFINITION_BYTES_MAX;
 pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
 pub use engine::OnLoss;
-pub use error::{ErrorKind, Result, SiteError};
-pub use files::FILES_MAX;
+pub use error::{Result, SiteError};
 pub use group::{admit as admit_group, group_id};
 pub use home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
 pub use keys::{check_no_recovery_file, phrase_of, write_recovery_file};
 pub use lock::Lock;
-pub use manifest::{Entry, MEDIA_MAX, Manifest};
+pub use manifest::{Entry, Manifest};
 pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek};
-pub use names::{DISK_BYTES_MAX, DISK_BYTES_MIN, FileName, VmName};
 pub use recover::{RecoverOptions, RecoveredSite};
-pub use rekey::{KeyState, PASSPHRASE_BYTES_MAX};
+pub use rekey::KeyState;
 pub use running::Site;
-pub use size::{format_size, parse_size};
-pub use snapshots::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Snapshot, SnapshotDisk};
 pub use start::{FileMedia, Options, Sizes, Started};
-pub use status::{Health, MediumState, MediumStatus, Status};
-pub use tasks::{HISTORY_MAX, RUNNING_MAX, Task, TaskKind, TaskState};
-pub use time::{format_time, parse_span};
-pub use trash::{Deletion, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, TrashItem, TrashKind, TrashTotals};
-pub use unreadable::{AFFECTED_NAMED, Unreadable};
-pub use upkeep::{
-    SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, ScrubState, SpaceRow, SpaceTable,
-};
-pub use version::Version;
-pub use vms::{DISKS_MAX, Disk, VMS_MAX, Vm, VmState, VmSummary};
+pub use status::{MediumStatus, Status};
+pub use trash::Deletion;
+pub use unreadable::Unreadable;
+pub use upkeep::{ScrubState, SpaceRow, SpaceTable};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
@@ -124,10 +108,10 @@ pub mod fuzz {
         let _ = crate::keys::phrase_of(input.to_vec());
         if let Ok(text) = std::str::from_utf8(input) {
             let _ = crate::exports::parts(text);
-            let _ = crate::VmName::parse(text);
-            let _ = (crate::time::parse_until(text, 1 << 40), crate::parse_span(text));
-            if let Ok(bytes) = crate::parse_size(text) {
-                let _ = (crate::names::check_disk_bytes(bytes), crate::format_size(bytes));
+            let _ = api::VmName::parse(text);
+            let _ = (api::parse_until(text, 1 << 40), api::parse_span(text));
+            if let Ok(bytes) = api::parse_size(text) {
+                let _ = (api::check_disk_bytes(bytes), api::format_size(bytes));
             }
         }
     }

@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::error::{ErrorKind, Result, SiteError};
+use api::code;
+
+use crate::error::{Result, SiteError};
 
 /// The site's lock; given back when dropped or when the process dies.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl Lock {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {
                 let reason = format!("{}: another server holds it", path.display());
-                Err(SiteError::new(ErrorKind::Busy, "site_busy", reason)
+                Err(SiteError::new(code::SITE_BUSY, reason)
                     .hint("stop that one first, or choose another directory"))
             }
             Err(TryLockError::Error(error)) => Err(SiteError::file(path, &error)),

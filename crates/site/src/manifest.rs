@@ -12,14 +12,13 @@
 
 use std::path::{Path, PathBuf};
 
+use api::code;
 use serde::{Deserialize, Serialize};
 use units::{MediumId, NodeId, SiteId};
 
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 
 const VERSION: u32 = 1;
-/// Most media of a site on one machine: more than a chassis holds, and each has threads of its own.
-pub const MEDIA_MAX: usize = 64;
 /// Most media of a site of many nodes: its list stays well below what a metadata store takes in one value.
 const LISTED_MAX: usize = 1024;
 
@@ -118,9 +117,8 @@ impl Manifest {
     /// # Errors
     /// None that is known of.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| {
-            SiteError::new(ErrorKind::Failed, "manifest_damaged", format!("site.json: {error}"))
-        })?;
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| SiteError::new(code::MANIFEST_DAMAGED, format!("site.json: {error}")))?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -151,8 +149,7 @@ impl Manifest {
         let Some(bytes) = crate::directory::read(path)? else { return Ok(None) };
         Self::decode(&bytes).map(Some).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
-            SiteError::new(ErrorKind::Failed, "manifest_damaged", reason)
-                .hint("put a sound copy of the file in its place")
+            SiteError::new(code::MANIFEST_DAMAGED, reason).hint("put a sound copy of the file in its place")
         })
     }
 }

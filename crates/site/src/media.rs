@@ -13,17 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use api::code;
+use api::types::{Task, TaskKind};
 use data::{Layout, Params, Superblock};
 use engine::{EngineError, EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
 use crate::create;
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::home::NewMedium;
 use crate::manifest::Entry;
 use crate::media_set;
 use crate::running::{Shared, Site};
-use crate::tasks::{Outcome, Task, TaskKind};
+use crate::tasks::Outcome;
 
 /// Pause between looks at how far a drain or rebuild is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -85,11 +87,11 @@ impl Shared {
         self.parts.engine.check_leave(media, joins).await.map_err(|error| match error.kind {
             EngineErrorKind::NoSpace if joins.is_some() => {
                 let reason = format!("the new medium is too small: {}", error.reason);
-                SiteError::new(ErrorKind::Conflict, "medium_needed", reason)
+                SiteError::new(code::MEDIUM_NEEDED, reason)
                     .hint("give one as large as the other media, or `media add` another first")
             }
             EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
-                SiteError::new(ErrorKind::Conflict, "medium_needed", error.reason)
+                SiteError::new(code::MEDIUM_NEEDED, error.reason)
                     .hint("`media add` a medium first, or put another in its place: `media replace`")
             }
             _ => error.into(),
@@ -159,7 +161,7 @@ impl Shared {
         let entry = Entry::new(new.id, &new.path, new.bytes, new.made).on_node(new.node);
         next.media.insert(at.map_or(next.media.len(), |at| at + 1), entry);
         home.set_manifest(next).await?;
-        let broken = |reason: String| SiteError::new(ErrorKind::Failed, "medium_error", reason);
+        let broken = |reason: String| SiteError::new(code::MEDIUM_ERROR, reason);
         let attached = home.attach(new.id, &superblock).await;
         if let Err(reason) = attached {
             home.set_manifest(manifest).await?;
@@ -207,7 +209,7 @@ impl Shared {
                 self.set_all_leaving(&more, true, true).await?;
                 None
             }
-            Err(error) => Some(error.reason),
+            Err(error) => Some(error.reason.clone()),
         };
         *self.drain_refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
         Ok(())
@@ -236,7 +238,7 @@ impl Shared {
         let shared = self.clone();
         self.clone().spawn_work(task.id, async move {
             if let Err(error) = marked {
-                return Err(EngineError { kind: EngineErrorKind::Invalid, reason: error.reason });
+                return Err(EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() });
             }
             *shared.draining.lock().unwrap_or_else(PoisonError::into_inner) = true;
             let drained = shared.drain(medium, &progress).await;
@@ -258,7 +260,8 @@ impl Shared {
         medium: MediumId,
         progress: &Progress,
     ) -> std::result::Result<Outcome, EngineError> {
-        let invalid = |error: SiteError| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason };
+        let invalid =
+            |error: SiteError| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() };
         let mut moved = 0;
         loop {
             if let Err(cancelled) = progress.check() {
@@ -373,7 +376,7 @@ impl Shared {
 }
 
 fn not_found(id: &str) -> SiteError {
-    SiteError::new(ErrorKind::NotFound, "medium_not_found", format!("the site has no medium {id}"))
+    SiteError::new(code::MEDIUM_NOT_FOUND, format!("the site has no medium {id}"))
 }
 
 /// Sizes of a medium of `bytes`: those of the site, with room for as many fragments as it can have.

@@ -7,15 +7,16 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::types::{Task, TaskKind};
+use api::{PASSPHRASE_BYTES_MAX, code, format_time};
 use data::Superblock;
 use engine::{EngineError, Progress};
 use seal::{EPOCHS_MAX, EpochKeys};
 
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::keys::random_key;
 use crate::running::{Shared, Site};
-use crate::tasks::{Outcome, Task, TaskKind};
-use crate::time::format_time;
+use crate::tasks::Outcome;
 
 /// After this a rotation that failed is tried again: what stood in its way may be mended.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -44,9 +45,6 @@ pub struct KeyState {
     pub held_until_ms: Option<u64>,
 }
 
-/// Longest passphrase, bytes: a page of a book, and a bound for what a request may hold.
-pub const PASSPHRASE_BYTES_MAX: usize = 4096;
-
 impl Site {
     /// Has another passphrase open the site from now on: the keys are wrapped anew on every medium, and the one before opens
     /// nothing any more. Cut off half-way, the new one opens the site where a medium has it; the next start brings the others
@@ -59,19 +57,19 @@ impl Site {
     pub async fn change_passphrase(&self, current: Vec<u8>, new: Vec<u8>) -> Result<()> {
         if new.is_empty() {
             return Err(
-                SiteError::invalid("passphrase_missing", "the new passphrase is empty").hint("choose one")
+                SiteError::new(code::PASSPHRASE_MISSING, "the new passphrase is empty").hint("choose one")
             );
         }
         if new.len() > PASSPHRASE_BYTES_MAX {
             let reason = format!("a passphrase has at most {PASSPHRASE_BYTES_MAX} bytes");
-            return Err(SiteError::invalid("invalid_request", reason).hint("choose a shorter one"));
+            return Err(SiteError::new(code::INVALID_REQUEST, reason).hint("choose a shorter one"));
         }
         self.check_all_up("the passphrase before would go on to open it").await?;
         let shared = &self.shared;
         let mut keys = shared.keys.lock().await;
         if !keys.keys.wants_passphrase() {
             let reason = "this site is opened by its key file, not by a passphrase";
-            return Err(SiteError::new(ErrorKind::Conflict, "no_passphrase", reason));
+            return Err(SiteError::new(code::NO_PASSPHRASE, reason));
         }
         let mut random = [0; 28];
         shared.parts.rt.fill_random(&mut random);
@@ -83,12 +81,11 @@ impl Site {
             let _ = answer.send(opened.and_then(|_| wrapped.with_passphrase(&ring, &new, &random)));
         };
         shared.parts.rt.spawn_blocking("passphrase", Box::new(derive));
-        let derived = answered.await.map_err(|_| {
-            SiteError::new(ErrorKind::Failed, "internal", "the key of the passphrase was not derived")
-        })?;
+        let derived = answered
+            .await
+            .map_err(|_| SiteError::new(code::INTERNAL, "the key of the passphrase was not derived"))?;
         let next = derived.map_err(|error| {
-            SiteError::new(ErrorKind::Denied, "key_wrong", error.to_string())
-                .hint("give the current passphrase")
+            SiteError::new(code::KEY_WRONG, error.to_string()).hint("give the current passphrase")
         })?;
         let next = Superblock { keys: next, generation: keys.generation + 1, ..keys.clone() };
         shared.spread(&next).await?;
@@ -129,11 +126,11 @@ impl Site {
     /// Requires that every medium is there: `else_what` says what would become of one that is not.
     async fn check_all_up(&self, else_what: &str) -> Result<()> {
         let media = self.status().await?.media;
-        let Some(medium) = media.iter().find(|medium| medium.state == crate::MediumState::Down) else {
+        let Some(medium) = media.iter().find(|medium| medium.state == api::types::MediumState::Down) else {
             return Ok(());
         };
         let reason = format!("medium {} is down: {else_what}", medium.path.display());
-        Err(SiteError::new(ErrorKind::Unavailable, "media_down", reason)
+        Err(SiteError::new(code::MEDIA_DOWN, reason)
             .hint("bring it back, or take it out of the site, then try again"))
     }
 }
@@ -167,7 +164,7 @@ impl Shared {
                 self.reseal(task.id, progress);
                 Ok(())
             }
-            Err(error) if matches!(error.code, "task_running" | "too_many_tasks") => Ok(()),
+            Err(error) if matches!(error.code, code::TASK_RUNNING | code::TOO_MANY_TASKS) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -200,8 +197,10 @@ impl Shared {
                 .count("keys_retired", 0)
                 .count("containers_held", kept.containers));
         }
-        let failed =
-            |error: SiteError| EngineError { kind: engine::EngineErrorKind::Busy, reason: error.reason };
+        let failed = |error: SiteError| EngineError {
+            kind: engine::EngineErrorKind::Busy,
+            reason: error.reason.clone(),
+        };
         let retired = self.retire_keys().await.map_err(failed)?;
         *self.rekey() = Rekey::Idle;
         Ok(Outcome::default().count("keys_retired", retired))
@@ -217,12 +216,12 @@ impl Shared {
             let reason = format!(
                 "{EPOCHS_MAX} earlier keys are still in use, or too many were in use since the server started"
             );
-            SiteError::new(ErrorKind::Conflict, "too_many_key_epochs", reason)
+            SiteError::new(code::TOO_MANY_KEY_EPOCHS, reason)
                 .hint("let the running rotation end (`task list`), or the holds that the earlier keys stay for (`key show`); then start the server anew")
         };
         let epochs = keys.epochs.next(&self.parts.ring, &secret, &random).ok_or_else(too_many)?;
         let ring = epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(ErrorKind::Failed, "internal", error.to_string()).hint("see the server's log")
+            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
         })?;
         let next = Superblock { epochs, generation: keys.generation + 1, ..keys.clone() };
         self.spread(&next).await?;
@@ -245,7 +244,7 @@ impl Shared {
             ..keys.clone()
         };
         let ring = next.epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(ErrorKind::Failed, "internal", error.to_string()).hint("see the server's log")
+            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
         })?;
         self.spread(&next).await?;
         *keys = next;

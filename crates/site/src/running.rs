@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use api::types::{Snapshot, Task, TaskKind, TrashItem, Vm, VmSummary};
+use api::{Version, VmName, code};
 use budget::Budget;
 use data::Superblock;
 use engine::{Engine, EngineError, EngineErrorKind};
@@ -20,20 +22,17 @@ use crate::attach::AttachInfo;
 use crate::clients::ClientLimits;
 use crate::definition;
 use crate::directory::Directory;
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::home::{Away, Home};
 use crate::keeper;
 use crate::lock::Lock;
-use crate::names::VmName;
 use crate::probe;
 use crate::rekey::Rekey;
-use crate::snapshots::Snapshot;
 use crate::status::{Status, judge};
-use crate::tasks::{Task, TaskKind, Tasks};
-use crate::trash::{Deletion, TrashItem};
+use crate::tasks::Tasks;
+use crate::trash::Deletion;
 use crate::turns::Turns;
-use crate::version::Version;
-use crate::vms::{Vm, VmSummary, Vms};
+use crate::vms::Vms;
 
 /// How long clients have to take their replies when the site stops.
 const CLIENTS_WITHIN: Duration = Duration::from_secs(10);
@@ -198,14 +197,9 @@ impl Site {
         let budget = self.budget().clone();
         let started =
             nbd::Server::start(self.runtime().clone(), exports, &path, self.nbd_limits(), budget).await;
-        *server = Some(started.map_err(|error| {
-            let kind = match error.kind {
-                nbd::ServerErrorKind::Busy => ErrorKind::Busy,
-                nbd::ServerErrorKind::NotASocket => ErrorKind::Conflict,
-                nbd::ServerErrorKind::Io => ErrorKind::Failed,
-            };
-            SiteError::new(kind, "nbd_socket", error.to_string())
-        })?);
+        *server = Some(
+            started.map_err(|error| SiteError::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?,
+        );
         self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
     }
 
@@ -264,7 +258,7 @@ impl Site {
             Ok(Err(error)) => Err(error.into()),
             Err(seam::Elapsed) => {
                 let reason = format!("the write buffer was not written within {} s", CLOSE_WITHIN.as_secs());
-                Err(SiteError::new(ErrorKind::Failed, "close_timeout", reason)
+                Err(SiteError::new(code::CLOSE_TIMEOUT, reason)
                     .hint("nothing is lost: the journal holds it until the next start"))
             }
         }

@@ -6,17 +6,17 @@
 
 mod record;
 
+use api::types::{Snapshot, Vm, VmState};
+use api::{DISKS_MAX, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
 use engine::Fork;
 use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
 use crate::definition;
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::{VmName, fold};
+use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
-use crate::version::Version;
-use crate::vms::{DISKS_MAX, Vm, VmState, Vms, disk_count, vm_changed};
+use crate::vms::{Vms, disk_count, vm_changed};
 pub(crate) use record::SnapshotRecord;
 use record::{Kept, VERSION};
 
@@ -24,42 +24,6 @@ const SNAPSHOTS: Table = Table::new("snapshot");
 const USES: Table = Table::new("definition-use");
 /// Attempts at a change of a VM that others change too.
 const TRIES: usize = 16;
-/// Most snapshots in one answer.
-pub const SNAPSHOTS_AT_ONCE: usize = 1000;
-/// Most stretches of a disk that differ in one answer: some 5 MB of JSON.
-pub const CHANGES_AT_ONCE: usize = 1 << 16;
-
-/// A disk in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotDisk {
-    /// Name within the VM.
-    pub name: String,
-    /// What an NBD client opens, to read: `VM@SNAPSHOT/DISK`.
-    pub export: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
-/// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The VM.
-    pub vm: String,
-    /// Its name, one of its VM.
-    pub name: String,
-    /// When it was made, milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// Whether it has a definition.
-    pub has_definition: bool,
-    /// Until when nobody deletes it, site time in ms; 0 when it is not held.
-    pub held_until_ms: u64,
-    /// Until when the data nodes refuse to free its data, whatever the metadata says; 0 while they were not all told.
-    pub enforced_until_ms: u64,
-    /// Its disks, in order.
-    pub disks: Vec<SnapshotDisk>,
-    /// Its files: `bytes` is the length.
-    pub files: Vec<SnapshotDisk>,
-}
 
 pub(crate) fn key(vm: u64, name: &str) -> Result<Key> {
     Ok(SNAPSHOTS.key().number(vm).text(&fold(name)).end()?)
@@ -211,7 +175,7 @@ impl Vms {
         let (_, record) = self.find(vm).await?;
         let missing = || {
             let reason = format!("VM {vm} has no snapshot {name}");
-            SiteError::new(ErrorKind::NotFound, "snapshot_not_found", reason)
+            SiteError::new(code::SNAPSHOT_NOT_FOUND, reason)
                 .hint(format!("`snapshot list --vm {vm}` shows those there are"))
         };
         let number = record.number.ok_or_else(missing)?;
@@ -260,7 +224,7 @@ impl Vms {
             return Ok(());
         }
         let reason = "the snapshot was changed meanwhile";
-        Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason))
+        Err(SiteError::new(code::VM_CHANGED, reason))
     }
 
     /// Gives a snapshot another name.
@@ -441,7 +405,7 @@ impl Vms {
         let (mut disks, mut files) = (Vec::new(), Vec::new());
         for disk in &snapshot.disks {
             let open = self.engine.open_disk(DiskId(disk.id)).await?;
-            let shown = crate::vms::Disk {
+            let shown = api::types::Disk {
                 name: disk.name.clone(),
                 export: format!("{version}/{}", disk.name),
                 bytes: disk.bytes,
@@ -513,16 +477,16 @@ fn fork_all(disks: &[Kept], targets: &[DiskId]) -> Vec<Fork> {
 }
 
 pub(crate) fn exists(vm: &VmName, name: &str) -> SiteError {
-    SiteError::new(ErrorKind::Conflict, "snapshot_exists", format!("VM {vm} has a snapshot {name} already"))
+    SiteError::new(code::SNAPSHOT_EXISTS, format!("VM {vm} has a snapshot {name} already"))
         .hint("choose another name")
 }
 
 pub(crate) fn changed(vm: &VmName, name: &VmName) -> SiteError {
-    SiteError::new(ErrorKind::Conflict, "vm_changed", format!("snapshot {vm}@{name} was changed meanwhile"))
+    SiteError::new(code::VM_CHANGED, format!("snapshot {vm}@{name} was changed meanwhile"))
         .hint("look at it and try again")
 }
 
 pub(crate) fn damaged(vm: &str, reason: &str) -> SiteError {
     let reason = format!("the record of a snapshot of VM {vm}: {reason}");
-    SiteError::new(ErrorKind::Failed, "record_damaged", reason)
+    SiteError::new(code::RECORD_DAMAGED, reason)
 }

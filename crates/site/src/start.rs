@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::{code, format_time};
 use data::Superblock;
 use engine::{Config, Deps, Engine, EngineErrorKind, OnLoss, Witness};
 use media::Backend;
@@ -15,7 +16,7 @@ use units::MediumId;
 use crate::clients::ClientLimits;
 use crate::create::create;
 use crate::directory::{self, Directory};
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::home::{FoundMedia, FoundMedium, Home};
 use crate::keys::{self, Unlock};
 use crate::local_home::LocalHome;
@@ -23,7 +24,6 @@ use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::media_set::{self, Opener};
 use crate::running::{Parts, Site};
-use crate::time::format_time;
 use crate::witness::FileWitness;
 
 /// File media to be made at the first start.
@@ -356,7 +356,7 @@ impl Opening<'_> {
             self.directory.root().display(),
             format_time(recovered_ms)
         );
-        SiteError::new(ErrorKind::Conflict, "site_recovered", reason)
+        SiteError::new(code::SITE_RECOVERED, reason)
     }
 
     fn too_few(&self, media: &FoundMedia, reason: &str) -> SiteError {
@@ -368,9 +368,9 @@ impl Opening<'_> {
         // The words of the system.
         let is_denied = |why: &str| why.contains("Permission denied") || why.contains("not permitted");
         if media.absent.iter().any(|(_, why)| is_denied(why)) {
-            return SiteError::new(ErrorKind::Denied, "permission_denied", reason);
+            return SiteError::new(code::PERMISSION_DENIED, reason);
         }
-        SiteError::new(ErrorKind::Unavailable, "too_few_media", reason)
+        SiteError::new(code::TOO_FEW_MEDIA, reason)
             .hint("bring the missing media back, then start again; nothing was changed")
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use api::types::{Health, MediumState, TrashTotals};
+use api::{format_size, format_time};
 use engine::{EngineError, EngineStatus};
 use seam::PanicNote;
 use units::{MediumId, SiteId};
@@ -10,9 +12,6 @@ use units::{MediumId, SiteId};
 use crate::clients::ClientStatus;
 use crate::home::Away;
 use crate::rekey::KeyState;
-use crate::size::format_size;
-use crate::time::format_time;
-use crate::trash::TrashTotals;
 use crate::unreadable::Unreadable;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
@@ -26,28 +25,6 @@ const POOL_IS: &str = "the pool is";
 const BELOW_ARE: &str = "the file systems that hold media are";
 /// How reasons begin that say what the start found lost.
 const LOST: &str = "lost: ";
-
-/// The judgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// All is as it should be.
-    Ok,
-    /// It serves, and something wants attention.
-    Degraded,
-    /// It cannot take writes.
-    Failed,
-}
-
-/// What a medium does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MediumState {
-    /// Takes part.
-    Up,
-    /// Takes part, and had no room for the last write.
-    Full,
-    /// Failed, or is not there.
-    Down,
-}
 
 /// A medium of the site.
 #[derive(Debug, Clone, PartialEq, Eq)]

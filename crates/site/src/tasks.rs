@@ -17,26 +17,22 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::types::{Task, TaskKind, TaskState, Vm};
+use api::{ErrorKind, HISTORY_MAX, RUNNING_MAX, VmName, code};
 use engine::Engine;
 use meta::{Key, KeyValue, Op, Table, Txn};
 use seam::Rt;
 use tokio::sync::Notify;
 use units::DiskId;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::error::{Result, SiteError};
 use crate::record::Record as VmRecord;
-use crate::vms::{Vm, Vms};
+use crate::vms::Vms;
 pub(crate) use record::{Forked, Record};
-pub use record::{Task, TaskKind, TaskState};
 pub(crate) use running::Running;
 pub(crate) use work::Outcome;
 
 const TASKS: Table = Table::new("task");
-/// Tasks remembered: some weeks of a busy site, and one answer.
-pub const HISTORY_MAX: usize = 200;
-/// Tasks at once: each is a client that reads or writes as fast as it can.
-pub const RUNNING_MAX: usize = 32;
 /// Silence after which a client counts as gone: several of its signs of life, and a server that is very busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at who is silent.
@@ -119,7 +115,7 @@ impl Tasks {
     async fn make_room(&self) -> Result<(u64, Txn)> {
         if self.running.count() >= RUNNING_MAX {
             let reason = format!("{RUNNING_MAX} tasks are running, the most there can be");
-            return Err(SiteError::new(ErrorKind::Busy, "too_many_tasks", reason)
+            return Err(SiteError::new(code::TOO_MANY_TASKS, reason)
                 .hint("wait for one to end, or cancel one: `task list`"));
         }
         let known = self.stored().await?;
@@ -179,7 +175,7 @@ impl Tasks {
     pub(crate) async fn cancel(&self, id: u64) -> Result<Task> {
         if self.running.record(id).is_some_and(|record| record.kind == TaskKind::Rebuild) {
             let reason = format!("task {id} is a rebuild, which nobody began");
-            return Err(SiteError::new(ErrorKind::Conflict, "rebuild_goes_on", reason));
+            return Err(SiteError::new(code::REBUILD_GOES_ON, reason));
         }
         self.end_badly(id, TaskState::Cancelled, None).await
     }
@@ -209,7 +205,7 @@ impl Tasks {
         for _ in 0..REAP_TRIES {
             let (kv, vm) = match self.vms.find(&name).await {
                 Ok(found) => found,
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
                 Err(error) => return Err(error),
             };
             if vm.import != Some(id) || self.reap(&name, &kv, &vm).await? {
@@ -235,7 +231,7 @@ impl Tasks {
         for id in self.running.silent(self.rt.now(), self.patience) {
             let reason = format!("no sign of life from its client for {} s", self.patience.as_secs());
             match self.end_badly(id, TaskState::Failed, Some(reason)).await {
-                Err(error) if error.code != "task_ended" => return Err(error),
+                Err(error) if error.code != code::TASK_ENDED => return Err(error),
                 _ => {}
             }
         }
@@ -307,7 +303,7 @@ impl Tasks {
         }
         let state = self.stored_record(id).await?.ended_task(id, RESTARTED).state;
         let reason = format!("task {id} has ended: {}", state.word());
-        Err(SiteError::new(ErrorKind::Conflict, "task_ended", reason).hint(format!("see `task show {id}`")))
+        Err(SiteError::new(code::TASK_ENDED, reason).hint(format!("see `task show {id}`")))
     }
 
     async fn stored_record(&self, id: u64) -> Result<Record> {
@@ -339,7 +335,7 @@ impl Tasks {
 }
 
 fn not_found(id: u64) -> SiteError {
-    SiteError::new(ErrorKind::NotFound, "task_not_found", format!("there is no such task {id}"))
+    SiteError::new(code::TASK_NOT_FOUND, format!("there is no such task {id}"))
         .hint("`task list` shows the running ones and the newest of the past")
 }
 
@@ -348,5 +344,5 @@ fn decode(id: u64, kv: &KeyValue) -> Result<Record> {
 }
 
 fn damaged(what: &str, reason: &str) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "record_damaged", format!("the record of {what}: {reason}"))
+    SiteError::new(code::RECORD_DAMAGED, format!("the record of {what}: {reason}"))
 }

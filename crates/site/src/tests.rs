@@ -107,7 +107,7 @@ impl Bench {
     fn refused(&self, options: Options) -> &'static str {
         let error = self.start(options).unwrap_err();
         assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-        error.code
+        error.code.name
     }
 }
 

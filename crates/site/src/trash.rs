@@ -12,55 +12,19 @@ mod record;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::types::{TrashItem, TrashKind, TrashTotals};
+use api::{TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, VMS_MAX, VmName, code, held};
 use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use units::DiskId;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::error::{Result, SiteError};
 use crate::snapshots::{self, SnapshotRecord};
-use crate::time::held;
-use crate::vms::{self, VMS_MAX, Vms, vm_changed, vm_exists};
+use crate::vms::{self, Vms, vm_changed, vm_exists};
 pub(crate) use record::Record;
 pub(crate) use record::What;
 
 const TRASH: Table = Table::new("trash");
 const SETTINGS: Table = Table::new("setting");
-/// How long what is deleted stays when nothing is said.
-pub const TRASH_KEEP: Duration = Duration::from_secs(24 * 3600);
-/// The longest it can be told to stay: what is wanted for longer is no trash.
-pub const TRASH_KEEP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Most items in one answer.
-pub const TRASH_AT_ONCE: usize = 1000;
-
-/// What something in the trash was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrashKind {
-    /// A VM, with its snapshots.
-    Vm,
-    /// A snapshot.
-    Snapshot,
-}
-
-/// Something in the trash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrashItem {
-    /// Its number: names need not be unique here.
-    pub id: u64,
-    /// What it was.
-    pub kind: TrashKind,
-    /// What it was called: `VM` or `VM@SNAPSHOT`.
-    pub name: String,
-    /// When it was deleted, site time in ms.
-    pub deleted_ms: u64,
-    /// When it goes for good; 0 while it goes.
-    pub expires_ms: u64,
-    /// Size of its disks.
-    pub bytes: u64,
-    /// What of it held data, duplicates counted each time, snapshots of a VM not.
-    pub used_bytes: u64,
-    /// Snapshots that are in the trash with a VM.
-    pub snapshots: u64,
-}
 
 /// How something is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,19 +33,6 @@ pub struct Deletion {
     pub now: bool,
     /// A VM with all its snapshots; else one that has some is not deleted.
     pub with_snapshots: bool,
-}
-
-/// The trash in sum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TrashTotals {
-    /// How many things are in it.
-    pub items: usize,
-    /// Size of their disks.
-    pub bytes: u64,
-    /// What of that held data.
-    pub used_bytes: u64,
-    /// When the first of them goes.
-    pub(crate) next_ms: u64,
 }
 
 /// What is known of the trash without looking, and whose turn it is to empty it.
@@ -94,7 +45,7 @@ pub(crate) struct Known {
 
 #[derive(Debug, Default)]
 struct Seen {
-    totals: Option<TrashTotals>,
+    totals: Option<(TrashTotals, u64)>,
     /// Counts changes: what was summed up before one says nothing.
     changes: u64,
 }
@@ -161,7 +112,7 @@ impl Vms {
     pub(crate) async fn set_trash_keep(&self, keep: Duration) -> Result<()> {
         if keep > TRASH_KEEP_MAX {
             let reason = format!("the trash keeps {} days at most", TRASH_KEEP_MAX.as_secs() / 86_400);
-            return Err(SiteError::invalid("invalid_time", reason));
+            return Err(SiteError::new(code::INVALID_TIME, reason));
         }
         let put = Op::put(keep_key()?, keep.as_secs().to_le_bytes().to_vec());
         self.engine.apply(Txn::new().then(put), &[], &[]).await?;
@@ -176,14 +127,13 @@ impl Vms {
         let snapshots = self.snapshots_of(record.number).await?;
         if !snapshots.is_empty() && !how.with_snapshots {
             return Err(SiteError::new(
-                ErrorKind::Conflict,
-                "vm_has_snapshots",
+                code::VM_HAS_SNAPSHOTS,
                 format!("VM {name} has {} snapshots", snapshots.len()),
             ));
         }
         let now_ms = self.engine.site_time_ms();
         if record.held_until_ms > now_ms {
-            return Err(held(&format!("a snapshot of VM {name}"), record.held_until_ms));
+            return Err(held(&format!("a snapshot of VM {name}"), record.held_until_ms).into());
         }
         let disks: Vec<DiskId> =
             record.ids().into_iter().chain(snapshots.iter().flat_map(|(_, found)| found.ids())).collect();
@@ -222,7 +172,7 @@ impl Vms {
         let (owner, kv, snapshot) = self.find_snapshot(vm, name).await?;
         let now_ms = self.engine.site_time_ms();
         if snapshot.held_until_ms > now_ms {
-            return Err(held(&format!("snapshot {vm}@{name}"), snapshot.held_until_ms));
+            return Err(held(&format!("snapshot {vm}@{name}"), snapshot.held_until_ms).into());
         }
         let _closed = self.close(vm, &snapshot.ids())?;
         let keep = if now { Duration::ZERO } else { self.trash_keep().await? };
@@ -278,8 +228,13 @@ impl Vms {
         page.kvs.iter().map(|kv| decode(kv).map(|(id, record)| item(id, &record))).collect()
     }
 
-    /// The trash in sum; looks only behind a change.
+    /// The trash in sum.
     pub(crate) async fn trash_totals(&self) -> Result<TrashTotals> {
+        Ok(self.trash_in_sum().await?.0)
+    }
+
+    /// The trash in sum, and when the first item's time is over, ms; looks only behind a change.
+    pub(crate) async fn trash_in_sum(&self) -> Result<(TrashTotals, u64)> {
         let changes = {
             let seen = self.trash.lock();
             if let Some(known) = seen.totals {
@@ -287,18 +242,18 @@ impl Vms {
             }
             seen.changes
         };
-        let mut totals = TrashTotals { next_ms: u64::MAX, ..TrashTotals::default() };
+        let (mut totals, mut next_ms) = (TrashTotals::default(), u64::MAX);
         for (_, record) in self.trash_records().await? {
             totals.items += 1;
             totals.bytes += record.bytes;
             totals.used_bytes += record.used_bytes;
-            totals.next_ms = totals.next_ms.min(record.expires_ms);
+            next_ms = next_ms.min(record.expires_ms);
         }
         let mut seen = self.trash.lock();
         if seen.changes == changes {
-            seen.totals = Some(totals);
+            seen.totals = Some((totals, next_ms));
         }
-        Ok(totals)
+        Ok((totals, next_ms))
     }
 
     pub(crate) async fn trash_records(&self) -> Result<Vec<(u64, Record)>> {
@@ -308,9 +263,8 @@ impl Vms {
 
     pub(crate) async fn find_trashed(&self, id: u64) -> Result<(KeyValue, Record)> {
         let found = self.engine.meta().get(&key(id)?).await?.kv;
-        let kv = found.ok_or_else(|| {
-            SiteError::new(ErrorKind::NotFound, "trash_not_found", format!("the trash has no number {id}"))
-        })?;
+        let kv = found
+            .ok_or_else(|| SiteError::new(code::TRASH_NOT_FOUND, format!("the trash has no number {id}")))?;
         let (_, record) = decode(&kv)?;
         Ok((kv, record))
     }
@@ -321,13 +275,13 @@ impl Vms {
         let (kv, record) = self.find_trashed(id).await?;
         if record.is_being_emptied() {
             let reason = format!("{} is being emptied from the trash", record.name);
-            return Err(SiteError::new(ErrorKind::Conflict, "trash_emptying", reason));
+            return Err(SiteError::new(code::TRASH_EMPTYING, reason));
         }
         let (back, value, name) = match &record.what {
             What::Vm(vm) => {
                 if self.records().await?.len() >= VMS_MAX {
                     let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
-                    return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason));
+                    return Err(SiteError::new(code::TOO_MANY_VMS, reason));
                 }
                 let name = new.cloned().map_or_else(|| VmName::parse(&record.name), Ok)?;
                 let mut back = vm.clone();
@@ -359,7 +313,7 @@ impl Vms {
             (Some(_), Some((vm, snapshot))) => snapshots::exists(&VmName::parse(vm)?, snapshot).hint(hint),
             (None, _) => {
                 let reason = format!("number {id} of the trash was changed meanwhile");
-                SiteError::new(ErrorKind::Conflict, "vm_changed", reason)
+                SiteError::new(code::VM_CHANGED, reason)
             }
         })
     }
@@ -371,7 +325,7 @@ impl Vms {
             return Ok(name);
         }
         let reason = format!("the VM of {snapshot} is in the trash itself");
-        Err(SiteError::new(ErrorKind::Conflict, "vm_in_trash", reason))
+        Err(SiteError::new(code::VM_IN_TRASH, reason))
     }
 }
 
@@ -380,5 +334,5 @@ fn ms(span: Duration) -> u64 {
 }
 
 fn damaged(reason: &str) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "record_damaged", format!("a record of the trash: {reason}"))
+    SiteError::new(code::RECORD_DAMAGED, format!("a record of the trash: {reason}"))
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api::{VmName, code};
 use seam::{BoxFuture, Runtime};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::error::{Result, SiteError};
 
 /// Longest wait for the changes that came before. One of them that waits for media or room gives up by itself after less.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -56,7 +56,7 @@ impl Turns {
             Ok(held) => Ok(Turn { name, names: self.names.clone(), _held: held }),
             Err(seam::Elapsed) => {
                 let reason = format!("VM {vm}: changes that came before have not ended");
-                Err(SiteError::new(ErrorKind::Busy, "busy", reason))
+                Err(SiteError::new(code::BUSY, reason))
             }
         }
     }
@@ -82,7 +82,7 @@ impl Turns {
         let mut done = change().await;
         for _ in 1..TRIES {
             match &done {
-                Err(error) if error.code == "vm_changed" => done = change().await,
+                Err(error) if error.code == code::VM_CHANGED => done = change().await,
                 _ => break,
             }
         }

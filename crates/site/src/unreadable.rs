@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use api::AFFECTED_NAMED;
+use api::types::Health;
 use engine::Exposure;
 use units::DiskId;
 
 use crate::error::Result;
 use crate::running::Shared;
-use crate::status::{Health, Status};
+use crate::status::Status;
 
 /// Longest that a status waits for the disks that something lost is of; a site with large maps takes longer to find them.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
@@ -30,8 +32,6 @@ pub struct Unreadable {
     pub affected_count: Option<usize>,
 }
 
-/// Disks that `status` names when something of them cannot be read.
-pub const AFFECTED_NAMED: usize = 100;
 /// Of these, how many a reason names.
 const AFFECTED_SAID: usize = 8;
 

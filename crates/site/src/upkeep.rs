@@ -3,28 +3,23 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use api::types::{Task, TaskKind};
+use api::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
 use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
 use meta::{Key, Op, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::VmName;
+use crate::error::{Result, SiteError};
 use crate::running::{Shared, Site};
-use crate::tasks::{Outcome, Task, TaskKind};
+use crate::tasks::Outcome;
 
 const SCRUB: Table = Table::new("scrub");
 const VERSION: u32 = 1;
 /// Pause between two scrubs where nobody says otherwise.
 const SCRUB_EVERY_S: u64 = 7 * 86_400;
-/// Shortest and longest pause that can be set: an hour and a year.
-pub const SCRUB_EVERY_S_MIN: u64 = 3_600;
-/// See [`SCRUB_EVERY_S_MIN`].
-pub const SCRUB_EVERY_S_MAX: u64 = 366 * 86_400;
 /// How often a scrub that runs notes how far it is.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
-/// Most rows of a space report in one answer.
-pub const SPACE_ROWS_AT_ONCE: usize = 1000;
 
 /// How often the site is scrubbed, and how the last time went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,8 +184,7 @@ impl Site {
         let table = self.shared.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let table = table.ok_or_else(|| {
             let reason = "what VMs and snapshots take was not computed since the server started";
-            SiteError::new(ErrorKind::NotFound, "no_space_report", reason)
-                .hint("have it computed: `holdfast space`")
+            SiteError::new(code::NO_SPACE_REPORT, reason).hint("have it computed: `holdfast space`")
         })?;
         let is_of = |row: &SpaceRow, vm: &VmName| {
             let own = row.name.split(['@', ':']).next().unwrap_or_default();
@@ -228,7 +222,7 @@ impl Site {
             let reason = format!(
                 "a scrub every {every_s} s: it can be every hour at most, every year at least, or never (0)"
             );
-            return Err(SiteError::invalid("invalid_request", reason));
+            return Err(SiteError::new(code::INVALID_REQUEST, reason));
         }
         self.shared.change_scrub(|state| state.every_s = every_s).await
     }
@@ -319,7 +313,7 @@ impl Shared {
         let kv = self.parts.engine.meta().get(&scrub_key()?).await?.kv;
         let state = kv.map(|kv| ScrubState::decode(&kv.value)).transpose();
         let state = state.map_err(|reason| {
-            SiteError::new(ErrorKind::Failed, "record_damaged", format!("the record of scrubs: {reason}"))
+            SiteError::new(code::RECORD_DAMAGED, format!("the record of scrubs: {reason}"))
         })?;
         Ok(state.unwrap_or_default())
     }
@@ -329,7 +323,7 @@ impl Shared {
         let mut state = self.scrub_state().await?;
         change(&mut state);
         let value = serde_json::to_vec(&state)
-            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))?;
+            .map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))?;
         self.parts.engine.apply(Txn::new().then(Op::put(scrub_key()?, value)), &[], &[]).await?;
         Ok(state)
     }
@@ -357,7 +351,7 @@ impl Shared {
             return Ok(());
         }
         match self.begin_scrub(state.cursor).await {
-            Err(error) if matches!(error.code, "task_running" | "too_many_tasks") => Ok(()),
+            Err(error) if matches!(error.code, code::TASK_RUNNING | code::TOO_MANY_TASKS) => Ok(()),
             begun => begun.map(drop),
         }
     }
@@ -371,7 +365,7 @@ impl Shared {
             return Ok(());
         }
         match self.begin_scrub(None).await {
-            Err(error) if matches!(error.code, "task_running" | "too_many_tasks") => Ok(()),
+            Err(error) if matches!(error.code, code::TASK_RUNNING | code::TOO_MANY_TASKS) => Ok(()),
             begun => {
                 begun?;
                 *known() = lacking;

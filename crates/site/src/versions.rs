@@ -7,14 +7,13 @@
 //! | `VM:TASK` | in reports alone: what a running export of a VM reads |
 //! | `#NUMBER` | something in the trash; a VM with all its snapshots. In reports these stand apart, as `#NUMBER@SNAPSHOT` |
 
+use api::{SNAPSHOTS_AT_ONCE, Version, VmName};
 use units::DiskId;
 
 use crate::error::Result;
-use crate::names::VmName;
 use crate::record::Record;
-use crate::snapshots::{SNAPSHOTS_AT_ONCE, SnapshotRecord, all_of, damaged, name_of};
+use crate::snapshots::{SnapshotRecord, all_of, damaged, name_of};
 use crate::trash::What;
-use crate::version::Version;
 use crate::vms::Vms;
 
 /// Names of disks with their numbers.

@@ -2,77 +2,20 @@
 
 use std::sync::Arc;
 
+use api::types::{Disk, Vm, VmState, VmSummary};
+use api::{DISKS_MAX, VMS_MAX, VmName, check_disk_bytes, code};
 use engine::Engine;
 use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
-use crate::error::{ErrorKind, Result, SiteError};
-use crate::names::{VmName, check_disk_bytes};
+use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
 use crate::tasks::Running;
 use crate::trash;
 use crate::uses::{Closed, Uses};
 
 const VMS: Table = Table::new("vm");
-/// Most disks of a VM: what a SCSI bus or a few dozen PCI slots take.
-pub const DISKS_MAX: usize = 32;
-/// Most VMs of a site: all fit one answer and one NBD listing.
-pub const VMS_MAX: usize = 10_000;
-
-/// Whether a VM is there for guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VmState {
-    /// It is.
-    Ready,
-    /// Its disks are being filled; lists leave it out.
-    Importing,
-}
-
-/// A disk of a VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// Name within the VM.
-    pub name: String,
-    /// What an NBD client opens: `VM/DISK`.
-    pub export: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Bytes that hold data as the guest sees it, duplicates counted each time; `None` where they were not counted.
-    pub used_bytes: Option<u64>,
-    /// Handles NBD clients have on it.
-    pub clients: usize,
-}
-
-/// A VM with all that is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vm {
-    /// Its name.
-    pub name: String,
-    /// Whether it is there for guests.
-    pub state: VmState,
-    /// When it was made, milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// Whether a definition is stored with it.
-    pub has_definition: bool,
-    /// Its disks, in order.
-    pub disks: Vec<Disk>,
-    /// Its files, each exported to read: `bytes` is the length, and the export is filled up with zeros to whole sectors.
-    pub files: Vec<Disk>,
-}
-
-/// A VM in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmSummary {
-    /// Its name.
-    pub name: String,
-    /// When it was made, milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// How many disks it has.
-    pub disks: usize,
-    /// Bytes of all its disks together.
-    pub bytes: u64,
-}
 
 /// The VMs of a site.
 #[derive(Clone)]
@@ -102,7 +45,8 @@ impl Vms {
         if sizes.is_empty() || sizes.len() > DISKS_MAX {
             return Err(disk_count(sizes.len()));
         }
-        let sizes: Vec<u64> = sizes.iter().map(|bytes| check_disk_bytes(*bytes)).collect::<Result<_>>()?;
+        let sizes: Vec<u64> =
+            sizes.iter().map(|bytes| check_disk_bytes(*bytes)).collect::<api::Result<_>>()?;
         self.check_room().await?;
         let mut disks = Vec::new();
         for bytes in sizes {
@@ -115,7 +59,7 @@ impl Vms {
     pub(crate) async fn check_room(&self) -> Result<()> {
         if self.records().await?.len() >= VMS_MAX {
             let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
-            return Err(SiteError::new(ErrorKind::Conflict, "too_many_vms", reason).hint("delete one first"));
+            return Err(SiteError::new(code::TOO_MANY_VMS, reason).hint("delete one first"));
         }
         Ok(())
     }
@@ -206,14 +150,14 @@ impl Vms {
     }
 
     pub(crate) fn in_use(&self, name: &VmName) -> SiteError {
-        SiteError::new(ErrorKind::Busy, "vm_in_use", format!("a client has a disk of VM {name} open"))
+        SiteError::new(code::VM_IN_USE, format!("a client has a disk of VM {name} open"))
             .hint("stop the guest, or end the NBD client, first")
     }
 
     /// The record of a VM.
     pub(crate) async fn find(&self, name: &VmName) -> Result<(KeyValue, Record)> {
         let kv = self.engine.meta().get(&key(name)?).await?.kv.ok_or_else(|| {
-            SiteError::new(ErrorKind::NotFound, "vm_not_found", format!("there is no VM {name}"))
+            SiteError::new(code::VM_NOT_FOUND, format!("there is no VM {name}"))
                 .hint("`vm list` shows those there are")
         })?;
         let record = decode(name.as_str(), &kv)?;
@@ -227,7 +171,7 @@ impl Vms {
             None => Ok((kv, record)),
             Some(task) => {
                 let reason = format!("VM {name} is being imported by task {task}");
-                Err(SiteError::new(ErrorKind::Conflict, "vm_importing", reason)
+                Err(SiteError::new(code::VM_IMPORTING, reason)
                     .hint(format!("wait for the import, or end it: `task cancel {task}`")))
             }
         }
@@ -240,7 +184,7 @@ impl Vms {
             None => Ok((kv, record)),
             Some(task) => {
                 let reason = format!("a file of VM {name} is being stored by task {task}");
-                Err(SiteError::new(ErrorKind::Conflict, "file_storing", reason)
+                Err(SiteError::new(code::FILE_STORING, reason)
                     .hint(format!("wait for it, or end it: `task cancel {task}`")))
             }
         }
@@ -317,19 +261,18 @@ fn decode(name: &str, kv: &KeyValue) -> Result<Record> {
 }
 
 fn damaged(name: &str, reason: &str) -> SiteError {
-    SiteError::new(ErrorKind::Failed, "record_damaged", format!("the record of VM {name}: {reason}"))
+    SiteError::new(code::RECORD_DAMAGED, format!("the record of VM {name}: {reason}"))
 }
 
 pub(crate) fn vm_exists(name: &VmName) -> SiteError {
-    SiteError::new(ErrorKind::Conflict, "vm_exists", format!("there is a VM {name} already"))
-        .hint("choose another name")
+    SiteError::new(code::VM_EXISTS, format!("there is a VM {name} already")).hint("choose another name")
 }
 
 pub(crate) fn vm_changed(name: &VmName) -> SiteError {
-    SiteError::new(ErrorKind::Conflict, "vm_changed", format!("VM {name} was changed meanwhile"))
+    SiteError::new(code::VM_CHANGED, format!("VM {name} was changed meanwhile"))
         .hint("look at it and try again")
 }
 
 pub(crate) fn disk_count(count: usize) -> SiteError {
-    SiteError::invalid("disk_count", format!("a VM has 1 to {DISKS_MAX} disks, not {count}"))
+    SiteError::new(code::DISK_COUNT, format!("a VM has 1 to {DISKS_MAX} disks, not {count}"))
 }

@@ -13,13 +13,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::code;
 use engine::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 use seam::{BoxFuture, Rt};
 use tokio::sync::Mutex;
 use units::crc32c;
 
 use crate::directory;
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 
 const MAGIC: &[u8; 4] = b"HFWS";
 const VERSION: u32 = 2;
@@ -85,7 +86,7 @@ impl FileWitness {
     /// Opens the file.
     pub(crate) fn open(rt: Rt, path: &Path) -> Result<Self> {
         let lost = |reason: String| {
-            SiteError::new(ErrorKind::Failed, "witness_lost", format!("{}: {reason}", path.display()))
+            SiteError::new(code::WITNESS_LOST, format!("{}: {reason}", path.display()))
                 .hint("put the newest copy of the file in its place; an old one is refused by the journal")
         };
         let mut options = OpenOptions::new();

@@ -1,8 +1,8 @@
 //! Snapshots, clones, and what differs between versions of a VM.
 
+use crate::limits::{CHANGES_AT_ONCE, DISK_BYTES_MAX, SNAPSHOTS_AT_ONCE};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use site::{CHANGES_AT_ONCE, DISK_BYTES_MAX, SNAPSHOTS_AT_ONCE};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{NewDisk, Vm};
@@ -116,7 +116,7 @@ fn most() -> u64 {
 }
 
 /// What can be asked behind the `?` of a path.
-pub(crate) trait Asked: DeserializeOwned {
+pub trait Asked: DeserializeOwned {
     /// Says what is wrong with its numbers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The trash, and holds.
 
+use crate::limits::{TRASH_AT_ONCE, TRASH_KEEP_MAX};
 use serde::{Deserialize, Serialize};
-use site::{TRASH_AT_ONCE, TRASH_KEEP_MAX};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
@@ -53,7 +53,7 @@ pub struct Trash {
 }
 
 /// The trash in sum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct TrashTotals {
     /// How many things are in it.
     pub items: usize,
@@ -137,7 +137,7 @@ pub struct EmptyTrash {
 
 impl EmptyTrash {
     /// What is wrong with it.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         match self.items.len() as u64 {
             1..=ITEMS_MAX => Ok(()),
             many => Err(format!("{many} items, not 1 to {ITEMS_MAX}")),

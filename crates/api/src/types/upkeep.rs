@@ -1,7 +1,7 @@
 //! Work the site does for itself: cleaning, scrubbing, verifying, accounting for space.
 
+use crate::limits::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE};
 use serde::{Deserialize, Serialize};
-use site::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
@@ -56,7 +56,7 @@ pub struct NewSpace {
 
 impl NewSpace {
     /// What is wrong with it.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         match self.of.len() {
             0..=NAMES_MAX => Ok(()),
             many => Err(format!("{many} names; there can be {NAMES_MAX}")),

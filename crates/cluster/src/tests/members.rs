@@ -117,7 +117,7 @@ impl World {
     }
 
     async fn refused(&self, name: &str, token: &JoinToken) -> &'static str {
-        self.join(name, token).await.unwrap_err().code
+        self.join(name, token).await.unwrap_err().code.name
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_lost_answer_is_asked_for_again() {
     let again = world.manager.join(&asked).await.unwrap();
     assert!(first == again, "the same request has the same answer");
     let other = Join { request: request(), ..asked };
-    assert_eq!(world.manager.join(&other).await.err().map(|error| error.code), Some("token_refused"));
+    assert_eq!(world.manager.join(&other).await.err().map(|error| error.code.name), Some("token_refused"));
     assert_eq!(members::nodes(&*world.store).await.unwrap().len(), 2);
 
     // A node that was cut off behind its question asks the same again.
@@ -281,7 +281,7 @@ async fn the_store_lets_in_who_belongs_to_the_site() {
 
     // Who has the answer to a request of before and is removed does not come in again by it.
     world.manager.remove("c1").await.unwrap();
-    assert_eq!(world.manager.join(&asked).await.err().map(|error| error.code), Some("node_removed"));
+    assert_eq!(world.manager.join(&asked).await.err().map(|error| error.code.name), Some("node_removed"));
     assert_eq!(*world.users.set(), BTreeSet::from([manager, d1]));
 }
 

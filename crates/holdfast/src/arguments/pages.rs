@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use api::Code;
 use clap::{Command, CommandFactory};
-use site::Code;
 
 use super::Arguments;
 
@@ -63,14 +63,14 @@ fn the_page_of_the_command_line_is_up_to_date() {
 #[test]
 fn the_page_of_the_errors_is_up_to_date() {
     let mut page = "# Errors\n\n\
-        Every code that the interface and the command line give. Made from `crates/site/src/codes.rs`:\n\
+        Every code that the interface and the command line give. Made from `crates/api/src/codes.rs`:\n\
         `HOLDFAST_REGENERATE=1 cargo test -p holdfast` writes this page. `holdfast explain CODE` says the same.\n\n\
         | code | HTTP | exit | cause | next step |\n|---|---|---|---|---|\n"
         .to_owned();
     for code in Code::all() {
         let status = if code.status == 0 { "-".to_owned() } else { code.status.to_string() };
         let row =
-            format!("| `{}` | {status} | {} | {} | {} |\n", code.code, code.exit, code.cause, code.next);
+            format!("| `{}` | {status} | {} | {} | {} |\n", code.name, code.exit, code.cause, code.next);
         page.push_str(&row);
     }
     kept("errors.md", &page);

@@ -48,5 +48,5 @@ pub(crate) enum TrashCommand {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    site::parse_span(text).map_err(|error| format!("{error}; write 12h, 7d, or 0"))
+    api::parse_span(text).map_err(|error| format!("{error}; write 12h, 7d, or 0"))
 }

@@ -1,7 +1,7 @@
 //! Commands about files of a VM.
 
 use api::types::{AddDisk, Deleted, DiskClone, List, SnapshotDisk};
-use site::{FileName, Version, VmName};
+use api::{FileName, Version, VmName, code};
 
 use super::{Asking, place, really};
 use crate::arguments::FileCommand;
@@ -91,7 +91,7 @@ fn named_as(file: &std::path::Path) -> Result<FileName, Failure> {
     let of_what = |what: &str| format!("{}: it is {what}", file.display());
     match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => {
-            return Err(Failure::of_code("file_error", of_what("a directory")));
+            return Err(Failure::of_code(code::FILE_ERROR, of_what("a directory")));
         }
         // What a shell makes for `<(...)` is called by a number.
         Ok(metadata) if !metadata.is_file() => {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use api::code;
 use api::types::{List, Medium, NewMedium};
 
 use super::{Asking, really};
@@ -51,7 +52,7 @@ impl Asking {
         let found: Vec<&Medium> = media.iter().filter(is_it).collect();
         match found.as_slice() {
             [one] => Ok(one.id.clone()),
-            [] => Err(Failure::of_code("medium_not_found", format!("the site has no medium {name}"))
+            [] => Err(Failure::of_code(code::MEDIUM_NOT_FOUND, format!("the site has no medium {name}"))
                 .hint("`media list -o json` shows paths and ids")),
             _ => Err(Failure::usage(
                 format!("{} media are called {name}", found.len()),
@@ -68,7 +69,7 @@ fn new_medium(new: NewMediumArguments) -> Result<NewMedium, Failure> {
         return Ok(NewMedium { path: new.path.display().to_string(), file_bytes: new.file });
     }
     let path = std::path::absolute(&new.path)
-        .map_err(|error| Failure::of_io("file_error", new.path.display(), &error))?;
+        .map_err(|error| Failure::of_io(code::FILE_ERROR, new.path.display(), &error))?;
     let text = path
         .to_str()
         .ok_or_else(|| Failure::usage(format!("{} is not UTF-8", path.display()), "give a path that is"))?;

@@ -3,7 +3,7 @@
 use api::types::{
     AddDisk, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone, NewSnapshot, Snapshots, WhichChanges,
 };
-use site::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Version, VmName};
+use api::{CHANGES_AT_ONCE, SNAPSHOTS_AT_ONCE, Version, VmName, code};
 
 use super::{Asking, really};
 use crate::arguments::SnapshotCommand;
@@ -113,7 +113,7 @@ impl Asking {
             diff.items.extend(page.items);
             if diff.items.len() > STRETCHES_MAX {
                 let what = format!("more than {STRETCHES_MAX} stretches of {disk} differ: none is listed");
-                return Err(Failure::of_code("too_many_changes", what));
+                return Err(Failure::of_code(code::TOO_MANY_CHANGES, what));
             }
             match page.next {
                 Some(next) => which.offset = next,

@@ -3,7 +3,7 @@
 use api::types::{
     Deleted, EmptyTrash, HowToDelete, List, ListTrash, Restore, Trash, TrashItem, TrashSetting,
 };
-use site::{TRASH_AT_ONCE, VmName, format_time};
+use api::{TRASH_AT_ONCE, VmName, code, format_time};
 
 use super::snapshots::snapshot_of;
 use super::{Asking, really};
@@ -47,7 +47,7 @@ impl Asking {
                 (None, None) => {}
             }
         }
-        all.ok_or_else(|| Failure::failed("protocol", "the trash has no page".to_owned()))
+        all.ok_or_else(|| Failure::failed(code::PROTOCOL, "the trash has no page".to_owned()))
     }
 
     async fn empty(&self, names: Vec<String>, yes: bool, dry_run: bool) -> Result<(), Failure> {
@@ -71,7 +71,7 @@ impl Asking {
             match self.client.empty_trash(item.id).await.map_err(|error| self.failed(error)) {
                 Ok(()) => gone.push(Deleted { deleted: item.name, trash: None }),
                 // The server was faster.
-                Err(failure) if failure.code() == "trash_not_found" => {
+                Err(failure) if failure.is(code::TRASH_NOT_FOUND) => {
                     gone.push(Deleted { deleted: item.name, trash: None });
                 }
                 Err(failure) => return Err(failure),
@@ -124,7 +124,7 @@ fn one(trash: &Trash, name: &str) -> Result<TrashItem, Failure> {
         [one] => Ok((*one).clone()),
         [] => numbered()
             .cloned()
-            .ok_or_else(|| Failure::of_code("trash_not_found", format!("the trash has no {name}"))),
+            .ok_or_else(|| Failure::of_code(code::TRASH_NOT_FOUND, format!("the trash has no {name}"))),
         several => {
             let ids: Vec<String> = several.iter().map(|item| item.id.to_string()).collect();
             let message = format!("the trash has {} that were called {name}", several.len());

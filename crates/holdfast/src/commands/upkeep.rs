@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::types::{ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Space, Task, TaskState};
-use site::{SPACE_ROWS_AT_ONCE, SiteError, Version, VmName};
+use api::{SPACE_ROWS_AT_ONCE, Version, VmName, code};
+use site::SiteError;
 
 use super::{Asking, really};
 use crate::arguments::{
@@ -23,7 +24,7 @@ const LONG: Duration = Duration::from_secs(10);
 fn phrase(path: &Path) -> Result<String, Failure> {
     let refused = |reason: String| {
         let hint = "name a file that holds the passphrase on one line";
-        SiteError::new(site::ErrorKind::Invalid, "passphrase_missing", reason).hint(hint)
+        SiteError::new(code::PASSPHRASE_MISSING, reason).hint(hint)
     };
     let shown = path.display();
     let bytes = site::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
@@ -74,7 +75,7 @@ impl Asking {
         match command {
             ClockCommand::Show => self.printer.clock(&clock),
             ClockCommand::Accept { yes } => {
-                let [site, host] = [clock.site_ms, clock.host_ms].map(site::format_time);
+                let [site, host] = [clock.site_ms, clock.host_ms].map(api::format_time);
                 really(yes, || {
                     format!(
                         "site time would go from {site} to {host}, and what was to stay until then may go"
@@ -146,7 +147,7 @@ impl Asking {
             None => Ok(()),
             Some(first) => {
                 let what = format!("task {} found damage: {first}", task.id);
-                Err(Failure::failed("damage_found", what).hint(format!(
+                Err(Failure::failed(code::DAMAGE_FOUND, what).hint(format!(
                     "`task show {}` tells all; restore what is named, bring missing media back",
                     task.id
                 )))
@@ -171,12 +172,13 @@ impl Asking {
             TaskState::Running | TaskState::Done => Ok(task),
             TaskState::Cancelled => {
                 let what = format!("task {} was cancelled", task.id);
-                Err(Failure::failed("cancelled", what).hint("start it again when it is wanted"))
+                Err(Failure::failed(code::CANCELLED, what).hint("start it again when it is wanted"))
             }
             TaskState::Failed => {
                 let why = task.error.unwrap_or_default();
                 let what = format!("task {} failed: {why}", task.id);
-                Err(Failure::failed("task_failed", what).hint("`status` tells how the site is; try again"))
+                Err(Failure::failed(code::TASK_FAILED, what)
+                    .hint("`status` tells how the site is; try again"))
             }
         }
     }

@@ -10,7 +10,7 @@ use api::types::{
     AttachInfo, Clients, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status, Task,
     TaskKind, TaskState, TrashTotals, Vm, VmState, VmSummary,
 };
-use site::{format_size, format_time};
+use api::{format_size, format_time};
 
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
 pub(super) use trash::trash;
@@ -242,22 +242,13 @@ fn time(ms: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-fn state(task: &Task) -> &'static str {
-    match task.state {
-        TaskState::Running => "running",
-        TaskState::Done => "done",
-        TaskState::Failed => "failed",
-        TaskState::Cancelled => "cancelled",
-    }
-}
-
 pub(super) fn tasks(tasks: &[Task]) -> String {
     let row = |task: &Task| {
         vec![
             task.id.to_string(),
             kind(task).to_owned(),
             task.target.clone(),
-            state(task).to_owned(),
+            task.state.word().to_owned(),
             percent(task),
             format!("{}/s", format_size(task.rate)),
             time(task.started_ms),
@@ -273,7 +264,7 @@ pub(super) fn task(task: &Task) -> String {
         format!("task    {}", task.id),
         format!("kind    {}", kind(task)),
         format!("target  {}", task.target),
-        format!("state   {}", state(task)),
+        format!("state   {}", task.state.word()),
         format!("began   {}", time(task.started_ms)),
     ];
     lines.extend(task.ended_ms.map(|ended| format!("ended   {}", time(ended))));

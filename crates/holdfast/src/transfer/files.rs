@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::types::{NewExport, NewFile, TaskKind};
-use site::{FileName, Version, VmName};
+use api::{FileName, Version, VmName, code};
 
 use super::program::{Target, blocking};
 use super::stream::{self, Growing, Input, Output};
@@ -75,11 +75,11 @@ impl Transfer<'_> {
 }
 
 fn open(path: &std::path::Path) -> Result<File, Failure> {
-    let failed = |error: std::io::Error| Failure::of_io("file_error", path.display(), &error);
+    let failed = |error: std::io::Error| Failure::of_io(code::FILE_ERROR, path.display(), &error);
     let file = File::open(path).map_err(failed)?;
     match file.metadata() {
         Ok(metadata) if metadata.is_dir() => {
-            Err(Failure::of_code("file_error", format!("{}: it is a directory", path.display())))
+            Err(Failure::of_code(code::FILE_ERROR, format!("{}: it is a directory", path.display())))
         }
         Ok(_) => Ok(file),
         Err(error) => Err(failed(error)),

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use api::code;
 use serde_json::Value;
 
 use super::absolute;
@@ -45,16 +46,20 @@ impl Image {
     }
 }
 
+fn encrypted(path: &Path) -> Failure {
+    Failure::of_code(code::IMAGE_ENCRYPTED, format!("{}: it is encrypted", path.display()))
+}
+
 /// Looks at an image. Blocks.
 pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image, Failure> {
     let unreadable =
-        |reason: String| Failure::of_code("image_unreadable", format!("{}: {reason}", path.display()));
+        |reason: String| Failure::of_code(code::IMAGE_UNREADABLE, format!("{}: {reason}", path.display()));
     // Looked at before it is opened: the other end of a pipe may never come.
     let closed = |error: std::io::Error| {
         let failure = unreadable(error.to_string());
         match error.kind() {
             ErrorKind::NotFound => failure.hint("see that it is there and its name is right"),
-            ErrorKind::PermissionDenied => Failure::of_io("image_unreadable", path.display(), &error)
+            ErrorKind::PermissionDenied => Failure::of_io(code::IMAGE_UNREADABLE, path.display(), &error)
                 .hint("run the command as a user who may read it"),
             _ => failure,
         }
@@ -89,15 +94,14 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
     if have == 0 && !is_device {
         return Err(unreadable("it is empty".to_owned()).hint("see where it came from: a disk is not empty"));
     }
-    let whole =
-        |what: &str| Failure::of_code("image_not_whole", format!("{}: the image has {what}", path.display()));
+    let whole = |what: &str| {
+        Failure::of_code(code::IMAGE_NOT_WHOLE, format!("{}: the image has {what}", path.display()))
+    };
     match judge(&head, &tail, format) {
         Verdict::Sound => {}
         Verdict::Other => return Err(unreadable("it is not of the format that -f names".to_owned())),
         Verdict::NotWhole(what) => return Err(whole(what)),
-        Verdict::Encrypted => {
-            return Err(Failure::of_code("image_encrypted", format!("{}: it is encrypted", path.display())));
-        }
+        Verdict::Encrypted => return Err(encrypted(path)),
     }
     let least = least_bytes(&head, format);
     if !is_device && metadata.len() < least {
@@ -109,7 +113,7 @@ pub(super) fn inspect(path: &Path, format: Option<ImageFormat>) -> Result<Image,
         return Err(whole(what));
     }
     if info["encrypted"] == true {
-        return Err(Failure::of_code("image_encrypted", format!("{}: it is encrypted", path.display())));
+        return Err(encrypted(path));
     }
     image.bytes =
         info["virtual-size"].as_u64().ok_or_else(|| unreadable(format!("{PROGRAM} says no size")))?;
@@ -145,15 +149,18 @@ fn check(image: &Image) -> Result<(), Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = start(&mut command)?
         .wait_with_output()
-        .map_err(|error| Failure::failed("program_failed", format!("{PROGRAM}: {error}")))?;
+        .map_err(|error| Failure::failed(code::PROGRAM_FAILED, format!("{PROGRAM}: {error}")))?;
     match output.status.code() {
         Some(SOUND | LEAKS | NO_CHECK) => Ok(()),
         Some(DAMAGED) => {
             let said = String::from_utf8_lossy(&output.stderr);
             let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
-            Err(Failure::of_code("image_unreadable", format!("it is damaged or its end is missing: {first}")))
+            Err(Failure::of_code(
+                code::IMAGE_UNREADABLE,
+                format!("it is damaged or its end is missing: {first}"),
+            ))
         }
-        _ => Err(Failure::of_code("image_unreadable", last_line(&output.stderr))),
+        _ => Err(Failure::of_code(code::IMAGE_UNREADABLE, last_line(&output.stderr))),
     }
 }
 
@@ -164,12 +171,12 @@ fn info(image: &Image) -> Result<Value, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = start(&mut command)?
         .wait_with_output()
-        .map_err(|error| Failure::failed("program_failed", format!("{PROGRAM}: {error}")))?;
+        .map_err(|error| Failure::failed(code::PROGRAM_FAILED, format!("{PROGRAM}: {error}")))?;
     if !output.status.success() {
-        return Err(Failure::of_code("image_unreadable", last_line(&output.stderr)));
+        return Err(Failure::of_code(code::IMAGE_UNREADABLE, last_line(&output.stderr)));
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|error| Failure::failed("program_failed", format!("{PROGRAM} info: {error}")))
+        .map_err(|error| Failure::failed(code::PROGRAM_FAILED, format!("{PROGRAM} info: {error}")))
 }
 
 /// Other files that an image takes data from.

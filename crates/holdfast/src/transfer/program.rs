@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use api::code;
 use seam::Rt;
 use site::Aside;
 
@@ -41,7 +42,7 @@ pub(super) async fn blocking<T: Send + 'static>(
             let _ = done.send(work());
         }),
     );
-    outcome.await.map_err(|_| Failure::failed("runtime", "a thread ended without an answer"))
+    outcome.await.map_err(|_| Failure::failed(code::RUNTIME, "a thread ended without an answer"))
 }
 
 /// A value within a list of options: its commas are doubled.
@@ -63,10 +64,10 @@ pub(super) fn disk_options(socket: &Path, export: &str) -> OsString {
 pub(super) fn start(command: &mut Command) -> Result<Child, Failure> {
     command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Failure::of_code("program_missing", format!("{PROGRAM} is not installed"))
+            Failure::of_code(code::PROGRAM_MISSING, format!("{PROGRAM} is not installed"))
                 .hint(format!("install it: apt-get install {PACKAGE}"))
         }
-        _ => Failure::failed("program_failed", format!("{PROGRAM}: {error}")),
+        _ => Failure::failed(code::PROGRAM_FAILED, format!("{PROGRAM}: {error}")),
     })
 }
 
@@ -119,12 +120,14 @@ pub(super) async fn convert(
     shown?;
     let said = said?;
     // It has closed both: it ends now.
-    let status =
-        child.0.wait().map_err(|error| Failure::failed("program_failed", format!("{PROGRAM}: {error}")))?;
+    let status = child
+        .0
+        .wait()
+        .map_err(|error| Failure::failed(code::PROGRAM_FAILED, format!("{PROGRAM}: {error}")))?;
     if status.success() {
         return Ok(());
     }
-    Err(Failure::of_code("copy_failed", format!("{PROGRAM}: {}", last_line(&said))))
+    Err(Failure::of_code(code::COPY_FAILED, format!("{PROGRAM}: {}", last_line(&said))))
 }
 
 /// Reads `(12.34/100%)` again and again.
@@ -162,7 +165,7 @@ impl Target {
             return Err(taken(&path));
         }
         let aside = Aside::new(&path, MODE);
-        Ok(Self(aside.map_err(|error| Failure::of_io("file_error", path.display(), &error))?))
+        Ok(Self(aside.map_err(|error| Failure::of_io(code::FILE_ERROR, path.display(), &error))?))
     }
 
     /// Where it is to stand, for people.
@@ -173,7 +176,7 @@ impl Target {
     /// The file that is written.
     pub(super) fn file(&self) -> Result<File, Failure> {
         let file = self.0.file().try_clone();
-        file.map_err(|error| Failure::of_io("file_error", self.name(), &error))
+        file.map_err(|error| Failure::of_io(code::FILE_ERROR, self.name(), &error))
     }
 
     /// The end of a conversion's command line.
@@ -185,14 +188,14 @@ impl Target {
     pub(super) fn keep(&self) -> Result<(), Failure> {
         self.0.keep().map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => taken(self.0.place()),
-            _ => Failure::of_io("output", self.name(), &error),
+            _ => Failure::of_io(code::OUTPUT, self.name(), &error),
         })
     }
 }
 
 /// What to say of a place where something is.
 fn taken(path: &Path) -> Failure {
-    let failure = Failure::of_code("file_exists", format!("{} is there already", path.display()));
+    let failure = Failure::of_code(code::FILE_EXISTS, format!("{} is there already", path.display()));
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => failure.hint("it is a directory: name a file in it"),
         Ok(metadata) if !metadata.is_file() => failure.hint(format!(

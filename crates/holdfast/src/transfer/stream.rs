@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::types::{ChangeDisk, ChangeFile};
-use site::{FileName, VmName, format_size};
+use api::{FileName, VmName, code, format_size};
 
 use super::connection::{Connection, WINDOW};
 use super::format::HEAD_BYTES;
@@ -24,13 +24,13 @@ const EACCES: i32 = 13;
 const HOLE_BYTES: usize = 4096;
 
 fn copy_failed(error: &std::io::Error) -> Failure {
-    Failure::of_code("copy_failed", error.to_string())
+    Failure::of_code(code::COPY_FAILED, error.to_string())
 }
 
 /// Opens a disk at the site's socket.
 fn connect(socket: &Path, export: &str) -> Result<Connection, Failure> {
     Connection::open(socket, export).map_err(|error| match error.raw_os_error() {
-        Some(EACCES) => Failure::of_code("denied", format!("{}: {error}", socket.display())),
+        Some(EACCES) => Failure::of_code(code::DENIED, format!("{}: {error}", socket.display())),
         _ => copy_failed(&error),
     })
 }
@@ -46,7 +46,7 @@ pub(super) enum Input {
 pub(super) fn first_of_stdin() -> Result<Vec<u8>, Failure> {
     let mut first = Vec::new();
     let read = std::io::stdin().lock().take(HEAD_BYTES as u64).read_to_end(&mut first);
-    read.map_err(|error| Failure::of_code("copy_failed", format!("standard input: {error}")))?;
+    read.map_err(|error| Failure::of_code(code::COPY_FAILED, format!("standard input: {error}")))?;
     Ok(first)
 }
 
@@ -141,7 +141,7 @@ pub(super) async fn import(
         let end = at + chunk.len() as u64;
         if end > size && limit.is_some() {
             let message = format!("standard input has more than the {} of --size", format_size(size));
-            return Err(Failure::of_code("copy_failed", message));
+            return Err(Failure::of_code(code::COPY_FAILED, message));
         }
         if end > size {
             size = growing.grow(transfer, end).await?;
@@ -159,7 +159,7 @@ pub(super) async fn import(
 fn read_chunk(mut input: impl Read, what: &str) -> Result<Vec<u8>, Failure> {
     let mut chunk = Vec::new();
     let read = input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-    read.map_err(|error| Failure::of_code("copy_failed", format!("{what}: {error}")))?;
+    read.map_err(|error| Failure::of_code(code::COPY_FAILED, format!("{what}: {error}")))?;
     Ok(chunk)
 }
 
@@ -224,7 +224,7 @@ fn read_out(
     size: u64,
     counter: &Counter,
 ) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::failed("output", format!("{what}: {error}"));
+    let failed = |error: std::io::Error| Failure::failed(code::OUTPUT, format!("{what}: {error}"));
     let mut at = 0;
     while at < size {
         // Requests are of whole sectors; the last one's surplus is left out.

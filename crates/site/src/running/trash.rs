@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use api::VmName;
+use api::types::{TrashItem, TrashTotals};
+
 use super::Site;
 use crate::error::Result;
-use crate::names::VmName;
-use crate::trash::{TrashItem, TrashTotals};
 
 impl Site {
     /// What is in the trash, by number: at most `limit`, and 1,000, of those behind number `after`.

@@ -5,14 +5,15 @@
 //! while the task runs. No list of disks has them; the record of the task has, until a transaction deletes them and says
 //! so. Snapshots and files never change: an export reads them as they are.
 
+use api::Version;
+use api::types::{Task, TaskKind, Vm};
 use engine::{EngineErrorKind, Fork};
 use meta::{Compare, KeyValue, Op, Txn};
 
-use super::{Forked, Leftovers, REAP_PAUSE, REAP_TRIES, Record, Task, TaskKind, Tasks, key, plain};
+use super::{Forked, Leftovers, REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
 use crate::error::Result;
 use crate::record::Record as VmRecord;
-use crate::version::Version;
-use crate::vms::{Vm, vm_changed};
+use crate::vms::vm_changed;
 
 impl Tasks {
     /// Makes a task for reading the disks of a VM or snapshot, or one of them, as they are now.

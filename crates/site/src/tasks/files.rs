@@ -1,14 +1,15 @@
 //! Files being stored: imports into a VM that is there.
 
+use api::types::{Disk, Task, TaskKind};
+use api::{FileName, VmName, code};
 use meta::{Op, Txn};
 use units::DiskId;
 
-use super::{REAP_PAUSE, REAP_TRIES, Record, Task, TaskKind, Tasks, key, plain};
+use super::{REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
 use crate::error::Result;
-use crate::names::{FileName, VmName};
 use crate::record::Storing;
 use crate::uses::Closed;
-use crate::vms::{Disk, vm_changed};
+use crate::vms::vm_changed;
 
 /// VM and file that a task of this target stores; `None` when it is about a VM.
 pub(super) fn of(target: &str) -> Option<(&str, &str)> {
@@ -75,7 +76,7 @@ impl Tasks {
         let Some(_closed) = self.revoke(disk) else { return Ok(false) };
         match self.vms.drop_file(vm, id).await {
             Ok(()) => Ok(true),
-            Err(error) if error.code == "vm_changed" => Ok(false),
+            Err(error) if error.code == code::VM_CHANGED => Ok(false),
             Err(error) => Err(error),
         }
     }

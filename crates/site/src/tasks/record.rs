@@ -11,112 +11,14 @@
 
 use std::collections::BTreeMap;
 
+use api::code;
+use api::types::{Task, TaskKind, TaskState};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 
 const VERSION: u32 = 1;
-
-/// What a task does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskKind {
-    /// Fills a new VM.
-    Import,
-    /// Reads disks of a VM.
-    Export,
-    /// The cleaner: frees what nothing reaches any more.
-    Clean,
-    /// Reads every fragment, checks it, and repairs what is wrong.
-    Scrub,
-    /// Opens every block that any VM or snapshot reaches.
-    Verify,
-    /// Computes what VMs and snapshots take for themselves and share.
-    Space,
-    /// Seals everything under a new data key.
-    Rekey,
-    /// Moves everything off a medium that leaves.
-    Drain,
-    /// Writes anew what a lost medium held.
-    Rebuild,
-}
-
-impl TaskKind {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Import => "import",
-            Self::Export => "export",
-            Self::Clean => "clean",
-            Self::Scrub => "scrub",
-            Self::Verify => "verify",
-            Self::Space => "space",
-            Self::Rekey => "rekey",
-            Self::Drain => "drain",
-            Self::Rebuild => "rebuild",
-        }
-    }
-}
-
-/// Where a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskState {
-    /// Under way.
-    Running,
-    /// Ended as it should.
-    Done,
-    /// Ended for a reason in `error`.
-    Failed,
-    /// Ended because somebody asked for it.
-    Cancelled,
-}
-
-impl TaskState {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// A task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// Its number; a later task has a higher one.
-    pub id: u64,
-    /// What it does.
-    pub kind: TaskKind,
-    /// To what: a VM, or `VM/DISK`.
-    pub target: String,
-    /// Where it is.
-    pub state: TaskState,
-    /// When it began, milliseconds since the Unix epoch.
-    pub started_ms: u64,
-    /// When it ended.
-    pub ended_ms: Option<u64>,
-    /// Bytes done, as its client counts them.
-    pub done_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: u64,
-    /// Bytes a second: lately while it runs, in all when it has ended.
-    pub rate: u64,
-    /// Seconds that are left at this rate, while it runs and the rate is known.
-    pub seconds_left: Option<u64>,
-    /// Where from, where to.
-    pub message: String,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// What came of work of the server, by name.
-    pub counts: BTreeMap<String, u64>,
-    /// What it found wrong, for people.
-    pub findings: Vec<String>,
-}
 
 /// The record of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,8 +112,7 @@ impl Record {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| SiteError::new(ErrorKind::Failed, "record_damaged", error.to_string()))
+        serde_json::to_vec(self).map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     /// Reads a record; the error says what is wrong.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::Version;
+use api::types::{Task, TaskKind};
 use engine::Progress;
 
-use super::record::{Forked, Record, Task, TaskKind};
-use crate::version::Version;
+use super::record::{Forked, Record};
 
 /// Weight of the newest stretch in the rate: it follows a change within a few signs of life.
 const NEWEST: f64 = 0.3;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::code;
+use api::types::{Task, TaskKind, TaskState};
 use engine::{EngineError, EngineErrorKind, Progress};
 use meta::Op;
 
-use super::record::{Record, TaskKind, TaskState};
-use super::{Task, Tasks, key, plain};
-use crate::error::{ErrorKind, Result, SiteError};
+use super::record::Record;
+use super::{Tasks, key, plain};
+use crate::error::{Result, SiteError};
 
 /// Most findings in a record; the rest is counted.
 const FINDINGS_MAX: usize = 64;
@@ -43,7 +45,7 @@ impl Tasks {
     pub(crate) fn check_idle(&self, kind: TaskKind) -> Result<()> {
         let Some(id) = self.running.of_kind(kind) else { return Ok(()) };
         let reason = format!("task {id} is at it already: {}", kind.word());
-        Err(SiteError::new(ErrorKind::Busy, "task_running", reason)
+        Err(SiteError::new(code::TASK_RUNNING, reason)
             .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")))
     }
 

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use api::types::VmState;
+use api::{DISKS_MAX, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
 use crate::attach::AttachInfo;
-use crate::{DISKS_MAX, Options, Site, VmName, VmState};
+use crate::{Options, Site};
 
 const MIB: u64 = 1 << 20;
 
@@ -17,7 +19,7 @@ fn name(text: &str) -> VmName {
 fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-    error.code
+    error.code.name
 }
 
 async fn disks(site: &Site, vm: &str) -> Vec<(String, u64)> {
@@ -123,7 +125,7 @@ fn definitions_are_kept_with_their_vm_and_go_with_it() {
     let vm = name("a");
     let largest = crate::definition::bytes_max(128 << 10);
     assert_eq!(largest, 8 << 10);
-    assert_eq!(crate::definition::bytes_max(8 << 20), crate::DEFINITION_BYTES_MAX);
+    assert_eq!(crate::definition::bytes_max(8 << 20), api::DEFINITION_BYTES_MAX);
     // Does not compress: each takes its room in the journal.
     let text = |seed: u64| {
         let mut state = seed;
@@ -232,7 +234,7 @@ fn large_definitions_cost_what_they_are() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             Some(char::from(b' ' + ((state >> 33) % 94) as u8))
         };
-        std::iter::from_fn(letter).take(crate::DEFINITION_BYTES_MAX).collect::<String>()
+        std::iter::from_fn(letter).take(api::DEFINITION_BYTES_MAX).collect::<String>()
     };
     bench.runtime.block_on(async {
         for number in 0..VMS {
@@ -241,7 +243,7 @@ fn large_definitions_cost_what_they_are() {
             site.set_definition(&vm, &text(number as u64)).await.unwrap();
         }
         let stored = site.status().await.unwrap().stored_bytes;
-        let own = (VMS * crate::DEFINITION_BYTES_MAX) as u64;
+        let own = (VMS * api::DEFINITION_BYTES_MAX) as u64;
         assert!(stored < 3 * own, "{stored} bytes for {own} of definitions");
     });
     bench.stop(&site);

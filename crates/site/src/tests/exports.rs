@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use api::types::{TaskKind, TaskState, Vm};
+use api::{Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::{Options, Site, TaskKind, TaskState, Version, Vm, VmName};
+use crate::{Options, Site};
 
 const MIB: u64 = 1 << 20;
 const EXPORT: TaskKind = TaskKind::Export;

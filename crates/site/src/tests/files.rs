@@ -1,9 +1,11 @@
 //! Files of a VM: there when they are whole, unchanging, and in snapshots and clones as its disks are.
 
+use api::types::TaskKind;
+use api::{FILES_MAX, FileName, Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::{FILES_MAX, FileName, Site, TaskKind, Version, VmName};
+use crate::Site;
 
 const MIB: u64 = 1 << 20;
 const IMPORT: TaskKind = TaskKind::Import;
@@ -23,7 +25,7 @@ fn version(text: &str) -> Version {
 fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-    error.code
+    error.code.name
 }
 
 /// Stores a file whole.
@@ -206,9 +208,9 @@ fn a_vm_at_its_limits() {
     let options = crate::Options { file_media: Some(media), sizes: crate::Sizes::Normal, ..options };
     let site = bench.start(options).unwrap().site;
     let (large, twin) = (name(&"v".repeat(63)), name(&"w".repeat(63)));
-    let definition = "x".repeat(crate::DEFINITION_BYTES_MAX);
+    let definition = "x".repeat(api::DEFINITION_BYTES_MAX);
     bench.runtime.block_on(async {
-        site.create_vm(&large, &[MIB; crate::DISKS_MAX]).await.unwrap();
+        site.create_vm(&large, &[MIB; api::DISKS_MAX]).await.unwrap();
         assert_eq!(code(site.add_disk(&large, 4096).await), "disk_count");
         for number in 0..FILES_MAX {
             put(&site, large.as_str(), &format!("{number:a>127}"), b"f", false).await.unwrap();
@@ -230,7 +232,7 @@ fn a_vm_at_its_limits() {
     bench.runtime.block_on(async {
         for vm in [large.clone(), name("u")] {
             let (found, text) = (site.vm(&vm).await.unwrap(), site.definition(&vm).await.unwrap());
-            assert_eq!((found.disks.len(), found.files.len()), (crate::DISKS_MAX, FILES_MAX));
+            assert_eq!((found.disks.len(), found.files.len()), (api::DISKS_MAX, FILES_MAX));
             assert_eq!(text, definition);
             let how = crate::Deletion { now: vm != large, with_snapshots: true };
             site.delete_vm(&vm, how).await.unwrap();

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::types::{Health, MediumState};
+use api::{Version, VmName, format_size, parse_size};
 use engine::{EngineStatus, Witness, WitnessState};
 use journal::{ENSEMBLES_MAX, Ensemble};
 use units::{DiskId, Epoch, MediumId, SiteId};
@@ -15,10 +17,9 @@ use crate::aside::NAMES_MAX;
 use crate::manifest::{Entry, Manifest};
 use crate::record::Record;
 use crate::snapshots::SnapshotRecord;
-use crate::status::{Health, MediumState, judge};
+use crate::status::judge;
 use crate::uses::Uses;
 use crate::witness::{FileWitness, SLOT_BYTES, make};
-use crate::{Version, VmName, format_size, parse_size};
 
 #[test]
 fn names() {
@@ -138,7 +139,7 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
     let path = bench.path("witness");
     make(&path).unwrap();
     let load = || {
-        let witness = FileWitness::open(bench.rt(), &path).map_err(|error| error.code)?;
+        let witness = FileWitness::open(bench.rt(), &path).map_err(|error| error.code.name)?;
         Ok(bench.runtime.block_on(witness.load()).unwrap())
     };
     assert_eq!(load(), Ok(WitnessState::default()));
@@ -369,7 +370,8 @@ fn what_makes_room_says_how_much_where_that_is_known() {
         raw_capacity: 6000,
         ..engine_status(&[true; 6])
     };
-    let totals = crate::TrashTotals { items: 2, used_bytes: 5 << 20, ..crate::TrashTotals::default() };
+    let totals =
+        api::types::TrashTotals { items: 2, used_bytes: 5 << 20, ..api::types::TrashTotals::default() };
     let status = judged(full.clone()).with_trash(totals);
     assert!(
         status.next[0].starts_with("`trash empty --yes`") && status.next[0].contains("up to 5.0 MiB"),
@@ -377,6 +379,6 @@ fn what_makes_room_says_how_much_where_that_is_known() {
     );
     assert!(status.next[1].contains("`clean`: about 3.0 GiB"), "{status:?}");
     let unknown =
-        judged(EngineStatus { garbage_bytes: None, ..full }).with_trash(crate::TrashTotals::default());
+        judged(EngineStatus { garbage_bytes: None, ..full }).with_trash(api::types::TrashTotals::default());
     assert!(unknown.next[0].ends_with("`clean`"), "{unknown:?}");
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use api::VmName;
+use api::types::{Health, MediumState, TaskKind, TaskState};
 use units::{DiskId, MediumId};
 
 use super::Bench;
 use super::upkeep::{done, ended, fill};
-use crate::{Health, MediumState, Site, TaskKind, TaskState, VmName};
+use crate::Site;
 
 const MIB: u64 = 1 << 20;
 

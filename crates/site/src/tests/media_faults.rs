@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use api::VmName;
+use api::types::{Health, MediumState};
+
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
 use super::{Bench, edit};
-use crate::{FileMedia, Health, MediumState, MediumStatus, Options, Site, Status, VmName};
+use crate::{FileMedia, MediumStatus, Options, Site, Status};
 
 const MIB: u64 = 1 << 20;
 /// Where the two copies of a superblock stand.
@@ -50,7 +53,7 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
         for mib in 14..32 {
             match site.replace_medium(old, &new, Some(mib * MIB)).await {
                 Err(error) => {
-                    seen.push(error.code);
+                    seen.push(error.code.name);
                     assert!(!new.exists() && manifest() == before, "{mib}: {error:?}");
                     let status = site.status().await.unwrap();
                     assert!(status.media.iter().all(|medium| !medium.leaving), "{status:?}");
@@ -189,7 +192,8 @@ fn media_put_back_to_older_copies_are_seen_at_the_start_and_mended() {
             two
         });
         site.shared.upkeep_when_due().await.unwrap();
-        let task = site.tasks().await.unwrap().into_iter().find(|task| task.kind == crate::TaskKind::Scrub);
+        let task =
+            site.tasks().await.unwrap().into_iter().find(|task| task.kind == api::types::TaskKind::Scrub);
         let task = ended(&site, task.expect("a scrub has begun by itself")).await;
         // What was read meanwhile was mended then.
         assert!(task.counts["repaired"] > 0, "{task:?}");

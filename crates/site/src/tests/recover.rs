@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use api::VmName;
 use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError, VmName};
+use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError};
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -31,7 +32,7 @@ impl Bench {
     fn not_recovered(&self, options: RecoverOptions) -> &'static str {
         let error = self.recover(options).unwrap_err();
         assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-        error.code
+        error.code.name
     }
 
     /// A site with a VM and some data, stopped.
@@ -258,7 +259,7 @@ fn a_journal_with_a_hole_ends_no_start() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         let status = site.status().await.unwrap();
-        assert_eq!((status.health, status.writable, status.vms), (crate::Health::Failed, false, 1));
+        assert_eq!((status.health, status.writable, status.vms), (api::types::Health::Failed, false, 1));
         assert!(
             status.reasons.iter().any(|reason| reason.starts_with("lost: ") && reason.contains("batch 1"))
         );

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use api::VmName;
 use data::{Layout, Params};
 use nbd::Exports;
 
 use super::{Bench, MEDIUM_BYTES};
-use crate::{FileMedia, Options, VmName};
+use crate::{FileMedia, Options};
 
 /// Blocks of the disk, and how often all of them are written anew: several times what a site of one medium holds.
 const BLOCKS: u64 = 500;

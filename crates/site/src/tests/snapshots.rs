@@ -1,9 +1,10 @@
 //! Snapshots, clones and reverts: their definitions, their names, and what stands in the way.
 
+use api::{Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::{Site, Version, VmName};
+use crate::Site;
 
 const MIB: u64 = 1 << 20;
 
@@ -18,7 +19,7 @@ fn version(text: &str) -> Version {
 fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-    error.code
+    error.code.name
 }
 
 /// How many keys of a table there are.

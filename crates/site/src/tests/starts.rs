@@ -3,10 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use api::VmName;
+use api::types::{Health, MediumState};
 use nbd::{Exports, OpenErrorKind};
 
 use super::{Bench, MEDIUM_BYTES, NOW, edit};
-use crate::{Health, MediumState, Options, VmName};
+use crate::Options;
 
 fn media(dir: &Path) -> Vec<PathBuf> {
     let mut media: Vec<PathBuf> =
@@ -196,11 +198,11 @@ fn another_passphrase_takes_the_place_of_the_first() {
     let started = bench.start(Options { passphrase_file: first.clone(), ..bench.options("p", 3) }).unwrap();
     let change = |current: &str, new: &str| {
         let (current, new) = (current.as_bytes().to_vec(), new.as_bytes().to_vec());
-        bench.runtime.block_on(started.site.change_passphrase(current, new)).map_err(|error| error.code)
+        bench.runtime.block_on(started.site.change_passphrase(current, new)).map_err(|error| error.code.name)
     };
     assert_eq!(change("incorrect horse", "battery staple"), Err("key_wrong"));
     assert_eq!(change("correct horse", ""), Err("passphrase_missing"));
-    assert_eq!(change("correct horse", &"x".repeat(crate::PASSPHRASE_BYTES_MAX + 1)), Err("invalid_request"));
+    assert_eq!(change("correct horse", &"x".repeat(api::PASSPHRASE_BYTES_MAX + 1)), Err("invalid_request"));
     assert_eq!(change("correct horse", "battery staple"), Ok(()));
     assert_eq!(change("correct horse", "a third"), Err("key_wrong"));
     bench.stop(&started.site);

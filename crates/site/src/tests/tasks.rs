@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use api::types::{TaskKind, TaskState, VmState};
+use api::{HISTORY_MAX, RUNNING_MAX, Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
 use crate::tasks::Record;
-use crate::{
-    HISTORY_MAX, Options, RUNNING_MAX, Site, SiteError, TaskKind, TaskState, Version, VmName, VmState,
-};
+use crate::{Options, Site, SiteError};
 
 const MIB: u64 = 1 << 20;
 const IMPORT: TaskKind = TaskKind::Import;
@@ -20,7 +20,7 @@ fn name(text: &str) -> VmName {
 fn code<T: std::fmt::Debug>(result: Result<T, SiteError>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-    error.code
+    error.code.name
 }
 
 async fn begin(site: &Site, vm: &str) -> u64 {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use api::types::{TrashItem, TrashKind};
+use api::{Version, VmName};
 use nbd::Exports;
 use seam::{BoxFuture, Rt, Runtime};
 
 use super::{Bench, NOW};
-use crate::{Deletion, Site, Started, TrashItem, TrashKind, Version, VmName};
+use crate::{Deletion, Site, Started};
 
 const MIB: u64 = 1 << 20;
 const DAY_MS: u64 = 86_400_000;
@@ -77,7 +79,7 @@ fn name(text: &str) -> VmName {
 fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
-    error.code
+    error.code.name
 }
 
 /// Every record: those of deleted disks go with the checkpoint behind.
@@ -313,7 +315,7 @@ fn a_clock_that_was_wrong_once_ends_nothing_and_is_forgotten() {
     let site = clocks.start(&bench, false);
     let second = bench.runtime.block_on(async {
         let status = site.status().await.unwrap();
-        assert_eq!(status.health, crate::Health::Degraded);
+        assert_eq!(status.health, api::types::Health::Degraded);
         assert!(status.reasons.iter().any(|reason| reason.contains("the host's clock says")), "{status:?}");
         assert!(status.next.iter().any(|next| next.contains("clock accept")), "{status:?}");
         kept(&site).await
@@ -383,7 +385,11 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
         let rekeys = site.tasks().await.unwrap();
-        assert_eq!(rekeys.iter().filter(|task| task.kind == crate::TaskKind::Rekey).count(), 2, "it waits");
+        assert_eq!(
+            rekeys.iter().filter(|task| task.kind == api::types::TaskKind::Rekey).count(),
+            2,
+            "it waits"
+        );
         let hold = site.engine().holds().await.unwrap()[0];
         assert!(site.engine().lacking_locks(hold.disk).await.unwrap().is_empty(), "not one was freed");
         assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
@@ -418,7 +424,7 @@ fn nothing_ends_a_hold_before_its_time() {
         assert_eq!(site.show_snapshot(&vm, &s1).await.unwrap().held_until_ms, until);
         let refused = site.delete_snapshot(&vm, &s1, true).await.unwrap_err();
         assert_eq!(refused.code, "snapshot_held");
-        assert!(refused.reason.contains(&crate::format_time(until)), "{refused:?}");
+        assert!(refused.reason.contains(&api::format_time(until)), "{refused:?}");
         for how in [ALL, Deletion { now: true, with_snapshots: true }] {
             assert_eq!(code(site.delete_vm(&vm, how).await), "snapshot_held");
         }

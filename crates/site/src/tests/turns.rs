@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use api::types::TaskKind;
+use api::{FileName, Version, VmName};
+
 use super::Bench;
-use crate::{FileName, Result, Site, TaskKind, Version, VmName};
+use crate::{Result, Site};
 
 /// At once, of each kind.
 const AT_ONCE: usize = 12;
@@ -26,7 +29,7 @@ async fn at_once<T: Send + 'static>(
 }
 
 fn codes<T>(ended: &[Result<T>]) -> Vec<&'static str> {
-    ended.iter().filter_map(|one| one.as_ref().err().map(|error| error.code)).collect()
+    ended.iter().filter_map(|one| one.as_ref().err().map(|error| error.code.name)).collect()
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use api::types::{Health, Task, TaskKind, TaskState};
+use api::{Version, VmName};
 use engine::Progress;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Deletion, ErrorKind, Health, KeyState, Site, Task, TaskKind, TaskState, Version, VmName};
+use crate::{Deletion, KeyState, Site};
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -231,7 +233,7 @@ fn space_is_told_before_and_freed_after() {
         fill(&site, 0, "a", 2).await;
         site.clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
         let error = site.space(None, None, 10).unwrap_err();
-        assert_eq!((error.kind, error.code), (ErrorKind::NotFound, "no_space_report"));
+        assert_eq!(error.code, "no_space_report");
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
         let names: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
@@ -300,7 +302,7 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
         // The cleaner's own lock keeps the second from its end.
         let (first, _) = site.shared.tasks.begin_work(TaskKind::Clean, "site", "held").await.unwrap();
         let error = site.begin_clean(20).await.unwrap_err();
-        assert_eq!((error.kind, error.code), (ErrorKind::Busy, "task_running"));
+        assert_eq!(error.code, "task_running");
         assert_eq!(site.cancel_task(first.id).await.unwrap().state, TaskState::Cancelled);
         let next = done(&site, site.begin_clean(20).await.unwrap()).await;
         assert!(next.id > first.id);

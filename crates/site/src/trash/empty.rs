@@ -3,15 +3,15 @@
 //! What is emptied is **condemned** first, all of it, in its records: it expires at 0. Then one after the other goes, by
 //! whoever asked or, where that one or the server is gone, by the next round of the keeper, which takes what has expired.
 
+use api::{ErrorKind, code, held};
 use meta::{Compare, KeyValue, Op, Txn};
 
 use super::record::{Record, What};
 use super::{Changing, damaged};
 use crate::definition;
-use crate::error::{ErrorKind, Result, SiteError};
+use crate::error::{Result, SiteError};
 use crate::record::Record as VmRecord;
 use crate::snapshots::{self, SnapshotRecord};
-use crate::time::held;
 use crate::vms::Vms;
 
 /// Things condemned in one transaction: a few kilobytes each, and a transaction takes 512 compares.
@@ -28,7 +28,7 @@ impl Vms {
         for id in ids {
             match self.find_trashed(*id).await {
                 Ok((_, record)) => self.check_held(&record)?,
-                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
@@ -40,7 +40,7 @@ impl Vms {
             tries = if seen > 0 { 0 } else { tries + 1 };
             if tries == TRIES {
                 let reason = "what is to be emptied from the trash keeps changing";
-                return Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason));
+                return Err(SiteError::new(code::VM_CHANGED, reason));
             }
         }
         Ok(())
@@ -55,7 +55,7 @@ impl Vms {
             let found = match self.find_trashed(*id).await {
                 Ok((kv, record)) if !record.is_being_emptied() => Some((kv, record.going().encode()?)),
                 Ok(_) => None,
-                Err(error) if error.kind == ErrorKind::NotFound => None,
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
             if let Some((kv, going)) = found {
@@ -70,7 +70,7 @@ impl Vms {
             seen += 1;
         }
         match self.engine.apply(txn, &[], &[]).await.map_err(SiteError::from) {
-            Err(error) if error.kind == ErrorKind::NoSpace => Ok(seen),
+            Err(error) if error.kind() == ErrorKind::NoSpace => Ok(seen),
             Err(error) => Err(error),
             Ok(true) => Ok(seen),
             // One of them went meanwhile: they are looked at again.
@@ -90,7 +90,7 @@ impl Vms {
             What::Vm(_) => format!("a snapshot of VM {}", record.name),
             What::Snapshot { .. } => format!("snapshot {}", record.name),
         };
-        Err(held(&what, until_ms))
+        Err(held(&what, until_ms).into())
     }
 
     /// Empties something from the trash, for good. Two do not get into each other's way.
@@ -128,7 +128,7 @@ impl Vms {
             return Ok(());
         }
         let reason = format!("{} was changed meanwhile", record.name);
-        Err(SiteError::new(ErrorKind::Conflict, "vm_changed", reason))
+        Err(SiteError::new(code::VM_CHANGED, reason))
     }
 
     /// Deletes all snapshots of a VM, as long as its record in the trash is the one at `kv`.
@@ -179,7 +179,7 @@ impl Vms {
 
     /// Empties what has been in the trash for long enough; gives how many there were.
     pub(crate) async fn expire_trash(&self) -> Result<usize> {
-        if self.trash_totals().await?.next_ms > self.engine.site_time_ms() {
+        if self.trash_in_sum().await?.1 > self.engine.site_time_ms() {
             return Ok(0);
         }
         let (mut done, mut failed) = (0, None);
@@ -189,7 +189,7 @@ impl Vms {
             }
             match self.purge(id).await {
                 Ok(()) => done += 1,
-                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => failed = Some(error),
             }
         }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use api::format_size;
 use api::types::{Change, Diff, Reverted, Snapshot};
-use site::format_size;
 
 use super::{address, table, time, vm};
 

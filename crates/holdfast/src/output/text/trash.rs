@@ -1,7 +1,7 @@
 //! The trash for people.
 
 use api::types::{Trash, TrashItem};
-use site::{format_size, format_time};
+use api::{format_size, format_time};
 
 use super::{duration, table};
 

@@ -1,7 +1,7 @@
 //! What the site does for itself, for people.
 
+use api::format_size;
 use api::types::{Clock, Keys, Scrubbing, Space, SpaceRow, Task};
-use site::format_size;
 
 use super::{duration, table, time};
 

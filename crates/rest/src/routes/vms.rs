@@ -1,0 +1,208 @@
+//! Routes of VMs, their disks and definitions.
+
+use api::types::{
+    AddDisk, AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, Deleted, HowToDelete, List, Vm,
+    VmSummary,
+};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::{App, Body, Names, Question};
+use crate::refused::Refused;
+
+/// The path of what belongs to a VM: described here once; [`Names`] reads it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct OfVm {
+    /// The VM.
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
+    name: String,
+}
+
+/// The path of a disk.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+struct OfDisk {
+    /// The VM.
+    #[param(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        min_length = 1,
+        max_length = 63,
+        example = "web01"
+    )]
+    name: String,
+    /// The disk.
+    #[param(example = "disk0")]
+    disk: String,
+}
+
+/// Every VM that is ready, by name.
+#[utoipa::path(
+    get, path = "/api/v1/vms", operation_id = "list_vms", tag = "VMs",
+    responses((status = 200, body = List<VmSummary>), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>, Refused> {
+    Ok(Json(List { items: app.backend.vms().await? }))
+}
+
+/// Makes a VM with empty disks.
+#[utoipa::path(
+    post, path = "/api/v1/vms", operation_id = "create_vm", tag = "VMs",
+    request_body = CreateVm,
+    responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn create(State(app): State<App>, Body(new): Body<CreateVm>) -> Result<Response, Refused> {
+    let vm = app.change(|backend| Box::pin(async move { backend.create_vm(new).await })).await?;
+    Ok(made(&format!("/api/v1/vms/{}", vm.name), vm))
+}
+
+/// Something new, and where it is.
+pub(super) fn made(path: &str, value: impl Serialize) -> Response {
+    let mut response = (StatusCode::CREATED, Json(value)).into_response();
+    if let Ok(location) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A VM with its disks.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}", operation_id = "show_vm", tag = "VMs",
+    params(OfVm),
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn show(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Refused> {
+    Ok(Json(app.backend.vm(&name).await?))
+}
+
+/// Gives a VM another name; refused while a client has one of its disks open.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{name}", operation_id = "change_vm", tag = "VMs",
+    params(OfVm),
+    request_body = ChangeVm,
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn change(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(new): Body<ChangeVm>,
+) -> Result<Json<Vm>, Refused> {
+    Ok(Json(app.change(|backend| Box::pin(async move { backend.rename_vm(&name, &new.name).await })).await?))
+}
+
+/// Deletes a VM with its disks and its definition, into the trash unless told otherwise. Refused while a client has a disk
+/// open, while a snapshot of it is held, and where it has snapshots without a word of them.
+#[utoipa::path(
+    delete, path = "/api/v1/vms/{name}", operation_id = "delete_vm", tag = "VMs",
+    params(OfVm, HowToDelete),
+    responses((status = 200, body = Deleted), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Question(how): Question<HowToDelete>,
+) -> Result<Json<Deleted>, Refused> {
+    let work = app.change(move |backend| Box::pin(async move { backend.delete_vm(&name, how).await }));
+    Ok(Json(work.await?))
+}
+
+/// Adds a disk, empty or a clone of another; its name is one number above the highest. A clone of a file is a file of its
+/// name.
+#[utoipa::path(
+    post, path = "/api/v1/vms/{name}/disks", tag = "disks",
+    params(OfVm),
+    request_body = AddDisk,
+    responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn add_disk(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(new): Body<AddDisk>,
+) -> Result<(StatusCode, Json<Vm>), Refused> {
+    let vm = app.change(|backend| Box::pin(async move { backend.add_disk(&name, new).await })).await?;
+    Ok((StatusCode::CREATED, Json(vm)))
+}
+
+/// Changes the size of a disk: larger at any time, smaller only when told and while no client has it open.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
+    params(OfDisk),
+    request_body = ChangeDisk,
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn change_disk(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+    Body(change): Body<ChangeDisk>,
+) -> Result<Json<Vm>, Refused> {
+    Ok(Json(
+        app.change(|backend| Box::pin(async move { backend.change_disk(&name, &disk, change).await }))
+            .await?,
+    ))
+}
+
+/// Removes a disk with its data; refused while a client has it open.
+#[utoipa::path(
+    delete, path = "/api/v1/vms/{name}/disks/{disk}", tag = "disks",
+    params(OfDisk),
+    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn remove_disk(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+) -> Result<StatusCode, Refused> {
+    app.change(|backend| Box::pin(async move { backend.remove_disk(&name, &disk).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// How a guest gets a disk, or a file as a CD-ROM.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}/disks/{disk}/attach", operation_id = "attach_info", tag = "disks",
+    params(OfDisk),
+    responses((status = 200, body = AttachInfo), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn attach(
+    State(app): State<App>,
+    Names((name, disk)): Names<(String, String)>,
+) -> Result<Json<AttachInfo>, Refused> {
+    Ok(Json(app.backend.attach_info(&name, &disk).await?))
+}
+
+/// The text stored with a VM.
+#[utoipa::path(
+    get, path = "/api/v1/vms/{name}/definition", tag = "VMs",
+    params(OfVm),
+    responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn definition(
+    State(app): State<App>,
+    Names(name): Names<String>,
+) -> Result<Json<Definition>, Refused> {
+    Ok(Json(app.backend.definition(&name).await?))
+}
+
+/// Stores a text with a VM; an empty one removes it.
+#[utoipa::path(
+    put, path = "/api/v1/vms/{name}/definition", tag = "VMs",
+    params(OfVm),
+    request_body = Definition,
+    responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
+)]
+pub(super) async fn set_definition(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(text): Body<Definition>,
+) -> Result<StatusCode, Refused> {
+    app.change(|backend| Box::pin(async move { backend.set_definition(&name, text).await })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
