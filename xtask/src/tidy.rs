@@ -3,6 +3,7 @@
 //! Rules look at a [`Tree`], every file of the repository by path, and give one line per violation that says where,
 //! what and how much. `cargo x check` runs them, and so does the test `the_tree_is_tidy`, so `cargo x test` does too.
 
+mod guards;
 mod layers;
 mod names;
 mod prose;
@@ -35,6 +36,7 @@ pub(crate) fn read_tree() -> Result<Tree> {
 pub(crate) fn violations(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     source::check(tree, &mut found);
+    guards::check(tree, &mut found);
     layers::check(tree, &mut found);
     text::check(tree, &mut found);
     references::check(tree, &mut found);

@@ -114,6 +114,23 @@ fn unsafe_is_found_where_it_does_not_belong() {
 }
 
 #[test]
+fn guards_that_nothing_holds_are_found() {
+    let types = "pub struct Seat(u8);\nimpl Drop for Seat {\n    fn drop(&mut self) {}\n}\n\
+                 pub struct Turn<'a>(std::sync::MutexGuard<'a, ()>);\n\
+                 impl Seat {\n    fn begin(x: u8) -> Self {\n        Seat(x)\n    }\n}\n\
+                 fn turn() -> Option<Turn<'static>> {\n    None\n}\nfn plain(seat: &Seat) -> u8 {\n    seat.0\n}\n";
+    let file = |body: &str| format!("{DOC}{types}fn a() {{\n    {body}\n}}\n");
+    for body in
+        ["let _ = Seat::begin(1);", "let _ = turn().unwrap();", "let _ = m.lock();", "let _ = x.turn()?;"]
+    {
+        assert_one(&with("crates/low/src/lib.rs", file(body)), "drops the guard");
+    }
+    for body in ["let _seat = Seat::begin(1);", "let _ = plain(&Seat::begin(1));", "let _ = (m.lock(), 1);"] {
+        assert!(with("crates/low/src/lib.rs", file(body)).is_empty(), "{body}");
+    }
+}
+
+#[test]
 fn leftovers_are_found() {
     for leftover in [concat!("to", "do!()"), concat!("unim", "plemented!()"), concat!("d", "bg!(1)")] {
         let found = with("crates/low/src/lib.rs", format!("{DOC}fn a() {{ {leftover} }}\n"));
