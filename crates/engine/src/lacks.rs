@@ -14,10 +14,18 @@ use crate::rebuild::RowKey;
 
 /// How many fragments media lack.
 #[derive(Debug, Default)]
-pub(crate) struct Lacks(Mutex<BTreeMap<MediumId, u64>>);
+pub(crate) struct Lacks(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By what they list.
+    unlisted: BTreeMap<MediumId, u64>,
+    /// They may lack any that they list, up to so many.
+    suspects: BTreeMap<MediumId, u64>,
+}
 
 impl Lacks {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MediumId, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // Plain data, valid after every statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,6 +83,7 @@ impl Engine {
             }
         }
         let mut known = self.shared.lacks.lock();
+        let known = &mut known.unlisted;
         for (medium, count) in lacks {
             if count == 0 {
                 known.remove(&medium);
@@ -85,13 +94,30 @@ impl Engine {
         }
     }
 
-    /// Media that lack fragments that they should have, and how many.
+    /// Something happened to what is on a medium: it may lack whatever it lists, until a scrub has ended.
+    pub fn suspect(&self, medium: MediumId) {
+        let rows = self.shared.pool.rows();
+        let has = |row: &&Row| row.members.contains(&medium);
+        let keys: Vec<RowKey> = rows.iter().filter(has).map(|row| (row.class, row.row)).collect();
+        let state = self.shared.lock();
+        let known = state.sizes.keys().chain(&state.unread);
+        let count = known.filter(|id| keys.contains(&(id.class, id.row))).count() as u64;
+        drop(state);
+        self.shared.lacks.lock().suspects.insert(medium, count.max(1));
+    }
+
+    /// Media that lack fragments that they should have, and how many at most.
     pub fn lacking(&self) -> BTreeMap<MediumId, u64> {
-        self.shared.lacks.lock().clone()
+        let known = self.shared.lacks.lock();
+        let mut lacking = known.unlisted.clone();
+        lacking.extend(&known.suspects);
+        lacking
     }
 
     /// Whatever `before` says was lacking has been written again.
     pub(crate) fn no_more_lacking(&self, before: &BTreeMap<MediumId, u64>) {
-        self.shared.lacks.lock().retain(|medium, count| before.get(medium) != Some(count));
+        let mut known = self.shared.lacks.lock();
+        known.unlisted.retain(|medium, count| before.get(medium) != Some(count));
+        known.suspects.retain(|medium, count| before.get(medium) != Some(count));
     }
 }

@@ -52,12 +52,14 @@ pub struct Away {
     pub reason: String,
     /// It may come back only at the next start.
     pub barred: bool,
+    /// Part of what it held is gone, also when it comes back.
+    pub robbed: bool,
 }
 
 impl Away {
     /// One that may come back at any time.
     pub fn for_now(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string(), barred: false }
+        Self { reason: reason.to_string(), barred: false, robbed: false }
     }
 }
 

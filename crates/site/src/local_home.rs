@@ -167,15 +167,13 @@ impl LocalHome {
             }
             state.carried.get(&id).cloned()
         };
-        node.check_whole().map_err(Away::for_now)?;
+        node.check_whole().map_err(|reason| Away { robbed: true, ..Away::for_now(reason) })?;
         // The medium itself remembers a sync that failed, also one before this.
         if let Err(error) = medium.sync().await {
-            return Err(Away {
-                reason: format!("{error}; it may come back at the next start"),
-                barred: true,
-            });
+            let reason = format!("{error}; it may come back at the next start");
+            return Err(Away { barred: true, ..Away::for_now(reason) });
         }
-        let gone = || Away { reason: "it carries no superblock any more".to_owned(), barred: true };
+        let gone = || Away { barred: true, ..Away::for_now("it carries no superblock any more") };
         let carried = match carried {
             Some(carried) => carried,
             None => media_set::peek(medium).await.map_err(Away::for_now)?.ok_or_else(gone)?,

@@ -57,8 +57,11 @@ pub(crate) async fn round(site: &Arc<Shared>) {
         };
         match outcome {
             Ok(()) => {
-                site.away().remove(&medium);
+                let before = site.away().remove(&medium);
                 tracing::info!(%medium, "the medium is back");
+                if before.is_some_and(|away| away.robbed) {
+                    site.parts.engine.suspect(medium);
+                }
                 site.parts.engine.medium_returned(medium).await;
             }
             Err(away) => {

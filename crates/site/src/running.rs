@@ -129,7 +129,7 @@ impl Site {
             trash: Arc::default(),
         };
         let tasks = Tasks::new(parts.rt.clone(), vms.clone(), parts.task_patience);
-        let away = parts.absent.iter().cloned().map(|(id, reason)| (id, Away { reason, barred: false }));
+        let away = parts.absent.iter().cloned().map(|(id, reason)| (id, Away::for_now(reason)));
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
         let rt = parts.rt.clone();

@@ -269,7 +269,7 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
     }
     for (path, count) in &troubles.lacking {
         reasons.push(format!(
-            "medium {} lacks {count} fragments: it is an older copy of itself, or it lost writes",
+            "medium {} lacks up to {count} fragments: it is an older copy of itself, or it lost what it held",
             path.display()
         ));
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use etcd_client::{Client, CompactionOptions, ConnectOptions, TlsOptions};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use seam::Rt;
 use tempfile::TempDir;
 
@@ -193,6 +193,10 @@ impl Cluster {
     /// A member does nothing more, but its connections stay.
     pub(super) fn freeze(&self, member: usize) {
         self.signal(member, Signal::STOP);
+        // Its threads stop one after the other; that all have is told then.
+        let server = self.servers[member].as_ref().expect("it runs");
+        let stopped = waitpid(Some(Pid::from_child(server)), WaitOptions::UNTRACED).unwrap();
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()), "it ended instead");
     }
 
     /// It goes on.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::VmName;
-use api::types::{Health, MediumState};
+use api::types::{Health, MediumState, TaskKind};
 
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
@@ -88,11 +88,19 @@ fn a_medium_that_is_cut_short_is_down_until_it_is_replaced() {
         }
         assert_eq!(site.status().await.unwrap().can_lose_now, 1);
         assert_eq!(contents(&site).await, data);
-        // Whole again: what it lost with its end is found and written anew.
+        // Whole again, but for what it lost with its end: that counts until a scrub has written it anew.
         set_len(&path, 16 * MIB);
         look(&site).await;
         assert_eq!(medium(&site, 2).await.state, MediumState::Up);
+        let lacking = site.engine().lacking();
+        assert_eq!(lacking.keys().copied().collect::<Vec<_>>(), [ids(&site).await[2]]);
         assert_eq!(contents(&site).await, data);
+        site.shared.upkeep_when_due().await.unwrap();
+        let is_scrub = |task: &api::types::Task| task.kind == TaskKind::Scrub;
+        let task = site.tasks().await.unwrap().into_iter().find(is_scrub);
+        ended(&site, task.expect("a scrub has begun by itself")).await;
+        let status = site.status().await.unwrap();
+        assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
     });
     bench.stop(&site);
 }
