@@ -461,6 +461,7 @@ mod tests {
             *now += pause;
             waited = Duration::ZERO;
             while !returns.may_try(*now) {
+                assert!(waited < 24 * SOUND, "it is never tried again");
                 (*now, waited) = (*now + Duration::from_secs(3), waited + Duration::from_secs(3));
             }
             returns.came_back(*now);

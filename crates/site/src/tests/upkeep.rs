@@ -36,6 +36,40 @@ pub(super) async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
     }
 }
 
+/// Looks at work once, before anything of it can be done; then lets it end.
+async fn known_at_first<T>(work: impl Future<Output = T>, progress: &Progress) -> u64 {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let _ = work.as_mut().poll(context);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let (_, total) = progress.now();
+    work.await;
+    total
+}
+
+/// What there is to do is said from the first moment on, however long the first step takes.
+#[test]
+fn what_there_is_to_do_is_known_from_the_start() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("d", 3)).unwrap().site;
+    bench.runtime.block_on(async {
+        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        fill(&site, 0, "a", 1).await;
+        site.engine().drain().await.unwrap();
+        let (engine, cursor) = (site.engine(), engine::ScrubCursor::default());
+        let (verify, clean, scrub) = (Progress::default(), Progress::default(), Progress::default());
+        let totals = [
+            known_at_first(engine.verify(&verify), &verify).await,
+            known_at_first(engine.clean(20, &clean), &clean).await,
+            known_at_first(engine.scrub(&cursor, &scrub), &scrub).await,
+        ];
+        assert!(totals.iter().all(|total| *total >= BLOCKS * 4096), "{totals:?}");
+    });
+    bench.stop(&site);
+}
+
 /// Waits until a task has ended.
 pub(super) async fn ended(site: &Site, task: Task) -> Task {
     for _ in 0..6000 {
