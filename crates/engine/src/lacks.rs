@@ -1,12 +1,13 @@
 //! Media that have fewer fragments than their rows place on them: one that was put back to an older copy of itself, or that
-//! lost writes. That is seen when media are looked through, at the start and when one returns; a scrub that ends mends it.
+//! lost writes. That is seen when media are looked through, at the start and when one returns; a scrub mends it that comes to
+//! its end with the medium there.
 //!
 //! Counted is what stays as it is meanwhile: containers of earlier incarnations, in rows that do not move.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use journal::Row;
+use journal::{Ensembles, Row};
 use units::{ContainerId, MediumId};
 
 use crate::engine::Engine;
@@ -114,10 +115,20 @@ impl Engine {
         lacking
     }
 
-    /// Whatever `before` says was lacking has been written again.
-    pub(crate) fn no_more_lacking(&self, before: &BTreeMap<MediumId, u64>) {
+    /// What media lack that are up, and how often each has come back: what a scrub that begins now writes again.
+    pub fn lacking_within_reach(&self) -> BTreeMap<MediumId, (u64, u64)> {
+        let pool = &self.shared.pool;
+        let up = self.up();
+        let there = self.lacking().into_iter().filter(|(medium, _)| up.contains(medium));
+        there.map(|(medium, count)| (medium, (count, pool.restores(medium)))).collect()
+    }
+
+    /// A scrub has ended that began when `before` was lacking. A medium that was away meanwhile may lack it still.
+    pub(crate) fn scrubbed(&self, before: &BTreeMap<MediumId, (u64, u64)>) {
+        let now = self.lacking_within_reach();
+        let is_left = |medium: &MediumId| before.get(medium).is_none_or(|was| now.get(medium) != Some(was));
         let mut known = self.shared.lacks.lock();
-        known.unlisted.retain(|medium, count| before.get(medium) != Some(count));
-        known.suspects.retain(|medium, count| before.get(medium) != Some(count));
+        known.unlisted.retain(|medium, _| is_left(medium));
+        known.suspects.retain(|medium, _| is_left(medium));
     }
 }

@@ -85,7 +85,7 @@ impl Engine {
     /// told in the totals.
     pub async fn scrub(&self, cursor: &ScrubCursor, progress: &Progress) -> Result<ScrubTotals, EngineError> {
         progress.expect(self.committed_raw_bytes());
-        let (is_whole, lacking) = (cursor.last().is_none(), self.lacking());
+        let (is_whole, lacking) = (cursor.last().is_none(), self.lacking_within_reach());
         let ledger = self.shared.lock().ledger_runs();
         let listed = self.listed().await;
         let ordered: Vec<ContainerId> =
@@ -124,7 +124,7 @@ impl Engine {
             totals.missing.extend(all.filter(|one| !found.contains(one)));
         }
         if is_whole && totals.failed.is_empty() {
-            self.no_more_lacking(&lacking);
+            self.scrubbed(&lacking);
         }
         self.name_affected(&mut totals, progress).await?;
         Ok(totals)

@@ -90,8 +90,8 @@ pub(crate) struct Shared {
     pub(crate) media_turn: tokio::sync::Mutex<()>,
     /// Held while the record of scrubs is changed.
     pub(crate) scrubbing: tokio::sync::Mutex<()>,
-    /// What media lacked when a scrub was last begun for it.
-    pub(crate) scrubbed_for: Mutex<BTreeMap<MediumId, u64>>,
+    /// What media lacked when a scrub was last begun for it, and how often each had come back.
+    pub(crate) scrubbed_for: Mutex<BTreeMap<MediumId, (u64, u64)>>,
     pub(crate) stopping: watch::Sender<bool>,
 }
 

@@ -359,7 +359,7 @@ impl Shared {
     /// Begins a scrub where media lack fragments; once for what is lacking, also when that cannot be mended.
     async fn scrub_what_lacks(self: &Arc<Self>) -> Result<()> {
         let engine = &self.parts.engine;
-        let lacking = engine.lacking();
+        let lacking = engine.lacking_within_reach();
         let known = || self.scrubbed_for.lock().unwrap_or_else(PoisonError::into_inner);
         if lacking.is_empty() || !engine.is_writable() || engine.is_indexing() || *known() == lacking {
             return Ok(());

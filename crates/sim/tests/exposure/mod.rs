@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::{Engine, EngineErrorKind, Exposure, Fork, OnLoss, Progress, ScrubCursor};
 use meta::Txn;
 use seam::Runtime;
-use sim::{Life, Limits, Rng, Simulation, Site, SiteSpec};
+use sim::{Control, Life, Limits, Rng, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId};
 
 /// Sites, of 1 to 20 media each.
@@ -31,6 +31,7 @@ struct Guest {
 
 /// A site, its disks, and which of its media are there.
 struct Bench {
+    control: Control,
     site: Site,
     guests: Vec<Guest>,
     away: BTreeSet<usize>,
@@ -209,7 +210,7 @@ fn simulate<T>(seed: u64, media: Option<usize>, work: impl AsyncFnOnce(Bench) ->
     let whole = async {
         let site = Site::format(&control, spec(media)).await;
         let (guests, away) = (Vec::new(), BTreeSet::new());
-        work(Bench { site, guests, away, rng, seed, met: [0; 3] }).await
+        work(Bench { control: control.clone(), site, guests, away, rng, seed, met: [0; 3] }).await
     };
     sim.run_until(whole).expect("it ends")
 }
@@ -329,4 +330,67 @@ fn damage_is_told_until_it_is_gone() {
         });
     }
     assert!(met > 2, "something was lost: {met}");
+}
+
+/// Media that were put back to older copies, or that lost something that they list, count as lost from the moment that is seen
+/// until a scrub has ended that had them within reach; then as many may be lost as before.
+#[test]
+fn older_copies_count_as_lost_until_a_scrub_has_ended() {
+    for seed in 0..SITES / 4 {
+        simulate(seed, Some(6), async |mut bench| {
+            let mut images = Vec::new();
+            for _ in 0..2 {
+                let mut life = bench.boot();
+                let engine = life.opened().await.expect("it lives").expect("all media are there");
+                bench.write(&engine, BLOCKS_MAX).await;
+                engine.checkpoint().await.expect("a checkpoint");
+                bench.site.end(life, false);
+                images.push(bench.site.image());
+            }
+            let (older, mut newest) = (images.remove(0), images.remove(0));
+            let mut media: Vec<usize> = (0..6).collect();
+            bench.rng.shuffle(&mut media);
+            let (back, others) = media.split_at(1 + seed as usize % 2);
+            back.iter().for_each(|number| newest.media[*number] = older.media[*number].clone());
+            let spec = bench.site.spec().clone();
+            bench.site = Site::of(&bench.control, spec, newest);
+            let mut life = bench.boot();
+            let engine = life.opened().await.expect("it lives").expect("two may be lost");
+            let begun = life.runtime().now();
+            while !engine.is_writable() || engine.is_indexing() {
+                assert!(life.runtime().now() < begun + PATIENCE, "seed {seed}: it takes writes");
+                life.runtime().sleep(POLL).await;
+            }
+            let mut lacking: Vec<_> = back.iter().map(|number| bench.site.ids()[*number]).collect();
+            lacking.sort_unstable();
+            assert_eq!(engine.lacking().into_keys().collect::<Vec<_>>(), lacking, "seed {seed}");
+            let (said, _) = bench.exposure(&life, &engine).await;
+            assert_eq!(said.can_lose, 2 - back.len(), "seed {seed}: {said:?}");
+            // While one of them is away a scrub does not make up for what it lacks.
+            let away = back[0];
+            bench.site.stores()[away].set_gone(true);
+            engine.pool().probe().await;
+            engine.scrub(&ScrubCursor::default(), &Progress::default()).await.expect("a scrub");
+            assert!(engine.lacking().contains_key(&bench.site.ids()[away]), "seed {seed}");
+            bench.site.stores()[away].set_gone(false);
+            while !engine.pool().health().iter().all(|health| health.up)
+                || engine.status().await.recovering_index
+            {
+                assert!(life.runtime().now() < begun + PATIENCE, "seed {seed}: it comes back");
+                life.runtime().sleep(POLL).await;
+            }
+            engine.scrub(&ScrubCursor::default(), &Progress::default()).await.expect("a scrub");
+            assert_eq!(engine.lacking().len(), 0, "seed {seed}");
+            assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 2, "seed {seed}");
+            // One that is known to have lost something counts the same, whatever it lists.
+            engine.suspect(bench.site.ids()[others[0]]);
+            assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 1, "seed {seed}");
+            engine.scrub(&ScrubCursor::default(), &Progress::default()).await.expect("a scrub");
+            assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 2, "seed {seed}");
+            bench.away.extend(&others[..2]);
+            bench.away.iter().for_each(|number| bench.site.stores()[*number].set_gone(true));
+            assert_eq!(bench.unreadable(&engine).await, BTreeSet::new(), "seed {seed}");
+            bench.end(life);
+        });
+    }
 }

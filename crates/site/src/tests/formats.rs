@@ -329,6 +329,25 @@ fn health_has_its_reasons() {
     assert_eq!((single.health, single.can_lose_now, single.notices.len()), (Health::Ok, 0, 1));
 }
 
+/// What media lack, what became of their files, and which of them ends the room is told by name, with what to do.
+#[test]
+fn media_that_lack_something_or_limit_the_pool_are_named() {
+    let sound = engine_status(&[true; 6]);
+    let first = sound.media[0].medium;
+    let lacking = judged(EngineStatus { lacking: BTreeMap::from([(first, 7)]), ..sound.clone() });
+    assert_eq!(lacking.health, Health::Degraded);
+    assert!(lacking.reasons[0].contains("lacks up to 7 fragments"), "{lacking:?}");
+    assert!(lacking.next[0].contains("scrub"), "{lacking:?}");
+    let limit = Some(pool::Limit { medium: first, stranded_bytes: 1 << 30 });
+    let limited = judged(EngineStatus { limit, ..sound.clone() });
+    assert_eq!(limited.health, Health::Ok);
+    assert!(limited.notices[0].contains("1.0 GiB stay unused"), "{limited:?}");
+    let media = vec![(first, PathBuf::from("m"), 1)];
+    let removed = judge(SiteId([0; 16]), sound, true, media, (&BTreeMap::new(), &[first]), &[], 0);
+    assert_eq!(removed.health, Health::Degraded);
+    assert!(removed.next[0].contains("media replace"), "{removed:?}");
+}
+
 #[test]
 fn a_pool_that_fills_says_so_before_it_is_full_and_what_makes_room() {
     // 6000 bytes on six media, 4+2: 4000 without parity, 5 % of it 200.

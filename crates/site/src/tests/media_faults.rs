@@ -6,9 +6,9 @@ use std::time::Duration;
 use api::VmName;
 use api::types::{Health, MediumState, TaskKind};
 
+use super::Bench;
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
-use super::{Bench, edit};
 use crate::{FileMedia, MediumStatus, Options, Site, Status};
 
 const MIB: u64 = 1 << 20;
@@ -92,8 +92,6 @@ fn a_medium_that_is_cut_short_is_down_until_it_is_replaced() {
         set_len(&path, 16 * MIB);
         look(&site).await;
         assert_eq!(medium(&site, 2).await.state, MediumState::Up);
-        let lacking = site.engine().lacking();
-        assert_eq!(lacking.keys().copied().collect::<Vec<_>>(), [ids(&site).await[2]]);
         assert_eq!(contents(&site).await, data);
         site.shared.upkeep_when_due().await.unwrap();
         let is_scrub = |task: &api::types::Task| task.kind == TaskKind::Scrub;
@@ -164,8 +162,9 @@ fn a_medium_that_comes_back_in_the_place_of_another_is_found() {
     bench.stop(&site);
 }
 
+/// What is told meanwhile the simulator judges: here the site may mend it at any moment.
 #[test]
-fn media_put_back_to_older_copies_are_seen_at_the_start_and_mended() {
+fn media_put_back_to_older_copies_are_mended_without_a_word() {
     let bench = Bench::new();
     let site = bench.start(bench.options("s", 6)).unwrap().site;
     bench.runtime.block_on(filled(&site));
@@ -186,22 +185,11 @@ fn media_put_back_to_older_copies_are_seen_at_the_start_and_mended() {
     media.iter().zip(&older).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
     let site = bench.start(bench.later("s")).unwrap().site;
     bench.runtime.block_on(async {
-        for _ in 0..600 {
-            if !site.engine().is_indexing() {
-                break;
-            }
+        while site.engine().is_indexing() {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        let lacking = site.engine().lacking();
-        let all = ids(&site).await;
-        assert_eq!(lacking.keys().copied().collect::<Vec<_>>(), {
-            let mut two = vec![all[0], all[3]];
-            two.sort_unstable();
-            two
-        });
         site.shared.upkeep_when_due().await.unwrap();
-        let task =
-            site.tasks().await.unwrap().into_iter().find(|task| task.kind == api::types::TaskKind::Scrub);
+        let task = site.tasks().await.unwrap().into_iter().find(|task| task.kind == TaskKind::Scrub);
         let task = ended(&site, task.expect("a scrub has begun by itself")).await;
         // What was read meanwhile was mended then.
         assert!(task.counts["repaired"] > 0, "{task:?}");
@@ -211,41 +199,6 @@ fn media_put_back_to_older_copies_are_seen_at_the_start_and_mended() {
         let tasks = site.tasks().await.unwrap().len();
         site.shared.upkeep_when_due().await.unwrap();
         assert_eq!(site.tasks().await.unwrap().len(), tasks, "one scrub is enough");
-    });
-    bench.stop(&site);
-}
-
-/// What is lacking counts as lost until it is written again.
-#[test]
-fn what_media_lack_is_told_before_it_is_mended() {
-    let bench = Bench::new();
-    let site = bench.start(bench.options("s", 6)).unwrap().site;
-    bench.runtime.block_on(filled(&site));
-    bench.stop(&site);
-    drop(site);
-    bench.wait_for_media(&bench.later("s"));
-    let path = bench.path("s/media/05.img");
-    let older = std::fs::read(&path).unwrap();
-    let site = bench.start(bench.later("s")).unwrap().site;
-    bench.runtime.block_on(async {
-        fill(&site, 0, "web01", 8).await;
-        site.engine().drain().await.unwrap();
-    });
-    bench.stop(&site);
-    drop(site);
-    bench.wait_for_media(&bench.later("s"));
-    edit(&path, |bytes| *bytes = older);
-    let site = bench.start(bench.later("s")).unwrap().site;
-    bench.runtime.block_on(async {
-        while site.engine().is_indexing() {
-            site.runtime().sleep(Duration::from_millis(10)).await;
-        }
-        if !site.engine().lacking().is_empty() {
-            let status = site.status().await.unwrap();
-            // A scrub of the keeper may have come in between.
-            assert!(says(&status, "older copy") || site.engine().lacking().is_empty(), "{status:?}");
-            assert!(status.can_lose_now <= 1 || site.engine().lacking().is_empty(), "{status:?}");
-        }
     });
     bench.stop(&site);
 }
