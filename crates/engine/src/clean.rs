@@ -34,7 +34,7 @@ use crate::stubs;
 
 /// Pause between looks at whether the start has found all containers.
 const INDEXING_PAUSE: Duration = Duration::from_millis(100);
-/// Deletions after which a checkpoint takes over what start records carry of them.
+/// Deletions after which a checkpoint takes them over.
 const DELETED_MAX: usize = 512;
 
 /// A container is small when it has at most one part in so many of the bytes that one may have.
@@ -430,9 +430,10 @@ impl crate::state::State {
         known.filter(|id| self.is_committed(*id) && !anchored.contains(id)).collect()
     }
 
-    /// Containers that recovery reads: pieces of the last checkpoint, and map logs behind it.
+    /// Containers that recovery reads: pieces of the last checkpoint and of the backlog, and map logs behind it.
     pub(crate) fn anchored(&self) -> BTreeSet<ContainerId> {
-        let pieces = self.pieces.iter().map(|piece| piece.address.container);
+        let backlogs = self.backlogs.iter().flat_map(|(_, pieces)| pieces.iter());
+        let pieces = self.pieces.iter().chain(backlogs).map(|piece| piece.address.container);
         pieces.chain(self.commits.iter().map(|commit| commit.container)).collect()
     }
 }

@@ -62,6 +62,9 @@ pub(crate) struct Shared {
     /// The journal is taken over and its tail settled: writes may come.
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
+    /// Held by what has the backlog told elsewhere.
+    pub(crate) telling: tokio::sync::Mutex<()>,
+    pub(crate) telling_runs: AtomicBool,
     pub(crate) indexing: AtomicBool,
     /// Lists of media that are being gone through: what they have is not known yet.
     pub(crate) reconciling: AtomicUsize,

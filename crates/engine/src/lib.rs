@@ -24,6 +24,7 @@
 //! What it does not do: no names of VMs and snapshots, no protocol.
 
 mod admission;
+mod backlog;
 mod body;
 mod checkpoint;
 mod clean;
@@ -56,7 +57,6 @@ mod reseal;
 mod scrub;
 mod sink;
 mod space;
-mod start;
 mod state;
 mod status;
 mod stubs;

@@ -68,8 +68,8 @@ impl Persist for JournalPersist {
         })
     }
 
-    /// Every start record carries what no checkpoint holds yet: where checkpoints find no room, there must not be more
-    /// of it than a start record takes, or the journal could not go on.
+    /// The journal's segments stay for what no checkpoint holds yet: where checkpoints find no room, there must not be so much
+    /// of it that the journal could not go on.
     fn admit(&self, bytes: usize, frees: bool) -> BoxFuture<'_, Result<(), PersistError>> {
         Box::pin(room_for_meta(&self.shared, bytes, frees))
     }
@@ -98,9 +98,9 @@ impl Shared {
         let (limits, spare) = if frees { (DELETIONS_LIMITS, 1) } else { (RECORDS_LIMITS, 2) };
         let mut state = self.lock();
         let carried = state.meta_bytes();
-        // A record that finds little carried goes, however long: start records are made for that.
+        // A record that finds little before it goes, however long.
         let fits = carried <= most || carried + bytes <= limits * most;
-        if segments >= spare && fits && self.start_takes(&state, bytes) {
+        if segments >= spare && fits {
             state.meta_waits_since = None;
             return Ok(true);
         }

@@ -262,10 +262,6 @@ impl Engine {
                 blocks: doomed.size.blocks,
             })
             .collect();
-        if self.shared.check_deletions(deleted.len()).is_err() {
-            self.take_checkpoint().await?;
-            self.shared.check_deletions(deleted.len())?;
-        }
         {
             // A checkpoint's totals have a deletion or not, as the order of their records says.
             let _turn = self.shared.checkpointing.lock().await;

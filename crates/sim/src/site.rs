@@ -50,6 +50,9 @@ pub struct SiteSpec {
     pub overlay_entries_max: usize,
     /// Commits before a checkpoint.
     pub commits_max: usize,
+    /// Bytes of commits, deletions and metadata behind the last checkpoint in a start record: none, and all of it goes to the
+    /// log.
+    pub start_backlog_bytes: usize,
     /// Bits of a fingerprint in the index.
     pub index_tag_bits: u32,
     /// How long a medium is down before what it held is rebuilt.
@@ -326,6 +329,7 @@ impl Site {
             page_cache_bytes: self.spec.page_cache_bytes,
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
+            start_backlog_bytes: self.spec.start_backlog_bytes,
             index_tag_bits: self.spec.index_tag_bits,
             rebuild_after: self.spec.rebuild_after,
             rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,

@@ -2,6 +2,7 @@
 //! power cuts and restarts; the model judges it. An honest one passes every seed and replays; one with a planted
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
+mod backlog;
 mod exposure;
 mod flip;
 mod panics;

@@ -8,8 +8,7 @@ use crate::vms::Vms;
 
 /// The text, by the number in the VM's record: a rename does not touch it.
 const DEFINITIONS: Table = Table::new("definition");
-/// Share of a journal segment that a definition may take: a segment's start record carries all metadata since the last
-/// checkpoint and has half a segment.
+/// Share of a journal segment that a definition may take: a segment takes several.
 const SEGMENT_SHARE: u32 = 16;
 
 /// A clone's definition of more than this share of the longest is brought into a checkpoint before the clone is answered:

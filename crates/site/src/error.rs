@@ -113,6 +113,10 @@ impl From<EngineError> for SiteError {
                 (code::SNAPSHOT_HELD, Some(hint))
             }
             EngineErrorKind::Invalid => (code::INVALID_REQUEST, None),
+            EngineErrorKind::Format => {
+                let hint = "nothing was changed: start the site with the version of holdfast that wrote it";
+                (code::INVALID_REQUEST, Some(hint))
+            }
             EngineErrorKind::Busy => (code::BUSY, None),
             EngineErrorKind::Bug => {
                 let hint = "nothing acknowledged is lost; please report it with the server's log";
