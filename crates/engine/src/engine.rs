@@ -160,8 +160,16 @@ impl Shared {
         what: ToCommit<'_>,
         changes: impl FnOnce(&Built) -> Vec<Flushed>,
     ) -> Result<Built, EngineError> {
-        let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
-        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await;
+        let mint = || {
+            let number = self.minted.fetch_add(1, Ordering::Relaxed);
+            self.lock().undecided.insert(number);
+            number
+        };
+        // What is given up is garbage wherever some of it is left.
+        let abandon = |number: u32| {
+            self.lock().undecided.remove(&number);
+        };
+        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &abandon).await;
         let is_in_pieces = self.container_limit() < self.config.container_bytes as usize;
         if is_in_pieces || written.as_ref().is_err_and(|error| error.kind == PoolErrorKind::NoSpace) {
             // What finds a place changes with each container.
@@ -203,6 +211,7 @@ impl Shared {
             self.lock().pending.remove(&container);
             return Err(error);
         }
+        self.lock().undecided.remove(&container.number);
         tracing::debug!(%container, "container committed");
         Ok(built)
     }

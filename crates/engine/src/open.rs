@@ -347,7 +347,7 @@ impl Engine {
         for medium in media {
             let committed = |id: ContainerId| {
                 let state = shared.lock();
-                let here = id.incarnation == shared.incarnation && !state.deleted_here.contains(&id.number);
+                let here = id.incarnation == shared.incarnation && state.undecided.contains(&id.number);
                 here || state.is_committed(id)
             };
             let keep = |id: ContainerId| {

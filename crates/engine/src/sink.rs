@@ -100,7 +100,7 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             true
         }
         Entry::Delete(deleted) => {
-            deleted.into_iter().for_each(|deleted| state.delete_container(deleted, shared.incarnation));
+            deleted.into_iter().for_each(|deleted| state.delete_container(deleted));
             false
         }
         Entry::Cut(forks) => {

@@ -138,8 +138,8 @@ pub(crate) struct State {
     pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Count of deletions, moves and removed stubs: what an address led to before may be gone.
     pub(crate) deletions: u64,
-    /// Numbers of containers of this incarnation that are deleted.
-    pub(crate) deleted_here: BTreeSet<u32>,
+    /// Numbers of containers of this incarnation that are being written, or whose commit may be found or not behind a crash.
+    pub(crate) undecided: BTreeSet<u32>,
     /// Rows, by class and number, that the cleaner empties whatever their garbage: nothing of theirs stays.
     pub(crate) emptying: BTreeSet<(u8, u16)>,
     /// Deleted containers that media kept as the cleaner last looked.
@@ -293,13 +293,10 @@ impl State {
     }
 
     /// A delete record is durable.
-    pub(crate) fn delete_container(&mut self, deleted: Deleted, here: Incarnation) {
+    pub(crate) fn delete_container(&mut self, deleted: Deleted) {
         let Deleted { container, total, blocks } = deleted;
         if !self.leave_committed(container) {
             return;
-        }
-        if container.incarnation == here {
-            self.deleted_here.insert(container.number);
         }
         self.sizes.remove(&container);
         self.unread.remove(&container);
