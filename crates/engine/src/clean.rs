@@ -28,6 +28,7 @@ use crate::dedup::read_head;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::mark::{Marked, Slots};
+use crate::outcome::TURNSTILE_BYTES;
 use crate::progress::Progress;
 use crate::state::Size;
 use crate::stubs;
@@ -344,9 +345,9 @@ impl Engine {
     async fn remove_stubs(&self, known: &[ContainerId], marked: &Marked) -> Result<u64, EngineError> {
         let free: Vec<ContainerId> =
             known.iter().filter(|stub| !marked.met.contains(stub)).copied().collect();
-        let limit = self.shared.config.meta_record_bytes();
+        let limit = self.shared.config.meta_record_bytes() - TURNSTILE_BYTES;
         for (some, txn) in stubs::in_txns(&free, limit, |stub| stubs::delete(*stub))? {
-            self.meta().txn(txn).await?;
+            self.shared.decided(txn).await?;
             let mut state = self.shared.lock();
             some.iter().for_each(|stub| drop(state.stubs.remove(stub)));
             // A read may still be on its way with what it found before the mark.

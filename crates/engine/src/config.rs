@@ -10,6 +10,7 @@ use seam::Rt;
 use units::{MediumId, NodeId};
 
 use crate::losses::OnLoss;
+use crate::outcome::MetaThrough;
 use crate::witness::Witness;
 
 /// What an engine stands on.
@@ -83,6 +84,8 @@ pub struct Config {
     pub lease: Duration,
     /// What an opening does about losses.
     pub on_loss: OnLoss,
+    /// What stands between the engine and its metadata store: nothing but in tests.
+    pub meta_through: Option<MetaThrough>,
 }
 
 impl Config {
@@ -108,6 +111,7 @@ impl Config {
             rebuild_bytes_per_second: REBUILD_BYTES_PER_SECOND,
             lease: Duration::ZERO,
             on_loss: OnLoss::Refuse,
+            meta_through: None,
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     /// Held by what has the backlog told elsewhere.
     pub(crate) telling: tokio::sync::Mutex<()>,
     pub(crate) telling_runs: AtomicBool,
+    /// What metadata transactions pass.
+    pub(crate) turnstiles: crate::outcome::Turnstiles,
     pub(crate) indexing: AtomicBool,
     /// Lists of media that are being gone through: what they have is not known yet.
     pub(crate) reconciling: AtomicUsize,

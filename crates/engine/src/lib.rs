@@ -46,6 +46,7 @@ mod mark;
 mod members;
 mod metadata;
 mod open;
+mod outcome;
 mod pace;
 mod pages;
 mod progress;
@@ -77,6 +78,7 @@ pub use forks::{Fork, OpenDisk};
 pub use holds::Hold;
 pub use losses::OnLoss;
 pub use members::{Joins, Moving};
+pub use outcome::{MetaThrough, Through};
 pub use progress::Progress;
 pub use scrub::{ScrubCursor, ScrubTotals};
 pub use space::{GroupSpace, SpaceReport};
@@ -86,11 +88,12 @@ pub use witness::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a witness, a checkpoint object, the record of retiring containers and a hold.
+    /// Decodes `input` as a witness, a checkpoint object, a backlog, the record of retiring containers and a hold.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::WitnessState::decode(input);
         let _ = crate::body::Body::decode(input);
         let _ = crate::reseal::Retiring::decode(input);
+        let _ = crate::backlog::decode_backlog(input);
         crate::holds::fuzz_body(input);
     }
 }

@@ -472,6 +472,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         checkpoint_running: AtomicBool::new(false),
         telling: tokio::sync::Mutex::default(),
         telling_runs: AtomicBool::new(false),
+        turnstiles: crate::outcome::Turnstiles::default(),
         indexing: AtomicBool::new(false),
         reconciling: AtomicUsize::new(0),
         fork_gate: tokio::sync::RwLock::default(),

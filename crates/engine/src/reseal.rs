@@ -209,7 +209,7 @@ impl Engine {
         };
         let record = Retiring { version: VERSION, epoch, ends };
         let value = postcard::to_stdvec(&record).expect("plain values always encode");
-        self.meta().txn(Txn::new().then(Op::put(key()?, value))).await?;
+        self.shared.decided(Txn::new().then(Op::put(key()?, value))).await?;
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Engine {
 
     /// The record goes, and the journal goes on in a new segment, so that those with what was sealed before can go.
     async fn leave_old_segments(&self) -> Result<(), EngineError> {
-        self.meta().txn(Txn::new().then(Op::delete(&key()?))).await?;
+        self.shared.decided(Txn::new().then(Op::delete(&key()?))).await?;
         self.shared.lock().retiring.clear();
         let line = self.shared.lock().next_seq;
         for _ in 0..LEAVE_TRIES {

@@ -14,6 +14,7 @@ use crate::clean::{CleanReport, Condemned};
 use crate::dedup::read_head;
 use crate::engine::{Engine, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::outcome::TURNSTILE_BYTES;
 use crate::pace::Step;
 use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
@@ -219,9 +220,9 @@ impl Engine {
             self.lock_as(whole.condemned, to).await?;
             let mut changed = self.shared.lock().led_on(from, to);
             changed.push((from, to.to_vec()));
-            let limit = self.shared.config.meta_record_bytes();
+            let limit = self.shared.config.meta_record_bytes() - TURNSTILE_BYTES;
             for (stubs, txn) in stubs::in_txns(&changed, limit, |(from, to)| stubs::put(*from, to))? {
-                self.meta().txn(txn).await?;
+                self.shared.decided(txn).await?;
                 let mut state = self.shared.lock();
                 state.stubs.extend(stubs.iter().cloned());
                 // A read on its way may look for what nothing reaches any more.

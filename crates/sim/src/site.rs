@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use units::{MediumId, NodeId, SiteId};
 
 use crate::executor::{Control, SimRuntime};
+use crate::lost_answers::lost_answers;
 use crate::medium::{Image, SimStore};
 use crate::net::{Link, LinkPolicy};
 use transport::{SimTransport, Wire, Wires};
@@ -53,6 +54,8 @@ pub struct SiteSpec {
     /// Bytes of commits, deletions and metadata behind the last checkpoint in a start record: none, and all of it goes to the
     /// log.
     pub start_backlog_bytes: usize,
+    /// Answers of the metadata store are lost at times.
+    pub lost_answers: bool,
     /// Bits of a fingerprint in the index.
     pub index_tag_bits: u32,
     /// How long a medium is down before what it held is rebuilt.
@@ -309,7 +312,11 @@ impl Site {
             sealer: self.sealer.clone(),
             witness: Arc::new(self.witness.open(rt.clone())),
         };
-        let config = Config { on_loss, ..self.config() };
+        let meta_through = self
+            .spec
+            .lost_answers
+            .then(|| lost_answers(&rt, self.control.rng("answers of the metadata store")));
+        let config = Config { on_loss, meta_through, ..self.config() };
         let boot = async move {
             let opened = node.open(deps, config).await;
             let ok = opened.is_ok();

@@ -5,6 +5,7 @@
 mod backlog;
 mod exposure;
 mod flip;
+mod outcomes;
 mod panics;
 mod room;
 mod snapshots;

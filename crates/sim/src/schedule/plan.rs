@@ -259,6 +259,7 @@ fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
         overlay_entries_max: [32, 256, 100_000][rng.index(3)],
         commits_max: [16, 24, 64][rng.index(3)],
         start_backlog_bytes: start_backlog_bytes(params),
+        lost_answers: params.segments_max.is_multiple_of(2),
         // Few bits: the index guesses wrong all the time.
         index_tag_bits: [32, 3][rng.index(2)],
     }

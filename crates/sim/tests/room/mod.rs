@@ -43,6 +43,7 @@ pub(super) fn spec(room: u64) -> SiteSpec {
         overlay_entries_max: 8192,
         commits_max: 64,
         start_backlog_bytes: 16 << 10,
+        lost_answers: false,
         index_tag_bits: 32,
     }
 }
