@@ -18,7 +18,7 @@
 //! in the same step. The journal is trimmed behind durable commits only [I5]. A write is admitted only when its
 //! worst-case flush fits what the pool has left beside the reserve [I10].
 //!
-//! Crash rules: all state is rebuilt from the newest start record, the checkpoint, the map logs of the commits since,
+//! Crash rules: all state is rebuilt from the newest start record, the checkpoint and the backlog, the map logs of the commits since,
 //! and the journal's records that no commit covers; the same code serves every kind of restart.
 //!
 //! What it does not do: no names of VMs and snapshots, no protocol.
@@ -39,6 +39,7 @@ mod flush;
 mod forks;
 mod generation;
 mod holds;
+mod kept;
 mod lacks;
 mod load;
 mod losses;
@@ -76,6 +77,7 @@ pub use error::{EngineError, EngineErrorKind};
 pub use exposure::Exposure;
 pub use forks::{Fork, OpenDisk};
 pub use holds::Hold;
+pub use kept::Blocked;
 pub use losses::OnLoss;
 pub use members::{Joins, Moving};
 pub use outcome::{MetaThrough, Through};

@@ -167,6 +167,8 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// What was to be written before the end is written: the flusher ends.
     pub(crate) ended: bool,
+    /// What kept the cleaner from containers when it last looked.
+    pub(crate) cleaning_blocked: Option<crate::kept::Blocked>,
     /// Why the last checkpoint failed.
     pub(crate) checkpoint_trouble: Option<crate::error::EngineError>,
     /// Since when metadata finds no room in the journal.

@@ -46,19 +46,36 @@ impl Engine {
             progress.add(bytes(some));
         }
         let mut step = self.step();
-        let mut moving = Moving::default();
+        let (mut moving, mut nothing_left) = (Moving::default(), Vec::new());
         for condemned in alive {
             progress.check()?;
             step = self.next_step(step).await;
-            let first = moving.written.len();
-            step = self.move_live(condemned, &mut moving, report, step).await?;
-            moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+            let (first, bytes) = (moving.written.len(), report.moved_bytes);
+            step = match self.move_live(condemned, &mut moving, report, step).await {
+                Ok(step) => step,
+                // It stays: what a lost page named in it cannot be told.
+                Err(error) if condemned.whole => {
+                    self.shared.pass_loss(error)?;
+                    step = self.step();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if report.moved_bytes == bytes {
+                nothing_left.push(condemned);
+            } else {
+                moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+            }
             // Room for what comes next is made as soon as it can be.
             self.publish(&mut moving, report).await?;
             progress.add(u64::from(condemned.size.total));
         }
         self.write_moved(&mut moving).await?;
-        self.publish(&mut moving, report).await
+        self.publish(&mut moving, report).await?;
+        for some in nothing_left.chunks(DELETES_AT_ONCE) {
+            self.delete_containers(some, report).await?;
+        }
+        Ok(())
     }
 
     /// Copies what is live in a container, opened and checked, into the container being filled; gives the step in work.
@@ -78,7 +95,9 @@ impl Engine {
         let mut live = Vec::new();
         for (slot, entry) in head.entries.iter().enumerate() {
             let slot = slot as u16;
-            if slots.is_some_and(|slots| slots.contains(slot)) {
+            // Nothing but checkpoints names metadata, and what they name is no candidate.
+            let is_named = !condemned.whole || entry.kind != UnitKind::Meta;
+            if is_named && slots.is_some_and(|slots| slots.contains(slot)) {
                 let address =
                     head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
                 live.push(Live { kind: entry.kind, name: entry.fingerprint, address });
@@ -91,12 +110,14 @@ impl Engine {
             }
             match self.read_run(run).await {
                 Ok(read) => self.move_run(run, &read, moving, report).await?,
-                Err(error) if run.len() == 1 => return Err(error.into()),
                 // Some unit is lost, or its fragments differ from those of others.
                 Err(_) => {
                     for one in run.chunks(1) {
-                        let read = self.read_run(one).await?;
-                        self.move_run(one, &read, moving, report).await?;
+                        match self.read_run(one).await {
+                            Ok(read) => self.move_run(one, &read, moving, report).await?,
+                            Err(error) if condemned.whole => self.shared.pass_loss(error.into())?,
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
             }

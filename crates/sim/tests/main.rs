@@ -5,6 +5,7 @@
 mod backlog;
 mod exposure;
 mod flip;
+mod lost_pages;
 mod outcomes;
 mod panics;
 mod room;

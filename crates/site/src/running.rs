@@ -277,6 +277,7 @@ impl Site {
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
         let exposure = self.shared.named_exposure(engine.exposure.clone()).await;
+        let blocked = engine.cleaning_blocked.clone();
         let records = self.shared.vms.records().await?;
         let vms = records.iter().filter(|(_, record)| record.import.is_none()).count();
         let disks = records.iter().flat_map(|(_, record)| record.ids());
@@ -292,6 +293,9 @@ impl Site {
         let trash = self.shared.vms.trash_totals().await?;
         let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
+        if let Some(blocked) = blocked {
+            status.add_blocked(&blocked, &self.shared.names_of(&blocked.disks).await?);
+        }
         status.add_clock(self.clock());
         status.add_keys(&self.key_state().await);
         // Held while the server starts and stops, when it has none.

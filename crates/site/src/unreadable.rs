@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::AFFECTED_NAMED;
 use api::types::Health;
-use engine::Exposure;
+use engine::{Blocked, Exposure};
 use units::DiskId;
 
 use crate::error::Result;
@@ -79,6 +79,31 @@ impl Status {
             self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
         }
         self.unreadable = unreadable;
+    }
+
+    /// With what keeps the cleaner from freeing room; `names` are those of its disks.
+    pub(crate) fn add_blocked(&mut self, blocked: &Blocked, names: &[String]) {
+        let Blocked { pages, containers, .. } = blocked;
+        let whose = match names {
+            [] => "the map of a deleted disk".to_owned(),
+            _ if names.len() > AFFECTED_SAID => {
+                format!(
+                    "maps of {} and {} more",
+                    names[..AFFECTED_SAID].join(", "),
+                    names.len() - AFFECTED_SAID
+                )
+            }
+            _ => format!("maps of {}", names.join(", ")),
+        };
+        self.reasons.push(format!(
+            "the cleaner frees nothing in {containers} containers: {pages} pages of {whose} are lost, and what they named \
+             nobody knows"
+        ));
+        self.next.push(
+            "delete the disks and snapshots whose maps are damaged, once what can be read of them is saved"
+                .to_owned(),
+        );
+        self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
     }
 }
 
