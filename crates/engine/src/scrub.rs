@@ -192,6 +192,6 @@ impl Engine {
         quiet
             && self.shared.pool.is_repaired()
             && !self.shared.checkpoint_running.load(Ordering::Relaxed)
-            && !self.shared.telling_runs.load(Ordering::Relaxed)
+            && self.shared.telling.try_lock().is_ok()
     }
 }
