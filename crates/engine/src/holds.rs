@@ -137,6 +137,8 @@ impl Engine {
                 let record = HoldRecord { version: VERSION, until_ms: until_ms.max(was), enforced_ms };
                 all = all.then(Op::put(key(*disk)?, record.encode()));
             }
+            // Said before: a caller that goes away meanwhile leaves a hold that media are to hear of.
+            self.shared.holds_pending.store(true, Ordering::Release);
             if self.shared.decided(all).await?.succeeded {
                 self.shared.holds_pending.store(true, Ordering::Release);
                 return Ok(true);

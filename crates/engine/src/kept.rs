@@ -8,7 +8,7 @@
 //! A page is lost for good when all media of the site are there, what they hold is known, and it cannot be read or opened, twice.
 //! With media away nothing is concluded, and a mark that needs them fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use units::{ContainerId, DiskId, Incarnation};
 
@@ -31,8 +31,10 @@ pub struct Blocked {
 /// Pages that are lost, as a mark met them.
 #[derive(Debug, Default)]
 pub(crate) struct LostPages {
-    /// Where each was to be found.
-    at: Vec<ContainerId>,
+    /// How many.
+    pages: u64,
+    /// Of each incarnation, the highest number of a container that one was to be found in.
+    at: BTreeMap<Incarnation, u32>,
     disks: BTreeSet<DiskId>,
     /// Containers with a stub that does not lead to what was looked for.
     astray: BTreeSet<ContainerId>,
@@ -41,7 +43,9 @@ pub(crate) struct LostPages {
 impl LostPages {
     /// A page in this container cannot be had, of the map of `disk`.
     pub(crate) fn add(&mut self, container: ContainerId, disk: Option<DiskId>) {
-        self.at.push(container);
+        self.pages += 1;
+        let highest = self.at.entry(container.incarnation).or_default();
+        *highest = container.number.max(*highest);
         self.disks.extend(disk);
     }
 
@@ -56,10 +60,8 @@ impl LostPages {
 
     /// Whether one of them may name something in a container, or led there when it was written.
     pub(crate) fn may_name(&self, id: ContainerId, here: Incarnation) -> bool {
-        self.at.iter().any(|page| match id.incarnation == page.incarnation {
-            true => id.number <= page.number,
-            false => id.incarnation != here,
-        })
+        let own = self.at.get(&id.incarnation).is_some_and(|highest| id.number <= *highest);
+        own || id.incarnation != here && self.at.keys().any(|other| *other != id.incarnation)
     }
 }
 
@@ -72,12 +74,14 @@ impl Shared {
             && self.reconciling.load(Ordering::Relaxed) == 0
     }
 
-    /// Lets a loss that is for good pass.
+    /// Lets a loss that is for good pass. The attempt that met it began after so many looks at what is lost: media that came
+    /// back meanwhile may have what it did not find.
     ///
     /// # Errors
     /// The error, when it is something else.
-    pub(crate) fn pass_loss(&self, error: EngineError) -> Result<(), EngineError> {
-        if error.kind == EngineErrorKind::Lost && self.is_all_there() { Ok(()) } else { Err(error) }
+    pub(crate) fn pass_loss(&self, error: EngineError, looks: u64) -> Result<(), EngineError> {
+        let is_for_good = error.kind == EngineErrorKind::Lost && self.is_all_there();
+        if is_for_good && self.pool.looks() == looks { Ok(()) } else { Err(error) }
     }
 }
 
@@ -105,7 +109,7 @@ impl Engine {
         let mut state = self.shared.lock();
         let kept = state.kept(marked, self.shared.incarnation);
         let blocked = (!marked.lost.is_none()).then(|| Blocked {
-            pages: marked.lost.at.len() as u64,
+            pages: marked.lost.pages,
             disks: marked.lost.disks.iter().copied().collect(),
             containers: kept.len() as u64,
         });

@@ -215,7 +215,11 @@ impl Engine {
 impl Marked {
     /// Lets a loss that is for good pass, where that is allowed.
     fn pass(&self, shared: &Shared, error: EngineError) -> Result<(), EngineError> {
-        if self.is_strict { Err(error) } else { shared.pass_loss(error) }
+        if self.is_strict {
+            return Err(error);
+        }
+        // Taken for lost, it keeps more than it needs to.
+        shared.pass_loss(error, shared.pool.looks())
     }
 
     /// A page; `None` when it is lost for good: it was tried twice.

@@ -107,12 +107,19 @@ impl Shared {
             let pass = Op::put(turnstile.key.clone(), nonce);
             let asked = txn.clone().when(Compare::unchanged(turnstile.key.clone(), before)).then(pass);
             match store.txn(asked).await {
-                Ok(result) => {
-                    if result.succeeded {
-                        turnstile.changed = Some(result.revision);
-                    }
+                Ok(result) if result.succeeded => {
+                    turnstile.changed = Some(result.revision);
                     self.turnstiles.give_back(turnstile);
                     return Ok(result);
+                }
+                Ok(result) => {
+                    turnstile.changed = None;
+                    // Where another process passed the turnstile meanwhile, nothing is said of the conditions themselves.
+                    if self.last_change(&*store, &mut turnstile).await? == before {
+                        self.turnstiles.give_back(turnstile);
+                        return Ok(result);
+                    }
+                    continue;
                 }
                 Err(error) if error.kind == ErrorKind::Unknown => {
                     tracing::warn!(%error, "the outcome of a metadata transaction is unknown: finding out");

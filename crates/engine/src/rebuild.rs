@@ -238,6 +238,8 @@ impl Engine {
             Err(_) => return Err(closed()),
         };
         self.drain().await?;
+        // What is behind the checkpoint stands on the old segments alone where no start record has it.
+        self.tell_backlog().await?;
         let _gate = self.shared.flush_gate.lock().await;
         self.relieve_journal().await
     }

@@ -114,10 +114,15 @@ impl State {
     /// Stubs that lead to a container, with what they are to say once it has moved too.
     pub(crate) fn led_on(&self, moved: ContainerId, to: &[Holder]) -> Vec<(ContainerId, Vec<Holder>)> {
         let leads = self.stubs.iter().filter(|(_, targets)| targets.iter().any(|t| t.container == moved));
+        // In the place of the one that moved: where two have something by one name, the same is found as before.
         let mended = |targets: &Vec<Holder>| {
-            let mut targets: Vec<Holder> = targets.iter().filter(|t| t.container != moved).copied().collect();
-            targets.extend(to.iter().filter(|new| !targets.contains(new)).copied().collect::<Vec<_>>());
-            targets
+            let mut all: Vec<Holder> = Vec::new();
+            for target in targets {
+                let new = if target.container == moved { to } else { std::slice::from_ref(target) };
+                let more: Vec<Holder> = new.iter().filter(|new| !all.contains(new)).copied().collect();
+                all.extend(more);
+            }
+            all
         };
         leads.map(|(from, targets)| (*from, mended(targets))).collect()
     }

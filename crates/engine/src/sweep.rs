@@ -50,21 +50,31 @@ impl Engine {
         for condemned in alive {
             progress.check()?;
             step = self.next_step(step).await;
+            if condemned.whole {
+                self.write_moved(&mut moving).await?;
+            }
             let (first, bytes) = (moving.written.len(), report.moved_bytes);
+            let looks = self.shared.pool.looks();
             step = match self.move_live(condemned, &mut moving, report, step).await {
                 Ok(step) => step,
                 // It stays: what a lost page named in it cannot be told.
                 Err(error) if condemned.whole => {
-                    self.shared.pass_loss(error)?;
+                    self.shared.pass_loss(error, looks)?;
                     step = self.step();
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            if condemned.whole {
+                // It goes where nothing else does: a page in it that nothing reaches may have the name of one that is reached
+                // elsewhere, and addresses that lead nowhere any more.
+                self.write_moved(&mut moving).await?;
+            }
             if report.moved_bytes == bytes {
                 nothing_left.push(condemned);
             } else {
-                moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+                let last = moving.written.len() - usize::from(condemned.whole);
+                moving.whole.push_back(Whole { condemned, first, last });
             }
             // Room for what comes next is made as soon as it can be.
             self.publish(&mut moving, report).await?;
@@ -113,9 +123,10 @@ impl Engine {
                 // Some unit is lost, or its fragments differ from those of others.
                 Err(_) => {
                     for one in run.chunks(1) {
+                        let looks = pool.looks();
                         match self.read_run(one).await {
                             Ok(read) => self.move_run(one, &read, moving, report).await?,
-                            Err(error) if condemned.whole => self.shared.pass_loss(error.into())?,
+                            Err(error) if condemned.whole => self.shared.pass_loss(error.into(), looks)?,
                             Err(error) => return Err(error.into()),
                         }
                     }

@@ -73,7 +73,7 @@ impl Pool {
     }
 
     /// How often all that is lost was to be looked at again.
-    pub(crate) fn looks(&self) -> Looks {
+    pub fn looks(&self) -> u64 {
         lock(&self.shared.hurt).1
     }
 
