@@ -1,3 +1,4 @@
+use index::Holder;
 use journal::{ENSEMBLES_MAX, Ensemble};
 use proto::SegmentId;
 use units::{BLOCK_U64, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq};
@@ -29,6 +30,25 @@ fn the_ledger_keeps_ranges_joined_and_in_order() {
     }
     assert_eq!(state.ledger_runs()[0].committed, [(0, 6), (7, 10)]);
     assert!(!state.is_committed(ContainerId { incarnation: Incarnation(8), ..container(3) }));
+}
+
+/// Where two have something by one name, the first in the list is what readers and the mark find: it stays the first.
+#[test]
+fn a_stub_keeps_its_order_when_what_it_leads_to_moves_on() {
+    let holder = |number: u32| Holder { container: container(number), fragment_pages: 1 };
+    let mut state = State::default();
+    state.stubs.insert(container(0), vec![holder(1), holder(2), holder(3)]);
+    state.stubs.insert(container(9), vec![holder(3)]);
+    let on = |moved: u32, to: &[u32]| {
+        let to: Vec<Holder> = to.iter().map(|number| holder(*number)).collect();
+        let led = state.led_on(container(moved), &to).into_iter();
+        let numbers = |to: Vec<Holder>| to.iter().map(|to| to.container.number).collect::<Vec<_>>();
+        led.map(|(from, to)| (from.number, numbers(to))).collect::<Vec<_>>()
+    };
+    assert_eq!(on(1, &[4, 5]), [(0, vec![4, 5, 2, 3])]);
+    assert_eq!(on(2, &[3, 4]), [(0, vec![1, 3, 4])]);
+    assert_eq!(on(3, &[6]), [(0, vec![1, 2, 6]), (9, vec![6])]);
+    assert!(on(7, &[8]).is_empty());
 }
 
 #[test]
