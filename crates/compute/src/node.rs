@@ -265,7 +265,7 @@ impl Compute<'_> {
         let mut stop = self.stop.clone();
         site.serve_without_socket().await;
         let budget = site.budget().clone();
-        let api = rest::Server::without_socket(self.rt.clone(), Arc::new(site.clone()), budget);
+        let api = rest::Server::without_socket(self.rt.clone(), site.clone(), budget);
         let serves = Arc::new(Serves { site: site.clone(), api });
         self.served.send_replace(Served::Here(serves.clone()));
         tracing::info!(epoch = site.engine().epoch().0, "this node serves the site");

@@ -1,7 +1,6 @@
 //! `holdfast standalone`: a site from its start to a clean stop.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::code;
@@ -39,7 +38,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
         site.serve().await?;
         let socket = site.directory().api_socket();
         // Last: its socket is the sign that all is there.
-        let server = rest::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
+        let server = rest::Server::start(rt, site.clone(), &socket, site.budget().clone())
             .map_err(|error| Failure::of_io(code::API_SOCKET, socket.display(), &error))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");

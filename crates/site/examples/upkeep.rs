@@ -251,7 +251,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     })
     .await?;
     let status = bench.site.status().await?;
-    let first = status.media[0].id;
+    let first = bench.site.medium_id(&status.media[0].id)?;
     bench.site.add_medium(std::path::Path::new(&format!("{dir}/more.img")), Some(8 * GIB)).await?;
     let site = bench.site.clone();
     beside(&mut bench, "drain of a medium", async move {
@@ -269,7 +269,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     let status = bench.site.status().await?;
     let lost = &status.media[0];
     std::fs::File::options().write(true).open(&lost.path)?.set_len(1 << 20)?;
-    let (site, id) = (bench.site.clone(), lost.id);
+    let (site, id) = (bench.site.clone(), bench.site.medium_id(&lost.id)?);
     beside(&mut bench, "rebuild of a medium", async move {
         let mut bytes = 0;
         loop {

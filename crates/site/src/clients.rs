@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use api::format_size;
-use api::types::Health;
+use api::types::{Clients, Health};
 use budget::Budget;
-use nbd::{Clients, Refusal};
+use nbd::Refusal;
 
-use crate::status::Status;
+use crate::status::Judging;
 
 /// Memory of a server that was told nothing else, bytes.
 const MEMORY: usize = 1 << 30;
@@ -52,40 +52,25 @@ impl Default for ClientLimits {
     }
 }
 
-/// How clients are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClientStatus {
-    /// Connections to disks.
-    pub connections: usize,
-    /// How many there may be.
-    pub connections_max: usize,
-    /// Clients refused since the start.
-    pub refused: u64,
-    /// Clients cut off since the start because they did not take their replies.
-    pub cut_off: u64,
-    /// Bytes that are held or set aside for their requests and replies.
-    pub memory_used_bytes: usize,
-    /// How many there may be.
-    pub memory_bytes: usize,
-}
-
-impl Status {
+impl Judging {
     /// How clients are, and whether some were refused lately.
-    pub(crate) fn add_clients(&mut self, limits: &ClientLimits, clients: Option<Clients>) {
-        self.notices.extend(limits.few_files());
+    pub(crate) fn add_clients(&mut self, limits: &ClientLimits, clients: Option<nbd::Clients>) {
+        let status = &mut self.0;
+        status.notices.extend(limits.few_files());
         let budget = &limits.budget;
-        (self.clients.memory_used_bytes, self.clients.memory_bytes) = (budget.used(), budget.total());
-        let Some(Clients { connections, connections_max, refused, refused_last, cut_off }) = clients else {
+        (status.clients.memory_used_bytes, status.clients.memory_bytes) = (budget.used(), budget.total());
+        let Some(nbd::Clients { connections, connections_max, refused, refused_last, cut_off }) = clients
+        else {
             return;
         };
-        self.clients = ClientStatus { connections, connections_max, refused, cut_off, ..self.clients };
+        status.clients = Clients { connections, connections_max, refused, cut_off, ..status.clients };
         let Some((why, ago)) = refused_last.filter(|(_, ago)| *ago < RECENT) else { return };
-        self.reasons.push(format!(
+        status.reasons.push(format!(
             "NBD clients are refused: {why} ({connections} of {connections_max} connections; {refused} refused since the start, \
              the last {} s ago)",
             ago.as_secs()
         ));
-        self.next.push(match why {
+        status.next.push(match why {
             Refusal::Full if budget.total() / 2 / nbd::SHARE > connections_max => files(),
             Refusal::Files => files(),
             Refusal::Full | Refusal::Memory => {
@@ -95,8 +80,8 @@ impl Status {
                 )
             }
         });
-        if self.health == Health::Ok {
-            self.health = Health::Degraded;
+        if status.health == Health::Ok {
+            status.health = Health::Degraded;
         }
     }
 }

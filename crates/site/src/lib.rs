@@ -57,7 +57,6 @@ mod snapshots;
 mod start;
 mod status;
 mod tasks;
-mod told;
 mod trash;
 mod turns;
 mod unreadable;
@@ -68,10 +67,9 @@ mod vms;
 mod witness;
 
 pub use aside::Aside;
-pub use attach::{AttachInfo, nbd_uri};
+pub use attach::nbd_uri;
 pub use budget::BYTES_MIN as CLIENT_MEMORY_MIN;
-pub use clients::{ClientLimits, ClientStatus};
-pub use clock::ClockState;
+pub use clients::ClientLimits;
 pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
 pub use engine::OnLoss;
 pub use error::{Result, SiteError};
@@ -82,13 +80,9 @@ pub use lock::Lock;
 pub use manifest::{Entry, Manifest};
 pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek};
 pub use recover::{RecoverOptions, RecoveredSite};
-pub use rekey::KeyState;
 pub use running::Site;
 pub use start::{FileMedia, Options, Sizes, Started};
-pub use status::{MediumStatus, Status};
 pub use trash::Deletion;
-pub use unreadable::Unreadable;
-pub use upkeep::{ScrubState, SpaceRow, SpaceTable};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {

@@ -117,7 +117,8 @@ async fn accept_losses(rt: Rt, options: Options) -> Result<RecoveredSite> {
     site.stop().await?;
     let status = status?;
     let media = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
-    Ok(RecoveredSite { site: status.site, media, missing: status.media.len() - media, lost })
+    let id = site.shared.parts.home.manifest().site();
+    Ok(RecoveredSite { site: id, media, missing: status.media.len() - media, lost })
 }
 
 fn read_recovery_key(path: &Path) -> Result<RecoveryKey> {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::types::{Task, TaskKind};
+use api::types::{Keys, Task, TaskKind};
 use api::{PASSPHRASE_BYTES_MAX, code, format_time};
 use data::Superblock;
 use engine::{EngineError, Progress};
@@ -32,17 +32,6 @@ pub(crate) enum Rekey {
     Held(u64),
     /// It is tried again at this site time in ms.
     Again(u64),
-}
-
-/// The site's data keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyState {
-    /// The key epoch of what is written now; 1 is the site's first.
-    pub current: u16,
-    /// The oldest that something may still be sealed under.
-    pub oldest: u16,
-    /// Until when the earlier ones stay for held data, site time in ms.
-    pub held_until_ms: Option<u64>,
 }
 
 impl Site {
@@ -95,13 +84,13 @@ impl Site {
     }
 
     /// The site's data keys.
-    pub async fn key_state(&self) -> KeyState {
+    pub async fn keys(&self) -> Keys {
         let epochs = self.shared.keys.lock().await.epochs.clone();
         let held_until_ms = match *self.shared.rekey() {
             Rekey::Held(until_ms) if is_due(&epochs) => Some(until_ms),
             _ => None,
         };
-        KeyState { current: epochs.newest(), oldest: epochs.oldest(), held_until_ms }
+        Keys { current_epoch: epochs.newest(), oldest_epoch: epochs.oldest(), held_until_ms }
     }
 
     /// Seals what is written from now on under a new data key, and begins to seal everything else anew.
@@ -129,7 +118,7 @@ impl Site {
         let Some(medium) = media.iter().find(|medium| medium.state == api::types::MediumState::Down) else {
             return Ok(());
         };
-        let reason = format!("medium {} is down: {else_what}", medium.path.display());
+        let reason = format!("medium {} is down: {else_what}", medium.path);
         Err(SiteError::new(code::MEDIA_DOWN, reason)
             .hint("bring it back, or take it out of the site, then try again"))
     }

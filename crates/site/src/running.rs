@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use api::types::{Snapshot, Task, TaskKind, TrashItem, Vm, VmSummary};
+use api::types::{AttachInfo, Change, Snapshot, Status, Task, TaskKind, TaskState, TrashItem, Vm, VmSummary};
 use api::{Version, VmName, code};
 use budget::Budget;
 use data::Superblock;
@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
-use crate::attach::AttachInfo;
 use crate::clients::ClientLimits;
 use crate::definition;
 use crate::directory::Directory;
@@ -28,7 +27,7 @@ use crate::keeper;
 use crate::lock::Lock;
 use crate::probe;
 use crate::rekey::Rekey;
-use crate::status::{Status, judge};
+use crate::status::{Judging, judge};
 use crate::tasks::Tasks;
 use crate::trash::Deletion;
 use crate::turns::Turns;
@@ -75,7 +74,7 @@ pub(crate) struct Shared {
     away: Mutex<BTreeMap<MediumId, Away>>,
     server: tokio::sync::Mutex<Option<nbd::Server>>,
     /// What VMs and snapshots take, as last computed.
-    pub(crate) space: Mutex<Option<Arc<crate::upkeep::SpaceTable>>>,
+    pub(crate) space: Mutex<Option<Arc<api::types::Space>>>,
     /// The superblock whose keys every medium must carry.
     pub(crate) keys: tokio::sync::Mutex<Superblock>,
     /// What is to be done of a rotation of the data key.
@@ -288,17 +287,22 @@ impl Site {
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
         let removed = parts.home.removed();
-        let status = judge(manifest.site(), engine, writable, media, (&away, &removed), &shared_devices, vms);
+        let mut status =
+            judge(manifest.site(), engine, writable, media, (&away, &removed), &shared_devices, vms);
         let trash = self.shared.vms.trash_totals().await?;
-        let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
+        status.0.provisioned_bytes = provisioned_bytes;
+        status.add_trash(trash);
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
         status.add_clock(self.clock());
-        status.add_keys(&self.key_state().await);
+        status.add_keys(&self.keys().await);
         // Held while the server starts and stops, when it has none.
         let clients =
             self.shared.server.try_lock().ok().and_then(|server| server.as_ref().map(nbd::Server::clients));
         status.add_clients(&self.shared.parts.clients, clients);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Judging(mut status) = status;
+        let running = |task: &Task| task.state == TaskState::Running;
+        status.tasks = self.tasks().await?.into_iter().filter(running).collect();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)
     }
@@ -497,7 +501,7 @@ impl Site {
         disk: &str,
         offset: u64,
         limit: usize,
-    ) -> Result<Vec<engine::Changed>> {
+    ) -> Result<Vec<Change>> {
         self.shared.vms.diff(old, new, disk, offset, limit).await
     }
 
@@ -574,9 +578,10 @@ impl Site {
     pub async fn attach_info(&self, name: &VmName, disk: &str) -> Result<AttachInfo> {
         let (vm, position, is_file) = self.shared.vms.disk_position(name, disk).await?;
         let (export, socket) = (format!("{vm}/{disk}"), self.directory().nbd_socket());
-        Ok(match is_file {
-            true => AttachInfo::of_file(&export, position, &socket),
-            false => AttachInfo::new(&export, position, &socket),
+        Ok(if is_file {
+            crate::attach::file(&export, position, &socket)
+        } else {
+            crate::attach::disk(&export, position, &socket)
         })
     }
 }

@@ -6,7 +6,7 @@
 
 mod record;
 
-use api::types::{Snapshot, Vm, VmState};
+use api::types::{Change, Snapshot, Vm, VmState};
 use api::{DISKS_MAX, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
 use engine::Fork;
 use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
@@ -379,13 +379,18 @@ impl Vms {
         disk: &str,
         offset: u64,
         limit: usize,
-    ) -> Result<Vec<engine::Changed>> {
+    ) -> Result<Vec<Change>> {
         let newer = self.disk_of(new, disk).await?;
         let older = match old {
             Some(old) => Some(self.disk_of(old, disk).await?),
             None => None,
         };
-        Ok(self.engine.diff(older, newer, offset, u64::MAX - offset, limit).await?)
+        let found = self.engine.diff(older, newer, offset, u64::MAX - offset, limit).await?;
+        let told = |found: engine::Changed| {
+            let engine::Changed { offset, length, mapped } = found;
+            Change { offset, length, mapped }
+        };
+        Ok(found.into_iter().map(told).collect())
     }
 
     pub(crate) async fn disk_of(&self, version: &Version, disk: &str) -> Result<DiskId> {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api::types::{Task, TaskKind};
+use api::types::{Scrubbing, Space, SpaceRow, Task, TaskKind};
 use api::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
 use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
 use meta::{Key, Op, Table, Txn};
@@ -23,18 +23,18 @@ const NOTED_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the site is scrubbed, and how the last time went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScrubState {
+pub(crate) struct ScrubState {
     version: u32,
     /// Seconds between the beginnings of two scrubs; 0: only when asked for.
-    pub every_s: u64,
+    pub(crate) every_s: u64,
     /// When the last one began, site time in ms since the Unix epoch; 0 before the first.
-    pub begun_ms: u64,
+    pub(crate) begun_ms: u64,
     /// When one last came to its end.
-    pub done_ms: u64,
+    pub(crate) done_ms: u64,
     /// Containers that could not be mended or are missing, as the last one that came to its end found.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
     /// The task that found it.
-    pub task: u64,
+    pub(crate) task: u64,
     /// Where one that was interrupted goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cursor: Option<ContainerId>,
@@ -69,39 +69,26 @@ impl ScrubState {
     }
 
     /// When the next one is due, milliseconds since the Unix epoch; `None` when it waits to be asked for.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(crate) fn next_ms(&self) -> Option<u64> {
         match (self.cursor, self.every_s) {
             (Some(_), _) => Some(self.begun_ms),
             (None, 0) => None,
             (None, every_s) => Some(self.begun_ms.saturating_add(every_s * 1000)),
         }
     }
-}
 
-/// What a VM or snapshot takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpaceRow {
-    /// `VM` or `VM@SNAPSHOT`; `VM:TASK` for what a running export reads.
-    pub name: String,
-    /// Bytes of its disks that are not holes.
-    pub logical_bytes: u64,
-    /// Bytes that go when it is deleted and the cleaner has been there, before parity.
-    pub unique_bytes: u64,
-    /// Bytes that others have too, before parity.
-    pub shared_bytes: u64,
-}
-
-/// What all VMs and snapshots take.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SpaceTable {
-    /// When it was computed, milliseconds since the Unix epoch.
-    pub taken_ms: u64,
-    /// Bytes that anything reaches, each once, before parity.
-    pub live_bytes: u64,
-    /// Bytes of all containers: with what the cleaner has not freed yet, and their directories.
-    pub stored_bytes: u64,
-    /// The rows, by name.
-    pub rows: Vec<SpaceRow>,
+    /// The state in the words of the interface.
+    fn told(&self) -> Scrubbing {
+        let since = |ms: u64| (ms > 0).then_some(ms);
+        Scrubbing {
+            every_s: since(self.every_s),
+            begun_ms: since(self.begun_ms),
+            done_ms: since(self.done_ms),
+            next_ms: self.next_ms().filter(|_| self.begun_ms > 0),
+            damaged: self.damaged,
+            task: since(self.task),
+        }
+    }
 }
 
 fn scrub_key() -> Result<Key> {
@@ -180,7 +167,7 @@ impl Site {
     ///
     /// # Errors
     /// `no_space_report`.
-    pub fn space(&self, vm: Option<&VmName>, after: Option<&str>, limit: usize) -> Result<SpaceTable> {
+    pub fn space(&self, vm: Option<&VmName>, after: Option<&str>, limit: usize) -> Result<Space> {
         let table = self.shared.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let table = table.ok_or_else(|| {
             let reason = "what VMs and snapshots take was not computed since the server started";
@@ -192,9 +179,12 @@ impl Site {
         };
         let of_vm = |row: &&SpaceRow| vm.is_none_or(|vm| is_of(row, vm));
         let behind = |row: &&SpaceRow| after.is_none_or(|after| row.name.as_str() > after);
-        let rows = table.rows.iter().filter(of_vm).filter(behind);
-        let rows = rows.take(limit.clamp(1, SPACE_ROWS_AT_ONCE)).cloned().collect();
-        Ok(SpaceTable { rows, ..(*table).clone_head() })
+        let limit = limit.clamp(1, SPACE_ROWS_AT_ONCE);
+        let items = table.items.iter().filter(of_vm).filter(behind);
+        let items: Vec<SpaceRow> = items.take(limit).cloned().collect();
+        let next = items.last().filter(|_| items.len() == limit).map(|row| row.name.clone());
+        let Space { taken_ms, live_bytes, stored_bytes, .. } = *table;
+        Ok(Space { taken_ms, live_bytes, stored_bytes, items, next })
     }
 
     /// Reads every fragment, checks it, and repairs what is wrong.
@@ -209,22 +199,22 @@ impl Site {
     ///
     /// # Errors
     /// When the metadata cannot be read.
-    pub async fn scrub_state(&self) -> Result<ScrubState> {
-        self.shared.scrub_state().await
+    pub async fn scrubbing(&self) -> Result<Scrubbing> {
+        Ok(self.shared.scrub_state().await?.told())
     }
 
     /// Sets how often the site is scrubbed; 0: only when asked for.
     ///
     /// # Errors
     /// `invalid_request` when it is neither 0 nor from an hour to a year.
-    pub async fn set_scrub_every(&self, every_s: u64) -> Result<ScrubState> {
+    pub async fn set_scrub_every(&self, every_s: u64) -> Result<Scrubbing> {
         if every_s != 0 && !(SCRUB_EVERY_S_MIN..=SCRUB_EVERY_S_MAX).contains(&every_s) {
             let reason = format!(
                 "a scrub every {every_s} s: it can be every hour at most, every year at least, or never (0)"
             );
             return Err(SiteError::new(code::INVALID_REQUEST, reason));
         }
-        self.shared.change_scrub(|state| state.every_s = every_s).await
+        Ok(self.shared.change_scrub(|state| state.every_s = every_s).await?.told())
     }
 
     fn work(
@@ -233,17 +223,6 @@ impl Site {
         work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
     ) {
         self.shared.clone().spawn_work(task, work);
-    }
-}
-
-impl SpaceTable {
-    fn clone_head(&self) -> Self {
-        Self {
-            taken_ms: self.taken_ms,
-            live_bytes: self.live_bytes,
-            stored_bytes: self.stored_bytes,
-            rows: Vec::new(),
-        }
     }
 }
 
@@ -296,7 +275,8 @@ impl Shared {
         }
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         let (live_bytes, stored_bytes) = (report.live_bytes, report.stored_bytes);
-        let table = SpaceTable { taken_ms: self.parts.rt.wall_ms(), live_bytes, stored_bytes, rows };
+        let taken_ms = self.parts.rt.wall_ms();
+        let table = Space { taken_ms, live_bytes, stored_bytes, items: rows, next: None };
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(table));
         Ok(outcome)
     }

@@ -7,7 +7,7 @@ use api::{DISKS_MAX, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::attach::AttachInfo;
+use crate::attach;
 use crate::{Options, Site};
 
 const MIB: u64 = 1 << 20;
@@ -205,7 +205,7 @@ fn changes_alone_never_use_up_the_journal() {
 
 #[test]
 fn lines_for_guests_are_quoted_for_their_readers() {
-    let info = AttachInfo::new("web01/disk27", 27, Path::new("/srv/it's <a> & b/nbd.sock"));
+    let info = attach::disk("web01/disk27", 27, Path::new("/srv/it's <a> & b/nbd.sock"));
     let word = info.qemu[0].strip_prefix("-blockdev '").unwrap().strip_suffix('\'').unwrap();
     let value: serde_json::Value = serde_json::from_str(&word.replace(r"'\''", "'")).unwrap();
     assert_eq!(value["server"]["path"], "/srv/it's <a> & b/nbd.sock");
@@ -215,7 +215,7 @@ fn lines_for_guests_are_quoted_for_their_readers() {
     assert!(info.libvirt.contains("socket='/srv/it&apos;s &lt;a&gt; &amp; b/nbd.sock'"), "{}", info.libvirt);
     assert!(info.libvirt.contains("<target dev='vdab' bus='virtio'/>"), "{}", info.libvirt);
     assert_eq!(info.uri, "nbd+unix:///web01/disk27?socket=/srv/it%27s%20%3Ca%3E%20%26%20b/nbd.sock");
-    let first = AttachInfo::new("web01/disk0", 0, Path::new("/s"));
+    let first = attach::disk("web01/disk0", 0, Path::new("/s"));
     assert!(first.libvirt.contains("dev='vda'"));
 }
 

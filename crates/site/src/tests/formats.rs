@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::types::{Health, MediumState};
+use api::types::{Health, MediumState, Status, TrashTotals};
 use api::{Version, VmName, format_size, parse_size};
 use engine::{EngineStatus, Witness, WitnessState};
 use journal::{ENSEMBLES_MAX, Ensemble};
@@ -304,9 +304,15 @@ fn engine_status(up: &[bool]) -> EngineStatus {
     }
 }
 
-fn judged(engine: EngineStatus) -> crate::Status {
+fn judged(engine: EngineStatus) -> Status {
+    with_trash(engine, TrashTotals::default())
+}
+
+fn with_trash(engine: EngineStatus, trash: TrashTotals) -> Status {
     let media = engine.media.iter().map(|medium| (medium.medium, PathBuf::from("m"), 1)).collect();
-    judge(SiteId([0; 16]), engine, true, media, (&BTreeMap::new(), &[]), &[], 0)
+    let mut judging = judge(SiteId([0; 16]), engine, true, media, (&BTreeMap::new(), &[]), &[], 0);
+    judging.add_trash(trash);
+    judging.0
 }
 
 #[test]
@@ -343,7 +349,7 @@ fn media_that_lack_something_or_limit_the_pool_are_named() {
     assert_eq!(limited.health, Health::Ok);
     assert!(limited.notices[0].contains("1.0 GiB stay unused"), "{limited:?}");
     let media = vec![(first, PathBuf::from("m"), 1)];
-    let removed = judge(SiteId([0; 16]), sound, true, media, (&BTreeMap::new(), &[first]), &[], 0);
+    let removed = judge(SiteId([0; 16]), sound, true, media, (&BTreeMap::new(), &[first]), &[], 0).0;
     assert_eq!(removed.health, Health::Degraded);
     assert!(removed.next[0].contains("media replace"), "{removed:?}");
 }
@@ -389,15 +395,13 @@ fn what_makes_room_says_how_much_where_that_is_known() {
         raw_capacity: 6000,
         ..engine_status(&[true; 6])
     };
-    let totals =
-        api::types::TrashTotals { items: 2, used_bytes: 5 << 20, ..api::types::TrashTotals::default() };
-    let status = judged(full.clone()).with_trash(totals);
+    let totals = TrashTotals { items: 2, used_bytes: 5 << 20, ..api::types::TrashTotals::default() };
+    let status = with_trash(full.clone(), totals);
     assert!(
         status.next[0].starts_with("`trash empty --yes`") && status.next[0].contains("up to 5.0 MiB"),
         "{status:?}"
     );
     assert!(status.next[1].contains("`clean`: about 3.0 GiB"), "{status:?}");
-    let unknown =
-        judged(EngineStatus { garbage_bytes: None, ..full }).with_trash(api::types::TrashTotals::default());
+    let unknown = judged(EngineStatus { garbage_bytes: None, ..full });
     assert!(unknown.next[0].ends_with("`clean`"), "{unknown:?}");
 }

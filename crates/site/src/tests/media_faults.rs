@@ -4,18 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::VmName;
-use api::types::{Health, MediumState, TaskKind};
+use api::types::{Health, Medium, MediumState, Status, TaskKind};
 
 use super::Bench;
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
-use crate::{FileMedia, MediumStatus, Options, Site, Status};
+use crate::{FileMedia, Options, Site};
 
 const MIB: u64 = 1 << 20;
 /// Where the two copies of a superblock stand.
 const SUPERBLOCKS: [usize; 2] = [0, 64 << 10];
 
-async fn medium(site: &Site, at: usize) -> MediumStatus {
+async fn medium(site: &Site, at: usize) -> Medium {
     site.status().await.unwrap().media[at].clone()
 }
 
@@ -48,7 +48,7 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
             fill(&site, 0, &vm, seed).await;
         }
         site.engine().drain().await.unwrap();
-        let old = ids(&site).await[0];
+        let old = ids(&site)[0];
         let mut seen = Vec::new();
         for mib in 14..32 {
             match site.replace_medium(old, &new, Some(mib * MIB)).await {
@@ -61,7 +61,7 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
                 // What it takes over fits: the drain comes to its end.
                 Ok(task) => {
                     done(&site, task).await;
-                    assert_eq!(ids(&site).await.len(), 2);
+                    assert_eq!(ids(&site).len(), 2);
                     break;
                 }
             }
@@ -215,11 +215,11 @@ fn a_file_that_was_removed_under_the_site_is_named() {
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.media[4].state), (Health::Degraded, MediumState::Up), "{status:?}");
         assert!(says(&status, "04.img was removed"), "{status:?}");
-        let task = site.replace_medium(status.media[4].id, &path, Some(16 * MIB)).await;
+        let fifth = ids(&site)[4];
+        let task = site.replace_medium(fifth, &path, Some(16 * MIB)).await;
         // Its own place is free again only when it has left.
         assert_eq!(task.unwrap_err().code, "medium_in_use");
-        let task =
-            site.replace_medium(status.media[4].id, &bench.path("new.img"), Some(16 * MIB)).await.unwrap();
+        let task = site.replace_medium(fifth, &bench.path("new.img"), Some(16 * MIB)).await.unwrap();
         done(&site, task).await;
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");

@@ -292,7 +292,7 @@ fn a_clock_that_was_wrong_once_ends_nothing_and_is_forgotten() {
         let locks = site.engine().pool().locks().await;
         assert!(!locks.is_empty(), "the media keep it");
         site.shared.upkeep_when_due().await.unwrap();
-        let next = site.scrub_state().await.unwrap().next_ms().unwrap();
+        let next = site.scrubbing().await.unwrap().next_ms.unwrap();
         let now = site.engine().site_time_ms();
         assert!((now + 6 * DAY_MS..=now + 7 * DAY_MS).contains(&next), "{next} at {now}");
         now
@@ -371,8 +371,8 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
         write(&site, "a/disk0", 8).await;
         rotated(&site).await;
         rotated(&site).await;
-        let state = site.key_state().await;
-        assert_eq!((state.current, state.oldest, state.held_until_ms), (3, 1, Some(until)));
+        let state = site.keys().await;
+        assert_eq!((state.current_epoch, state.oldest_epoch, state.held_until_ms), (3, 1, Some(until)));
         let notices = site.status().await.unwrap().notices;
         assert!(notices.iter().any(|notice| notice.contains("earlier data keys")), "{notices:?}");
         until
@@ -381,7 +381,7 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
     drop(site);
     let site = clocks.start(&bench, false);
     bench.runtime.block_on(async {
-        while site.key_state().await.held_until_ms != Some(until) {
+        while site.keys().await.held_until_ms != Some(until) {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
         let rekeys = site.tasks().await.unwrap();
@@ -394,10 +394,10 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
         assert!(site.engine().lacking_locks(hold.disk).await.unwrap().is_empty(), "not one was freed");
         assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
         clocks.pass(2 * DAY_MS / 24);
-        while site.key_state().await.oldest != 3 {
+        while site.keys().await.oldest_epoch != 3 {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(site.key_state().await.held_until_ms, None);
+        assert_eq!(site.keys().await.held_until_ms, None);
         site.engine().drop_caches();
         assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
         let verified = super::upkeep::done(&site, site.begin_verify().await.unwrap()).await;

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::types::{Health, Task, TaskKind, TaskState};
+use api::types::{Health, Keys, Task, TaskKind, TaskState};
 use api::{Version, VmName};
 use engine::Progress;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Deletion, KeyState, Site};
+use crate::{Deletion, Site};
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -126,9 +126,9 @@ fn damage_is_repaired_or_named() {
         assert!(task.counts["repaired"] > 0 && task.counts["damaged"] == 0, "{task:?}");
         let again = done(&site, site.begin_scrub().await.unwrap()).await;
         assert_eq!(again.counts["repaired"], 0, "{again:?}");
-        let state = site.scrub_state().await.unwrap();
-        assert_eq!((state.damaged, state.task), (0, again.id));
-        assert!(state.done_ms >= state.begun_ms && state.next_ms() > Some(state.done_ms));
+        let state = site.scrubbing().await.unwrap();
+        assert_eq!((state.damaged, state.task), (0, Some(again.id)));
+        assert!(state.done_ms >= state.begun_ms && state.next_ms > state.done_ms);
         assert_eq!(site.status().await.unwrap().health, Health::Ok);
     });
     bench.stop(&site);
@@ -155,19 +155,20 @@ fn damage_is_repaired_or_named() {
     let affected = |site: &Site| {
         let mut status = bench.runtime.block_on(site.status()).unwrap();
         for _ in 0..1000 {
-            if status.unreadable.affected_count.is_some() && status.unreadable.damaged > 0 {
+            let found = status.unreadable.as_ref();
+            if found.is_some_and(|found| found.affected_count.is_some() && found.damaged_containers > 0) {
                 break;
             }
             bench.runtime.block_on(bench.rt().sleep(std::time::Duration::from_millis(10)));
             status = bench.runtime.block_on(site.status()).unwrap();
         }
-        status.unreadable.affected
+        status.unreadable.unwrap().affected
     };
     assert_eq!(affected(&site), ["a/disk0", "a@s1/disk0"]);
     // Noted by the upkeep, which comes round by itself.
     bench.runtime.block_on(async {
         for _ in 0..1000 {
-            if !site.scrub_state().await.unwrap().known.is_empty() {
+            if !site.shared.scrub_state().await.unwrap().known.is_empty() {
                 return;
             }
             bench.rt().sleep(std::time::Duration::from_millis(10)).await;
@@ -237,7 +238,7 @@ fn accounts_are_of_everything() {
         let c = site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
-        let names: Vec<String> = table.rows.iter().map(|row| row.name.clone()).collect();
+        let names: Vec<String> = table.items.iter().map(|row| row.name.clone()).collect();
         assert_eq!(names, [format!("#{b}"), format!("#{b}@s1"), format!("#{c}"), "a".into(), "a@s1".into(), "c".into()]);
         let frees = async |of: &[String]| {
             done(&site, site.begin_space(of).await.unwrap()).await.counts["unique_bytes"]
@@ -270,19 +271,19 @@ fn space_is_told_before_and_freed_after() {
         assert_eq!(error.code, "no_space_report");
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
-        let names: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
+        let names: Vec<&str> = table.items.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["a", "a@s1", "b"]);
         let data = BLOCKS * 4096;
-        assert!(table.rows.iter().all(|row| row.logical_bytes == data), "{table:?}");
+        assert!(table.items.iter().all(|row| row.logical_bytes == data), "{table:?}");
         // The VM and its clone share all; the snapshot alone has what was overwritten.
-        assert!(table.rows[1].unique_bytes >= data && table.rows[1].shared_bytes == 0, "{table:?}");
-        assert!(table.rows[0].unique_bytes == 0 && table.rows[0].shared_bytes >= data, "{table:?}");
-        assert_eq!(site.space(Some(&name("b")), None, 10).unwrap().rows.len(), 1);
+        assert!(table.items[1].unique_bytes >= data && table.items[1].shared_bytes == 0, "{table:?}");
+        assert!(table.items[0].unique_bytes == 0 && table.items[0].shared_bytes >= data, "{table:?}");
+        assert_eq!(site.space(Some(&name("b")), None, 10).unwrap().items.len(), 1);
         let behind = site.space(None, Some("a@s1"), 10).unwrap();
-        assert_eq!(behind.rows[0].name, "b");
+        assert_eq!(behind.items[0].name, "b");
         let both = site.begin_space(&["a".to_owned(), "b".to_owned()]).await.unwrap();
         let both = done(&site, both).await;
-        assert_eq!(both.counts["unique_bytes"] + table.rows[1].unique_bytes, table.live_bytes);
+        assert_eq!(both.counts["unique_bytes"] + table.items[1].unique_bytes, table.live_bytes);
         let before = site.status().await.unwrap().stored_bytes;
         site.delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
         let cleaned = done(&site, site.begin_clean(0).await.unwrap()).await;
@@ -341,12 +342,12 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
         let next = done(&site, site.begin_clean(20).await.unwrap()).await;
         assert!(next.id > first.id);
         assert_eq!(site.set_scrub_every(60).await.unwrap_err().code, "invalid_request");
-        assert_eq!(site.set_scrub_every(3600).await.unwrap().every_s, 3600);
+        assert_eq!(site.set_scrub_every(3600).await.unwrap().every_s, Some(3600));
     });
     bench.stop(&site);
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
-    assert_eq!(bench.runtime.block_on(site.scrub_state()).unwrap().every_s, 3600);
+    assert_eq!(bench.runtime.block_on(site.scrubbing()).unwrap().every_s, Some(3600));
     bench.stop(&site);
 }
 
@@ -375,7 +376,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
         let second = done(&site, scrubs().await.remove(0)).await;
         assert!(second.message.contains("from where it was interrupted"), "{second:?}");
         assert!((1..all).contains(&second.counts["containers"]), "{second:?}, not all {all}");
-        assert!(site.scrub_state().await.unwrap().done_ms > 0);
+        assert!(site.scrubbing().await.unwrap().done_ms.is_some());
     });
     bench.stop(&site);
 }
@@ -384,13 +385,13 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
 fn a_rotated_key_seals_everything_anew_over_restarts() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
-    let state = |site: &Site| bench.runtime.block_on(site.key_state());
+    let state = |site: &Site| bench.runtime.block_on(site.keys());
     bench.runtime.block_on(async {
         site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         site.snapshot(&name("a"), None).await.unwrap();
     });
-    assert_eq!(state(&site), KeyState { current: 1, oldest: 1, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 1, oldest_epoch: 1, held_until_ms: None });
     let read = |site: &Site| {
         bench.runtime.block_on(async {
             let found = site.shared.vms.versions().await.unwrap();
@@ -405,7 +406,7 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let before = read(&site);
     let task = bench.runtime.block_on(async { done(&site, site.rotate_key().await.unwrap()).await });
     assert_eq!((task.kind, task.counts["keys_retired"]), (TaskKind::Rekey, 1));
-    assert_eq!(state(&site), KeyState { current: 2, oldest: 2, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 2, oldest_epoch: 2, held_until_ms: None });
     assert!(read(&site) == before, "under the new key");
     // Interrupted as soon as the key is there.
     bench.runtime.block_on(site.shared.add_key()).unwrap();
@@ -416,13 +417,13 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         for _ in 0..6000 {
-            if site.key_state().await.oldest == 3 {
+            if site.keys().await.oldest_epoch == 3 {
                 break;
             }
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
     });
-    assert_eq!(state(&site), KeyState { current: 3, oldest: 3, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 3, oldest_epoch: 3, held_until_ms: None });
     assert!(read(&site) == before, "gone on with");
     // Whatever is sealed under an earlier key cannot be opened any more.
     let verified = bench.runtime.block_on(async { done(&site, site.begin_verify().await.unwrap()).await });
