@@ -7,13 +7,12 @@
 //! before the first compute node formats them, and the site's keys, wrapped by the key that compute nodes get when they join
 //! and by the recovery key. Once there are media, each carries the wrapped keys, and these count.
 
-use api::code;
+use api::{Error, Result, code};
 use meta::{Key, Store, Table};
 use node::Directory;
 use seal::{Kek, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 
 use crate::access::store_error;
 use crate::text::{hex, of_hex_exact};
@@ -41,9 +40,9 @@ struct Text {
     keys: String,
 }
 
-fn damaged(reason: impl std::fmt::Display) -> SiteError {
+fn damaged(reason: impl std::fmt::Display) -> Error {
     let reason = format!("the record of what the site begins with: {reason}");
-    SiteError::new(code::RECORD_DAMAGED, reason)
+    Error::new(code::RECORD_DAMAGED, reason)
 }
 
 impl Birth {
@@ -64,7 +63,7 @@ impl Birth {
             return Ok(());
         }
         let reason = format!("a site begins with 1 to {NODES_MAX} data nodes, not {data_nodes}");
-        Err(SiteError::new(code::INVALID_REQUEST, reason))
+        Err(Error::new(code::INVALID_REQUEST, reason))
     }
 
     /// The key of the record.

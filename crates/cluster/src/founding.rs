@@ -17,12 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use node::Directory;
 use seal::RecoveryKey;
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use trust::{Authority, Identity, Member, NewIdentity, Role, TrustError};
 use units::{NodeId, SiteId};
 
@@ -108,12 +107,12 @@ struct Record {
     listen: SocketAddr,
 }
 
-fn damaged(what: &str, reason: impl std::fmt::Display) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, format!("{what}: {reason}"))
+fn damaged(what: &str, reason: impl std::fmt::Display) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, format!("{what}: {reason}"))
 }
 
-fn failed(error: &TrustError) -> SiteError {
-    SiteError::new(code::INTERNAL, format!("a certificate cannot be made: {error}"))
+fn failed(error: &TrustError) -> Error {
+    Error::new(code::INTERNAL, format!("a certificate cannot be made: {error}"))
 }
 
 /// Founds a site of many nodes in the directory of its first manager.
@@ -124,7 +123,7 @@ fn failed(error: &TrustError) -> SiteError {
 pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<SiteId> {
     check_name(&founding.name)?;
     Birth::check(founding.data_nodes)?;
-    let refused = |reason: String| Err(SiteError::new(code::INVALID_ADDRESS, reason));
+    let refused = |reason: String| Err(Error::new(code::INVALID_ADDRESS, reason));
     if founding.etcd.is_empty() || founding.etcd.len() > ADDRESSES_MAX {
         return refused(format!("etcd has 1 to {ADDRESSES_MAX} members, not {}", founding.etcd.len()));
     }
@@ -139,7 +138,7 @@ pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<Site
     }
     if site::read_file(&directory.file("node.crt"))?.is_some() {
         let reason = format!("{}: the directory is a node's already", directory.root().display());
-        return Err(SiteError::new(code::ALREADY_JOINED, reason));
+        return Err(Error::new(code::ALREADY_JOINED, reason));
     }
     if let Some(path) = &founding.recovery_key_file {
         site::check_no_recovery_file(path)?;

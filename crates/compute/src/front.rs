@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use site::{ClientLimits, Result, Site, SiteError};
+use site::{ClientLimits, Site};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -137,8 +137,8 @@ impl Front {
     }
 }
 
-fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> SiteError {
-    SiteError::of_io(code::PORT_IN_USE, listen, error)
+fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> Error {
+    Error::of_io(code::PORT_IN_USE, listen, error)
 }
 
 async fn listen_at(listen: SocketAddr) -> Result<TcpListener> {
@@ -156,7 +156,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
-    listen().map_err(|error: std::io::Error| SiteError::of_io(code::NBD_SOCKET, path.display(), &error))
+    listen().map_err(|error: std::io::Error| Error::of_io(code::NBD_SOCKET, path.display(), &error))
 }
 
 impl Shared {
@@ -355,7 +355,7 @@ impl Shared {
                 }
             }
             let reason = "no compute node serves the site now, or the one that does cannot be reached";
-            let error = SiteError::new(code::NOT_SERVED, reason);
+            let error = Error::new(code::NOT_SERVED, reason);
             let body = api::Problem::from(error).body();
             let head = format!(
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\

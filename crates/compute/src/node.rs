@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::{EtcdAccess, Membership, Roster, State};
 use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use site::{ClientLimits, Lock, Options, Result, Site, SiteError};
+use site::{ClientLimits, Lock, Options, Site};
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};
 use trust::{Access, Identity, Member, Role};
@@ -79,7 +79,7 @@ pub async fn run(
     let (identity, revoked) = node::load_identity(&directory)?;
     if identity.member().role != Role::Compute {
         let reason = format!("{}: its certificate is that of another role", directory.root().display());
-        return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
+        return Err(Error::new(code::IDENTITY_DAMAGED, reason));
     }
     let lock = Arc::new(Lock::take(&directory.file("lock"))?);
     let (server, serves) = watch::channel(server_access(&rt, &identity, &NODES, revoked.as_ref())?);
@@ -106,8 +106,8 @@ pub async fn run(
     outcome
 }
 
-fn refused(error: &dyn std::fmt::Display) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, error.to_string())
+fn refused(error: &dyn std::fmt::Display) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, error.to_string())
 }
 
 type Revoked<'a> = Option<&'a trust::rustls::pki_types::CertificateRevocationListDer<'static>>;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{code, types};
+use api::{Error, code, types};
 use clap::ValueEnum;
 use cluster::{
     Catalogue, EtcdAccess, Founded, Founding, JoinToken, Joining, Manager, Membership, Meta, Node, Port,
@@ -28,7 +28,6 @@ use cluster::{
 use node::{DataNode, Directory};
 use seam::Rt;
 use serde::Deserialize;
-use site::SiteError;
 use tokio::sync::watch;
 use trust::Access;
 use trust::rustls::ServerConfig;
@@ -248,7 +247,7 @@ pub(crate) async fn node(rt: Rt, command: NodeCommand, printer: Printer) -> Resu
             let media = compute::media_of_nodes(&*meta).await?.get(&found.id).copied().unwrap_or_default();
             if media > 0 && !lost {
                 let reason = format!("{} media of the site are on {}", media, found.name);
-                return Err(SiteError::new(code::NODE_HAS_MEDIA, reason).into());
+                return Err(Error::new(code::NODE_HAS_MEDIA, reason).into());
             }
             crate::commands::really(yes, || format!("node {} would be out of the site", found.name))?;
             let gone = manager.remove(&node).await?;

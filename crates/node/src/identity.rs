@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use api::code;
-use site::{Result, SiteError};
+use api::{Error, Result, code};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use trust::{Identity, TrustError};
 
@@ -14,8 +13,8 @@ const CERTIFICATE: &str = "node.crt";
 const AUTHORITY: &str = "authority.crt";
 const REVOKED: &str = "revoked.crl";
 
-fn damaged(path: &Path, error: &TrustError) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, format!("{}: {error}", path.display()))
+fn damaged(path: &Path, error: &TrustError) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, format!("{}: {error}", path.display()))
 }
 
 /// Reads who the node is, and which certificates are revoked.
@@ -29,7 +28,7 @@ pub fn load_identity(
         let path = directory.file(name);
         site::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
-            SiteError::new(code::NOT_JOINED, reason)
+            Error::new(code::NOT_JOINED, reason)
         })
     };
     // The certificate comes last: with it the node has joined.

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use data::{LocalTransport, OpenErrorKind, Superblock};
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::{BoxFuture, Rt};
-use site::{Opener, Result, SiteError};
+use site::Opener;
 use units::{Epoch, MediumId, PAGE, PageSlice, SiteId};
 
 use crate::directory::{Directory, Entry, Record};
@@ -59,14 +59,14 @@ impl Shelf {
     ) -> Result<Self> {
         let mut record = Record::load(directory)?;
         for path in paths {
-            let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
+            let path = std::path::absolute(path).map_err(|error| Error::file(path, &error))?;
             if !record.media.iter().any(|entry| directory.resolve(&entry.path) == path) {
                 record.media.push(Entry::new(path, random_id(rt), false));
             }
         }
         if record.media.len() > api::MEDIA_MAX {
             let reason = format!("a node has at most {} media, not {}", api::MEDIA_MAX, record.media.len());
-            return Err(SiteError::new(code::MEDIA_COUNT, reason));
+            return Err(Error::new(code::MEDIA_COUNT, reason));
         }
         record.store(directory)?;
         let places = record.media.iter().map(|entry| Place {

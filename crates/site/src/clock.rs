@@ -1,9 +1,8 @@
 //! Site time beside the host's clock: what is said of them, and how the host's is believed.
 
-use api::format_time;
 use api::types::{Clock, Health};
+use api::{Result, format_time};
 
-use crate::error::Result;
 use crate::running::Site;
 use crate::status::Judging;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{MEDIA_MAX, code, format_size};
+use api::{Error, MEDIA_MAX, Result, code, format_size};
 use data::{Layout, OpenErrorKind, Params, Superblock};
 use media::Medium;
 use seal::{KeyRing, RecoveryKey, WrappedKeys};
@@ -17,7 +17,6 @@ use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
 
 use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
 use crate::keys;
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Opener, Unfinished, check_free, medium_error};
@@ -138,7 +137,7 @@ impl First<'_> {
         let holds_media = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if self.unfinished.is_none() && holds_media && self.options.media.is_empty() {
             let reason = format!("{}: it holds media, but site.json is gone", folder.display());
-            return Err(SiteError::new(code::SITE_LOST, reason)
+            return Err(Error::new(code::SITE_LOST, reason)
                 .hint("put site.json back; to begin anew, remove the media or choose another directory"));
         }
         Ok(())
@@ -165,13 +164,13 @@ impl First<'_> {
         let media = match (self.options.media.as_slice(), self.options.file_media) {
             ([], file_media) => self.plan_files(file_media.unwrap_or(FILE_MEDIA))?,
             (_, Some(_)) => {
-                return Err(SiteError::new(code::MEDIA_TWICE, "--media and --file-media exclude each other"));
+                return Err(Error::new(code::MEDIA_TWICE, "--media and --file-media exclude each other"));
             }
             (paths, None) => self.plan_paths(paths).await?,
         };
         let mut plan = Manifest::new(site, media);
         plan.recovery_key_file = match &self.options.recovery_key_file {
-            Some(path) => Some(std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?),
+            Some(path) => Some(std::path::absolute(path).map_err(|error| Error::file(path, &error))?),
             None => None,
         };
         Ok(plan)
@@ -182,7 +181,7 @@ impl First<'_> {
         let page = PAGE as u64;
         if !files.bytes.is_multiple_of(page) {
             let reason = format!("a medium's size must be a multiple of {page} bytes, not {}", files.bytes);
-            return Err(SiteError::new(code::INVALID_SIZE, reason));
+            return Err(Error::new(code::INVALID_SIZE, reason));
         }
         self.check_size("a medium of that size", files.bytes)?;
         let path = |number| PathBuf::from(format!("media/{number:02}.img"));
@@ -194,7 +193,7 @@ impl First<'_> {
         let mut opened: Vec<Arc<dyn Medium>> = Vec::new();
         let mut entries = Vec::new();
         for path in paths {
-            let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
+            let path = std::path::absolute(path).map_err(|error| Error::file(path, &error))?;
             let medium = self.opener.open(&path, None).map_err(|error| medium_error(&error))?;
             check_free(&*medium, self.left_by_unfinished(&path, medium.len())).await?;
             self.check_size(medium.name(), medium.len())?;
@@ -289,11 +288,11 @@ impl First<'_> {
             OpenErrorKind::NoSpace => {
                 let layout = Layout::new(superblock.params, superblock.medium_bytes);
                 let mib = layout.map_or(0, |layout| layout.data).div_ceil(1 << 20);
-                SiteError::new(code::NO_SPACE, error.to_string()).hint(format!(
+                Error::new(code::NO_SPACE, error.to_string()).hint(format!(
                     "journal and tables take {mib} MiB on each medium at once: make room there, or give media elsewhere"
                 ))
             }
-            _ => SiteError::new(code::MEDIUM_ERROR, error.to_string()),
+            _ => Error::new(code::MEDIUM_ERROR, error.to_string()),
         })
     }
 }
@@ -306,12 +305,12 @@ pub(crate) fn check_size(name: &str, params: Params, bytes: u64) -> Result<()> {
     }
     let (has, least) = (format_size(bytes), format_size(least));
     let reason = format!("{name}: it has {has}, and a medium has {least} at least");
-    Err(SiteError::new(code::MEDIUM_TOO_SMALL, reason).hint(format!("give media of {least} or more")))
+    Err(Error::new(code::MEDIUM_TOO_SMALL, reason).hint(format!("give media of {least} or more")))
 }
 
 fn check_count(count: usize) -> Result<()> {
     if (1..=MEDIA_MAX).contains(&count) {
         return Ok(());
     }
-    Err(SiteError::new(code::MEDIA_COUNT, format!("a site has 1 to {MEDIA_MAX} media, not {count}")))
+    Err(Error::new(code::MEDIA_COUNT, format!("a site has 1 to {MEDIA_MAX} media, not {count}")))
 }

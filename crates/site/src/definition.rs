@@ -1,9 +1,8 @@
 //! A text stored with a VM, most likely its libvirt XML: whoever starts the VM elsewhere finds it there.
 
-use api::{DEFINITION_BYTES_MAX, VmName, code};
+use api::{DEFINITION_BYTES_MAX, Error, Result, VmName, code};
 use meta::{Key, Op, Table, Txn};
 
-use crate::error::{Result, SiteError};
 use crate::vms::Vms;
 
 /// The text, by the number in the VM's record: a rename does not touch it.
@@ -38,7 +37,7 @@ impl Vms {
     pub(crate) async fn set_definition(&self, name: &VmName, text: &str, bytes_max: usize) -> Result<()> {
         if text.len() > bytes_max {
             let reason = format!("a definition of {} bytes; this site takes {bytes_max}", text.len());
-            return Err(SiteError::new(code::DEFINITION_TOO_LARGE, reason));
+            return Err(Error::new(code::DEFINITION_TOO_LARGE, reason));
         }
         // One at a time, and none before the last is in a checkpoint: see SEGMENT_SHARE.
         let _turn = self.definitions.lock().await;
@@ -83,14 +82,14 @@ impl Vms {
     pub(crate) async fn definition(&self, name: &VmName) -> Result<String> {
         let (_, record) = self.find(name).await?;
         let none = || {
-            SiteError::new(code::NO_DEFINITION, format!("VM {name} has no definition"))
+            Error::new(code::NO_DEFINITION, format!("VM {name} has no definition"))
                 .hint("`vm set-definition` stores one")
         };
         let number = record.definition.ok_or_else(none)?;
         let kv = self.engine.meta().get(&key(number)?).await?.kv.ok_or_else(none)?;
         String::from_utf8(kv.value.to_vec()).map_err(|_| {
             let reason = format!("the definition of VM {name} is no text");
-            SiteError::new(code::RECORD_DAMAGED, reason)
+            Error::new(code::RECORD_DAMAGED, reason)
         })
     }
 }

@@ -6,10 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use api::code;
+use api::{Error, Result, code};
 
 use crate::aside::{self, Aside, sync_parent};
-use crate::error::{Result, SiteError};
 
 /// Longest path of a unix socket, from the kernel's `sockaddr_un`, its final zero not counted.
 const SOCKET_PATH_MAX: usize = 107;
@@ -28,14 +27,14 @@ impl Directory {
     /// # Errors
     /// When the path is too long for sockets, or there is no current directory to start from.
     pub fn new(root: &Path) -> Result<Self> {
-        let root = std::path::absolute(root).map_err(|error| SiteError::file(root, &error))?;
+        let root = std::path::absolute(root).map_err(|error| Error::file(root, &error))?;
         let directory = Self { root };
         let socket = directory.nbd_socket();
         if socket.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
             let reason =
                 format!("{}: longer than a socket's path may be ({SOCKET_PATH_MAX} bytes)", socket.display());
             return Err(
-                SiteError::new(code::PATH_TOO_LONG, reason).hint("choose a directory with a shorter path")
+                Error::new(code::PATH_TOO_LONG, reason).hint("choose a directory with a shorter path")
             );
         }
         Ok(directory)
@@ -49,7 +48,7 @@ impl Directory {
     /// Removes what a crash left beside the site's own files. Whoever holds the site's lock alone writes them.
     pub(crate) fn remove_leftovers(&self) -> Result<()> {
         for file in [self.manifest(), self.first_start(), self.key(), self.witness()] {
-            aside::remove_leftovers(&file).map_err(|error| SiteError::file(&file, &error))?;
+            aside::remove_leftovers(&file).map_err(|error| Error::file(&file, &error))?;
         }
         Ok(())
     }
@@ -111,7 +110,7 @@ pub fn make_directory(path: &Path) -> Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         sync_parent(path)
     };
-    make().map_err(|error| SiteError::file(path, &error))
+    make().map_err(|error| Error::file(path, &error))
 }
 
 /// Puts a file in place whole and durably, readable by its owner only; what was there goes.
@@ -124,7 +123,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         aside.file().write_all(bytes)?;
         aside.replace()
     };
-    write().map_err(|error| SiteError::file(path, &error))
+    write().map_err(|error| Error::file(path, &error))
 }
 
 /// Makes a file that was not there, readable by its owner only, whole and durably. `false` when something is there already.
@@ -136,14 +135,14 @@ pub(crate) fn make_new(path: &Path, bytes: &[u8]) -> Result<bool> {
     };
     match write() {
         Err(error) if error.kind() == IoErrorKind::AlreadyExists => Ok(false),
-        done => done.map(|()| true).map_err(|error| SiteError::file(path, &error)),
+        done => done.map(|()| true).map_err(|error| Error::file(path, &error)),
     }
 }
 
 /// Removes a file when it is there, durably.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path).and_then(|()| sync_parent(path)) {
-        Err(error) if error.kind() != IoErrorKind::NotFound => Err(SiteError::file(path, &error)),
+        Err(error) if error.kind() != IoErrorKind::NotFound => Err(Error::file(path, &error)),
         _ => Ok(()),
     }
 }
@@ -156,12 +155,12 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     match read {
-        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(SiteError::new(
+        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(Error::new(
             code::FILE_TOO_LARGE,
             format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display()),
         )),
         Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == IoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SiteError::file(path, &error)),
+        Err(error) => Err(Error::file(path, &error)),
     }
 }

@@ -1,10 +1,9 @@
 //! Disks of a VM that is there: more, fewer, larger, smaller.
 
 use api::types::Vm;
-use api::{DISKS_MAX, VmName, check_disk_bytes, code};
+use api::{DISKS_MAX, Error, Result, VmName, check_disk_bytes, code};
 use meta::Txn;
 
-use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
 use crate::vms::{Vms, disk_count};
 
@@ -54,7 +53,7 @@ impl Vms {
         let old = self.engine.disk_bytes(id).unwrap_or(0);
         if bytes < old && !shrink {
             let reason = format!("disk {name}/{disk} has {old} bytes: {bytes} would cut off its end");
-            return Err(SiteError::new(code::WOULD_SHRINK, reason)
+            return Err(Error::new(code::WOULD_SHRINK, reason)
                 .hint("make the file systems on it smaller first, then say --shrink"));
         }
         if bytes < old {
@@ -86,8 +85,8 @@ fn position(name: &VmName, record: &Record, disk: &str) -> Result<usize> {
     position.ok_or_else(|| disk_not_found(name.as_str(), disk))
 }
 
-pub(crate) fn disk_not_found(vm: &str, disk: &str) -> SiteError {
+pub(crate) fn disk_not_found(vm: &str, disk: &str) -> Error {
     let shown: String = disk.chars().take(64).collect();
-    SiteError::new(code::DISK_NOT_FOUND, format!("VM {vm} has no disk {shown:?}"))
+    Error::new(code::DISK_NOT_FOUND, format!("VM {vm} has no disk {shown:?}"))
         .hint("`vm show` lists its disks")
 }

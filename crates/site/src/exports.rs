@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use api::{ErrorKind, Version, VmName};
+use api::{Error, ErrorKind, Version, VmName};
 use bytes::Bytes;
 use engine::{Engine, EngineError, EngineErrorKind, OpenDisk};
 use nbd::{
@@ -15,7 +15,6 @@ use nbd::{
 use seam::BoxFuture;
 use units::DiskId;
 
-use crate::error::SiteError;
 use crate::uses::{InUse, Passing};
 use crate::vms::Vms;
 
@@ -258,7 +257,7 @@ pub(crate) fn parts(name: &str) -> Option<(Version, &str)> {
     Some((version, disk?))
 }
 
-fn refusal(error: &SiteError) -> OpenError {
+fn refusal(error: &Error) -> OpenError {
     let kind = match error.kind() {
         ErrorKind::NotFound => OpenErrorKind::Unknown,
         ErrorKind::Unavailable => OpenErrorKind::ShuttingDown,

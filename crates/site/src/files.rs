@@ -6,12 +6,11 @@
 //! export is `VM/FILE:TASK`, and its VM is neither renamed nor deleted. A task that does not end well leaves nothing.
 
 use api::types::{Disk, Task, Vm};
-use api::{DISK_BYTES_MAX, ErrorKind, FILES_MAX, FileName, VmName, code, disk_bytes_for};
+use api::{DISK_BYTES_MAX, Error, ErrorKind, FILES_MAX, FileName, Result, VmName, code, disk_bytes_for};
 use engine::Engine;
 use meta::Txn;
 use units::DiskId;
 
-use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record, Storing};
 use crate::running::Site;
 use crate::vms::{Vms, vm_changed};
@@ -49,7 +48,7 @@ impl Vms {
     pub(crate) async fn grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
         if bytes > DISK_BYTES_MAX {
             let reason = format!("a file of {bytes} bytes; {DISK_BYTES_MAX} are the most");
-            return Err(SiteError::new(code::INVALID_SIZE, reason));
+            return Err(Error::new(code::INVALID_SIZE, reason));
         }
         for _ in 0..TRIES {
             let (kv, mut record) = self.find_ready(vm).await?;
@@ -63,7 +62,7 @@ impl Vms {
             let old = disk.file_bytes.unwrap_or(0);
             if bytes < old {
                 let reason = format!("file {vm}/{file} has {old} bytes, and {bytes} would cut off its end");
-                return Err(SiteError::new(code::WOULD_SHRINK, reason));
+                return Err(Error::new(code::WOULD_SHRINK, reason));
             }
             disk.file_bytes = Some(bytes);
             grow(&self.engine, disk.id(), disk_bytes_for(bytes)).await?;
@@ -185,7 +184,7 @@ fn position(vm: &VmName, record: &Record, file: &str) -> Result<usize> {
     let is_it = |disk: &DiskRecord| !disk.is_disk() && disk.storing.is_none() && disk.name == file;
     record.disks.iter().position(is_it).ok_or_else(|| {
         let shown: String = file.chars().take(127).collect();
-        SiteError::new(code::FILE_NOT_FOUND, format!("VM {vm} has no file {shown:?}"))
+        Error::new(code::FILE_NOT_FOUND, format!("VM {vm} has no file {shown:?}"))
             .hint("`vm show` lists its files")
     })
 }
@@ -196,25 +195,26 @@ pub(crate) fn check_new(vm: &VmName, record: &Record, file: &str, replace: bool)
     match same.clone().find_map(|disk| disk.storing) {
         Some(Storing { task, .. }) => {
             let reason = format!("file {vm}/{file} is being stored by task {task}");
-            return Err(SiteError::new(code::FILE_STORING, reason)
+            return Err(Error::new(code::FILE_STORING, reason)
                 .hint(format!("wait for it, or end it: `task cancel {task}`")));
         }
         None if same.next().is_some() && !replace => {
             let reason = format!("VM {vm} has a file {file} already");
-            return Err(SiteError::new(code::FILE_TAKEN, reason)
-                .hint("choose another name with --as, or say --replace"));
+            return Err(
+                Error::new(code::FILE_TAKEN, reason).hint("choose another name with --as, or say --replace")
+            );
         }
         None => {}
     }
     let files = record.disks.iter().filter(|disk| !disk.is_disk()).count();
     if files >= FILES_MAX {
         let reason = format!("VM {vm} has {files} files, the most there can be");
-        return Err(SiteError::new(code::TOO_MANY_FILES, reason));
+        return Err(Error::new(code::TOO_MANY_FILES, reason));
     }
     Ok(())
 }
 
-fn whole(vm: &VmName, file: &FileName) -> SiteError {
-    SiteError::new(code::FILE_TAKEN, format!("file {vm}/{file} is whole: it does not change"))
+fn whole(vm: &VmName, file: &FileName) -> Error {
+    Error::new(code::FILE_TAKEN, format!("file {vm}/{file} is whole: it does not change"))
         .hint("store another in its place: `file put --replace`")
 }

@@ -3,10 +3,9 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use api::code;
+use api::{Error, Result, code};
 
 use crate::directory::Directory;
-use crate::error::{Result, SiteError};
 
 const GROUPS: &str = "/etc/group";
 /// Members pass through the directory, and see nothing of it.
@@ -24,7 +23,7 @@ pub fn group_id(group: &str) -> Result<u32> {
     let groups = std::fs::read_to_string(GROUPS).unwrap_or_default();
     find(&groups, group).ok_or_else(|| {
         let reason = format!("{GROUPS} has no group {group:?}");
-        SiteError::new(code::NO_SUCH_GROUP, reason).hint("make it with groupadd, or give its number")
+        Error::new(code::NO_SUCH_GROUP, reason).hint("make it with groupadd, or give its number")
     })
 }
 
@@ -46,7 +45,7 @@ pub fn admit(directory: &Directory, group: u32) -> Result<()> {
         chown(path, None, Some(group))
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
             .map_err(|error| {
-                SiteError::file(path, &error)
+                Error::file(path, &error)
                     .hint(format!("who runs the site must be root or a member of group {group}"))
             })?;
     }

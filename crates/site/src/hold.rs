@@ -4,10 +4,9 @@
 //! whatever way a removal comes. A hold is made longer, never shorter.
 
 use api::types::Snapshot;
-use api::{VmName, code, format_time, parse_until};
+use api::{Error, Result, VmName, code, format_time, parse_until};
 use meta::{Compare, Op, Txn};
 
-use crate::error::{Result, SiteError};
 use crate::snapshots::changed;
 use crate::vms::Vms;
 
@@ -24,7 +23,7 @@ impl Vms {
             if until_ms < snapshot.held_until_ms {
                 let known = format_time(snapshot.held_until_ms);
                 let reason = format!("snapshot {vm}@{name} is held until {known}: a hold is never shortened");
-                return Err(SiteError::new(code::HOLD_SHORTER, reason));
+                return Err(Error::new(code::HOLD_SHORTER, reason));
             }
             snapshot.held_until_ms = until_ms;
             record.held_until_ms = record.held_until_ms.max(until_ms);

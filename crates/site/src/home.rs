@@ -9,8 +9,8 @@ use proto::Transport;
 use seam::BoxFuture;
 use units::{Epoch, MediumId, NodeId};
 
-use crate::error::Result;
 use crate::manifest::{Entry, Manifest};
+use api::Result;
 
 /// A medium of the site that is there, with its own word on who it is.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::error::Result;
 use crate::running::Shared;
+use api::Result;
 
 /// Pause between two looks: things in the trash go so late at most.
 const PAUSE: Duration = Duration::from_secs(5);

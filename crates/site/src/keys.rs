@@ -5,12 +5,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use api::code;
+use api::{Error, Result, code};
 use seal::{EpochKeys, KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WrappedKeys};
 use seam::Runtime;
 
 use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
 
 /// What the administrator gave to open the keys.
 pub(crate) enum Unlock {
@@ -31,24 +30,24 @@ impl Unlock {
         }
         if wants_passphrase {
             let reason = "this site is opened by a passphrase";
-            return Err(SiteError::new(code::PASSPHRASE_WANTED, reason).hint("give --passphrase-file FILE"));
+            return Err(Error::new(code::PASSPHRASE_WANTED, reason).hint("give --passphrase-file FILE"));
         }
         let missing = || {
             let reason = format!("{}: the site's key is not there", directory.key().display());
-            SiteError::new(code::KEY_MISSING, reason).hint("put the key file back")
+            Error::new(code::KEY_MISSING, reason).hint("put the key file back")
         };
         key_file(directory)?.map(Self::KeyFile).ok_or_else(missing)
     }
 
     fn passphrase(path: &Path) -> Result<Self> {
         let missing = || {
-            SiteError::new(code::PASSPHRASE_MISSING, format!("{}: no such file", path.display()))
+            Error::new(code::PASSPHRASE_MISSING, format!("{}: no such file", path.display()))
                 .hint("name a file that holds the passphrase on one line")
         };
         let phrase = phrase_of(directory::read(path)?.ok_or_else(missing)?);
         if phrase.is_empty() {
             let reason = format!("{}: holds no passphrase", path.display());
-            return Err(SiteError::new(code::PASSPHRASE_MISSING, reason)
+            return Err(Error::new(code::PASSPHRASE_MISSING, reason)
                 .hint("write the passphrase into it, on one line"));
         }
         Ok(Self::Passphrase(phrase))
@@ -63,7 +62,7 @@ impl Unlock {
             }
             Self::Passphrase(_) => {
                 let reason = "this site is opened by its key file, not by a passphrase";
-                Err(SiteError::new(code::KEY_WRONG, reason).hint("leave --passphrase-file out"))
+                Err(Error::new(code::KEY_WRONG, reason).hint("leave --passphrase-file out"))
             }
         }
     }
@@ -109,8 +108,8 @@ pub(crate) fn recovery_of(bytes: &[u8]) -> Option<RecoveryKey> {
     RecoveryKey::parse(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-fn denied(error: &KeyError) -> SiteError {
-    SiteError::new(code::KEY_WRONG, error.to_string())
+fn denied(error: &KeyError) -> Error {
+    Error::new(code::KEY_WRONG, error.to_string())
         .hint("check the key file or --passphrase-file; a different site's does not open this one, nor that of a directory from before `site recover` or a change of the passphrase")
 }
 
@@ -125,7 +124,7 @@ fn key_file(directory: &Directory) -> Result<Option<Kek>> {
     }
     let wrong = || {
         let reason = format!("{}: a key has {KEY_BYTES} bytes, not {}", path.display(), bytes.len());
-        SiteError::new(code::KEY_WRONG, reason).hint("put the right key file back")
+        Error::new(code::KEY_WRONG, reason).hint("put the right key file back")
     };
     key_of(&bytes).map(Some).ok_or_else(wrong)
 }
@@ -167,9 +166,9 @@ pub fn check_no_recovery_file(path: &Path) -> Result<()> {
     Err(recovery_file_exists(path))
 }
 
-fn recovery_file_exists(path: &Path) -> SiteError {
+fn recovery_file_exists(path: &Path) -> Error {
     let reason = format!("{}: it exists already, and a recovery key never replaces a file", path.display());
-    SiteError::new(code::RECOVERY_KEY_FILE_EXISTS, reason).hint("give a path where nothing is yet")
+    Error::new(code::RECOVERY_KEY_FILE_EXISTS, reason).hint("give a path where nothing is yet")
 }
 
 /// Writes the recovery key into a new file, readable by its owner only.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::{MEDIA_MAX, code};
+use api::{Error, MEDIA_MAX, Result, code};
 use data::{LocalTransport, MediumNode, OpenErrorKind, Superblock};
 use media::Medium;
 use proto::Transport;
@@ -13,7 +13,6 @@ use seam::{BoxFuture, Rt};
 use units::{MediumId, PAGE};
 
 use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
 use crate::home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Found, MediaSet, Opener, check_free, medium_error};
@@ -210,12 +209,12 @@ impl LocalHome {
     ) -> Result<NewMedium> {
         if !path.is_absolute() {
             let reason = format!("{}: no absolute path", path.display());
-            return Err(SiteError::new(code::INVALID_PATH, reason));
+            return Err(Error::new(code::INVALID_PATH, reason));
         }
         let path = path.to_owned();
         if self.manifest().media.len() >= MEDIA_MAX {
             let reason = format!("the site has {MEDIA_MAX} media, the most there can be");
-            return Err(SiteError::new(code::MEDIA_COUNT, reason));
+            return Err(Error::new(code::MEDIA_COUNT, reason));
         }
         if self.manifest().media.iter().any(|entry| self.directory.resolve(&entry.path) == path) {
             return Err(in_use(&path.display().to_string()));
@@ -238,12 +237,12 @@ impl LocalHome {
 
     async fn format_new(&self, new: &NewMedium, superblock: Superblock) -> Result<()> {
         let medium = self.lock().fresh.remove(&new.id);
-        let lost = || SiteError::new(code::MEDIUM_ERROR, "the new medium is not open any more");
+        let lost = || Error::new(code::MEDIUM_ERROR, "the new medium is not open any more");
         let medium = medium.ok_or_else(lost)?;
         data::format(&*medium, &superblock).await.map_err(|error| match error.kind {
-            OpenErrorKind::NoSpace => SiteError::new(code::NO_SPACE, error.to_string()),
-            OpenErrorKind::TooSmall => SiteError::new(code::MEDIUM_TOO_SMALL, error.to_string()),
-            _ => SiteError::new(code::MEDIUM_ERROR, error.to_string()),
+            OpenErrorKind::NoSpace => Error::new(code::NO_SPACE, error.to_string()),
+            OpenErrorKind::TooSmall => Error::new(code::MEDIUM_TOO_SMALL, error.to_string()),
+            _ => Error::new(code::MEDIUM_ERROR, error.to_string()),
         })?;
         self.lock().found.insert(new.id, Found { id: new.id, medium, superblock });
         Ok(())
@@ -318,7 +317,7 @@ impl Home for LocalHome {
         Box::pin(async move {
             let waiting = self.lock().found.get(&medium).map(|found| found.medium.clone());
             let attached = self.transport.medium(medium).map(|node| node.medium().clone());
-            let gone = || SiteError::new(code::MEDIUM_ERROR, "the medium is not there");
+            let gone = || Error::new(code::MEDIUM_ERROR, "the medium is not there");
             let open = waiting.or(attached).ok_or_else(gone)?;
             let written = data::write_superblock(&*open, &superblock).await;
             written.map_err(|error| medium_error(&error))?;
@@ -436,15 +435,15 @@ fn shared_devices(directory: &Directory, manifest: &Manifest) -> Vec<Vec<PathBuf
     groups
 }
 
-pub(crate) fn in_use(name: &str) -> SiteError {
-    SiteError::new(code::MEDIUM_IN_USE, format!("{name}: it is a medium of this site already"))
+pub(crate) fn in_use(name: &str) -> Error {
+    Error::new(code::MEDIUM_IN_USE, format!("{name}: it is a medium of this site already"))
 }
 
 fn check_file_size(bytes: Option<u64>) -> Result<()> {
     match bytes {
         Some(bytes) if !bytes.is_multiple_of(PAGE as u64) || bytes == 0 => {
             let reason = format!("a medium's size must be a multiple of {PAGE} bytes, not {bytes}");
-            Err(SiteError::new(code::INVALID_SIZE, reason))
+            Err(Error::new(code::INVALID_SIZE, reason))
         }
         _ => Ok(()),
     }

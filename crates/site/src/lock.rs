@@ -4,9 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use api::code;
-
-use crate::error::{Result, SiteError};
+use api::{Error, Result, code};
 
 /// The site's lock; given back when dropped or when the process dies.
 #[derive(Debug)]
@@ -28,15 +26,15 @@ impl Lock {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|error| SiteError::file(path, &error))?;
+            .map_err(|error| Error::file(path, &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {
                 let reason = format!("{}: another server holds it", path.display());
-                Err(SiteError::new(code::SITE_BUSY, reason)
+                Err(Error::new(code::SITE_BUSY, reason)
                     .hint("stop that one first, or choose another directory"))
             }
-            Err(TryLockError::Error(error)) => Err(SiteError::file(path, &error)),
+            Err(TryLockError::Error(error)) => Err(Error::file(path, &error)),
         }
     }
 }

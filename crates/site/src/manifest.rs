@@ -12,11 +12,9 @@
 
 use std::path::{Path, PathBuf};
 
-use api::code;
+use api::{Error, Result, code};
 use serde::{Deserialize, Serialize};
 use units::{MediumId, NodeId, SiteId};
-
-use crate::error::{Result, SiteError};
 
 const VERSION: u32 = 1;
 /// Most media of a site of many nodes: its list stays well below what a metadata store takes in one value.
@@ -118,7 +116,7 @@ impl Manifest {
     /// None that is known of.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| SiteError::new(code::MANIFEST_DAMAGED, format!("site.json: {error}")))?;
+            .map_err(|error| Error::new(code::MANIFEST_DAMAGED, format!("site.json: {error}")))?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -149,7 +147,7 @@ impl Manifest {
         let Some(bytes) = crate::directory::read(path)? else { return Ok(None) };
         Self::decode(&bytes).map(Some).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
-            SiteError::new(code::MANIFEST_DAMAGED, reason).hint("put a sound copy of the file in its place")
+            Error::new(code::MANIFEST_DAMAGED, reason).hint("put a sound copy of the file in its place")
         })
     }
 }

@@ -13,14 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api::code;
 use api::types::{Task, TaskKind};
+use api::{Error, Result, code};
 use data::{Layout, Params, Superblock};
 use engine::{EngineError, EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
 use crate::create;
-use crate::error::{Result, SiteError};
 use crate::home::NewMedium;
 use crate::manifest::Entry;
 use crate::media_set;
@@ -87,11 +86,11 @@ impl Shared {
         self.parts.engine.check_leave(media, joins).await.map_err(|error| match error.kind {
             EngineErrorKind::NoSpace if joins.is_some() => {
                 let reason = format!("the new medium is too small: {}", error.reason);
-                SiteError::new(code::MEDIUM_NEEDED, reason)
+                Error::new(code::MEDIUM_NEEDED, reason)
                     .hint("give one as large as the other media, or `media add` another first")
             }
             EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
-                SiteError::new(code::MEDIUM_NEEDED, error.reason)
+                Error::new(code::MEDIUM_NEEDED, error.reason)
                     .hint("`media add` a medium first, or put another in its place: `media replace`")
             }
             _ => error.into(),
@@ -161,7 +160,7 @@ impl Shared {
         let entry = Entry::new(new.id, &new.path, new.bytes, new.made).on_node(new.node);
         next.media.insert(at.map_or(next.media.len(), |at| at + 1), entry);
         home.set_manifest(next).await?;
-        let broken = |reason: String| SiteError::new(code::MEDIUM_ERROR, reason);
+        let broken = |reason: String| Error::new(code::MEDIUM_ERROR, reason);
         let attached = home.attach(new.id, &superblock).await;
         if let Err(reason) = attached {
             home.set_manifest(manifest).await?;
@@ -261,7 +260,7 @@ impl Shared {
         progress: &Progress,
     ) -> std::result::Result<Outcome, EngineError> {
         let invalid =
-            |error: SiteError| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() };
+            |error: Error| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() };
         let mut moved = 0;
         loop {
             if let Err(cancelled) = progress.check() {
@@ -375,8 +374,8 @@ impl Shared {
     }
 }
 
-fn not_found(id: &str) -> SiteError {
-    SiteError::new(code::MEDIUM_NOT_FOUND, format!("the site has no medium {id}"))
+fn not_found(id: &str) -> Error {
+    Error::new(code::MEDIUM_NOT_FOUND, format!("the site has no medium {id}"))
 }
 
 /// Sizes of a medium of `bytes`: those of the site, with room for as many fragments as it can have.

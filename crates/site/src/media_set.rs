@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::code;
+use api::{Error, Result, code};
 use data::{Layout, MediumNode, Superblock};
 use media::{Backend, Medium, OpenOptions};
 use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
 
 use crate::directory::Directory;
-use crate::error::{Result, SiteError};
 use crate::manifest::{Entry, Manifest};
 
 /// Looked at on either end of a medium that is to be formatted: partition tables, file systems, volume managers and
@@ -50,7 +49,7 @@ impl Opener {
     #[cfg(feature = "fault-injection")]
     pub fn new(rt: &Rt, backend: Backend) -> Result<Self> {
         let plan = media::FaultPlan::from_env("HOLDFAST_FAULT")
-            .map_err(|error| SiteError::new(code::FAULT_PLAN, error.to_string()))?;
+            .map_err(|error| Error::new(code::FAULT_PLAN, error.to_string()))?;
         Ok(Self { backend, faults: (plan, rt.clone()) })
     }
 
@@ -68,7 +67,7 @@ impl Opener {
 }
 
 /// A failed medium as an error of the site.
-pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
+pub(crate) fn medium_error(error: &media::MediaError) -> Error {
     let code = match error.kind {
         media::MediaErrorKind::NoSpace => code::NO_SPACE,
         media::MediaErrorKind::Gone => code::MEDIUM_MISSING,
@@ -87,7 +86,7 @@ pub(crate) fn medium_error(error: &media::MediaError) -> SiteError {
         media::MediaErrorKind::NoSpace => "make room on the file system, or give smaller media",
         media::MediaErrorKind::Io => "the medium fails: see the system's log, and choose another",
     };
-    SiteError::new(code, error.to_string()).hint(hint).caused_by(error.clone())
+    Error::new(code, error.to_string()).hint(hint).caused_by(error.clone())
 }
 
 /// The newest superblock on a medium, without changing anything on it.
@@ -132,7 +131,7 @@ pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<Unfinishe
             return Ok(());
         }
         let reason = format!("{}: it belongs to site {}: left untouched", medium.name(), superblock.site);
-        return Err(SiteError::new(code::FOREIGN_MEDIUM, reason).hint(wipe(medium.name())));
+        return Err(Error::new(code::FOREIGN_MEDIUM, reason).hint(wipe(medium.name())));
     }
     let layout = unfinished.and_then(|unfinished| unfinished.formatting);
     let look = LOOK_BYTES.min(usize::try_from(medium.len()).unwrap_or(LOOK_BYTES));
@@ -144,7 +143,7 @@ pub(crate) async fn check_free(medium: &dyn Medium, unfinished: Option<Unfinishe
         if !seal::is_zero(bytes.as_ref()) {
             let end = if offset == 0 { "start" } else { "end" };
             let reason = format!("{}: something stands at its {end}: left untouched", medium.name());
-            return Err(SiteError::new(code::MEDIUM_NOT_EMPTY, reason).hint(wipe(medium.name())));
+            return Err(Error::new(code::MEDIUM_NOT_EMPTY, reason).hint(wipe(medium.name())));
         }
     }
     Ok(())

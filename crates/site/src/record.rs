@@ -13,11 +13,9 @@
 //! there while the VM is being imported. `number` comes with the first snapshot; `snapshots` counts the names given
 //! without being asked; `held_until_ms` is there when one is or was held, and is the longest of these holds.
 
-use api::{VmName, code, fold};
+use api::{Error, Result, VmName, code, fold};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
-
-use crate::error::{Result, SiteError};
 
 const VERSION: u32 = 1;
 
@@ -118,7 +116,7 @@ impl Record {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))
+        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     /// Reads a record; the error says what is wrong.

@@ -10,8 +10,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::code;
 use api::types::MediumState;
+use api::{Error, Result, code};
 use data::{LocalTransport, Superblock};
 use engine::OnLoss;
 use media::Backend;
@@ -20,7 +20,6 @@ use seam::Rt;
 use units::{MediumId, SiteId};
 
 use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
 use crate::keys;
 use crate::lock::Lock;
 use crate::manifest::{Entry, Manifest};
@@ -91,7 +90,7 @@ impl Site {
     async fn make_anew(rt: Rt, options: RecoverOptions, directory: Directory) -> Result<RecoveredSite> {
         let key_file = options.recovery_key_file.as_deref().ok_or_else(|| {
             let reason = format!("{}: no site is there, and no recovery key is given", options.dir.display());
-            SiteError::new(code::RECOVERY_KEY_WRONG, reason)
+            Error::new(code::RECOVERY_KEY_WRONG, reason)
                 .hint("name the directory of the site, or its media and recovery key")
         })?;
         let recovery = read_recovery_key(key_file)?;
@@ -99,7 +98,7 @@ impl Site {
         let _lock = Lock::take(&directory.lock())?;
         if Manifest::load(&directory.manifest())?.is_some() {
             let reason = format!("{}: there is a site already", directory.root().display());
-            return Err(SiteError::new(code::SITE_EXISTS, reason)
+            return Err(Error::new(code::SITE_EXISTS, reason)
                 .hint("start it with `holdfast standalone`, or name another directory"));
         }
         keys::check_new_site(&directory, options.passphrase_file.as_deref())?;
@@ -123,7 +122,7 @@ async fn accept_losses(rt: Rt, options: Options) -> Result<RecoveredSite> {
 
 fn read_recovery_key(path: &Path) -> Result<RecoveryKey> {
     let wrong = |reason: &str| {
-        SiteError::new(code::RECOVERY_KEY_WRONG, format!("{}: {reason}", path.display()))
+        Error::new(code::RECOVERY_KEY_WRONG, format!("{}: {reason}", path.display()))
             .hint("name the file that --recovery-key-file made, or one with the key as it was shown")
     };
     let bytes = directory::read(path)?.ok_or_else(|| wrong("no such file"))?;
@@ -145,7 +144,7 @@ impl Recovering {
         let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
         let newest = newest.ok_or_else(|| media_missing("no medium is given".to_owned()))?;
         let ring = newest.keys.unwrap_with_recovery(recovery).map_err(|error| {
-            SiteError::new(code::RECOVERY_KEY_WRONG, error.to_string()).hint(
+            Error::new(code::RECOVERY_KEY_WRONG, error.to_string()).hint(
                 "the newest recovery key counts: `standalone --recovery-key-file` replaces the one before",
             )
         })?;
@@ -172,14 +171,14 @@ impl Recovering {
             let superblock =
                 peek(&*medium).await.map_err(|error| medium_error(&error))?.ok_or_else(|| {
                     let reason = format!("{name}: it carries no superblock");
-                    SiteError::new(code::NOT_A_MEDIUM, reason).hint("leave it out")
+                    Error::new(code::NOT_A_MEDIUM, reason).hint("leave it out")
                 })?;
             if superblock.released && self.options.media.is_empty() {
                 continue;
             }
             if superblock.released {
                 let reason = format!("{name}: it has left its site");
-                return Err(SiteError::new(code::NOT_A_MEDIUM, reason).hint("leave it out"));
+                return Err(Error::new(code::NOT_A_MEDIUM, reason).hint("leave it out"));
             }
             for (other, found) in &self.media {
                 let reason = if found.superblock.site != superblock.site {
@@ -189,8 +188,9 @@ impl Recovering {
                 } else {
                     continue;
                 };
-                return Err(SiteError::new(code::FOREIGN_MEDIUM, reason)
-                    .hint("name the media of one site, each once"));
+                return Err(
+                    Error::new(code::FOREIGN_MEDIUM, reason).hint("name the media of one site, each once")
+                );
             }
             self.media.push((path, Found { id: superblock.medium, medium, superblock }));
         }
@@ -198,8 +198,7 @@ impl Recovering {
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>> {
-        let absolute =
-            |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
+        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| Error::file(path, &error));
         if !self.options.media.is_empty() {
             return self.options.media.iter().map(absolute).collect();
         }
@@ -207,11 +206,11 @@ impl Recovering {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(SiteError::file(&folder, &error)),
+            Err(error) => return Err(Error::file(&folder, &error)),
         };
         let mut paths = Vec::new();
         for entry in entries {
-            paths.push(entry.map_err(|error| SiteError::file(&folder, &error))?.path());
+            paths.push(entry.map_err(|error| Error::file(&folder, &error))?.path());
         }
         paths.sort();
         Ok(paths)
@@ -229,7 +228,7 @@ impl Recovering {
             let reason = format!(
                 "--missing {said}: the site has {total} media, and no more than {bearable} of them may be missing"
             );
-            return Err(SiteError::new(code::INVALID_REQUEST, reason)
+            return Err(Error::new(code::INVALID_REQUEST, reason)
                 .hint("say how many media are lost for good; leave --missing out when none is"));
         }
         if missing > bearable {
@@ -249,9 +248,9 @@ impl Recovering {
         let transport = LocalTransport::new(self.rt.clone());
         let mut there = Vec::new();
         for (path, found) in &self.media {
-            let node = media_set::node(found, newest).await.map_err(|reason| {
-                SiteError::new(code::MEDIUM_ERROR, format!("{}: {reason}", path.display()))
-            })?;
+            let node = media_set::node(found, newest)
+                .await
+                .map_err(|reason| Error::new(code::MEDIUM_ERROR, format!("{}: {reason}", path.display())))?;
             transport.attach(Arc::new(node));
             there.push(found.id);
         }
@@ -262,14 +261,14 @@ impl Recovering {
                 journal::salvage(&transport, &there, sealer.journal_key(), &unknown).await.0
             }
             story => story.map_err(|error| {
-                SiteError::new(code::JOURNAL_LOST, error.to_string())
+                Error::new(code::JOURNAL_LOST, error.to_string())
                     .hint("bring more of the site's media; --accept-loss gives up what is on none of them")
             })?,
         };
         let Some(story) = story else {
             if self.options.accept_loss {
                 let reason = "nothing is left of the journal on these media, and nothing to go on from";
-                return Err(SiteError::new(code::JOURNAL_LOST, reason)
+                return Err(Error::new(code::JOURNAL_LOST, reason)
                     .hint("bring more of the site's media; nothing was changed"));
             }
             return Ok(Vec::new());
@@ -339,6 +338,6 @@ fn bearable(total: usize) -> usize {
     }
 }
 
-fn media_missing(reason: String) -> SiteError {
-    SiteError::new(code::MEDIA_MISSING, reason).hint("name all media of the site with --media")
+fn media_missing(reason: String) -> Error {
+    Error::new(code::MEDIA_MISSING, reason).hint("name all media of the site with --media")
 }

@@ -8,12 +8,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::types::{Keys, Task, TaskKind};
-use api::{PASSPHRASE_BYTES_MAX, code, format_time};
+use api::{Error, PASSPHRASE_BYTES_MAX, Result, code, format_time};
 use data::Superblock;
 use engine::{EngineError, Progress};
 use seal::{EPOCHS_MAX, EpochKeys};
 
-use crate::error::{Result, SiteError};
 use crate::keys::random_key;
 use crate::running::{Shared, Site};
 use crate::tasks::Outcome;
@@ -46,19 +45,19 @@ impl Site {
     pub async fn change_passphrase(&self, current: Vec<u8>, new: Vec<u8>) -> Result<()> {
         if new.is_empty() {
             return Err(
-                SiteError::new(code::PASSPHRASE_MISSING, "the new passphrase is empty").hint("choose one")
+                Error::new(code::PASSPHRASE_MISSING, "the new passphrase is empty").hint("choose one")
             );
         }
         if new.len() > PASSPHRASE_BYTES_MAX {
             let reason = format!("a passphrase has at most {PASSPHRASE_BYTES_MAX} bytes");
-            return Err(SiteError::new(code::INVALID_REQUEST, reason).hint("choose a shorter one"));
+            return Err(Error::new(code::INVALID_REQUEST, reason).hint("choose a shorter one"));
         }
         self.check_all_up("the passphrase before would go on to open it").await?;
         let shared = &self.shared;
         let mut keys = shared.keys.lock().await;
         if !keys.keys.wants_passphrase() {
             let reason = "this site is opened by its key file, not by a passphrase";
-            return Err(SiteError::new(code::NO_PASSPHRASE, reason));
+            return Err(Error::new(code::NO_PASSPHRASE, reason));
         }
         let mut random = [0; 28];
         shared.parts.rt.fill_random(&mut random);
@@ -72,9 +71,9 @@ impl Site {
         shared.parts.rt.spawn_blocking("passphrase", Box::new(derive));
         let derived = answered
             .await
-            .map_err(|_| SiteError::new(code::INTERNAL, "the key of the passphrase was not derived"))?;
+            .map_err(|_| Error::new(code::INTERNAL, "the key of the passphrase was not derived"))?;
         let next = derived.map_err(|error| {
-            SiteError::new(code::KEY_WRONG, error.to_string()).hint("give the current passphrase")
+            Error::new(code::KEY_WRONG, error.to_string()).hint("give the current passphrase")
         })?;
         let next = Superblock { keys: next, generation: keys.generation + 1, ..keys.clone() };
         shared.spread(&next).await?;
@@ -119,7 +118,7 @@ impl Site {
             return Ok(());
         };
         let reason = format!("medium {} is down: {else_what}", medium.path);
-        Err(SiteError::new(code::MEDIA_DOWN, reason)
+        Err(Error::new(code::MEDIA_DOWN, reason)
             .hint("bring it back, or take it out of the site, then try again"))
     }
 }
@@ -186,10 +185,8 @@ impl Shared {
                 .count("keys_retired", 0)
                 .count("containers_held", kept.containers));
         }
-        let failed = |error: SiteError| EngineError {
-            kind: engine::EngineErrorKind::Busy,
-            reason: error.reason.clone(),
-        };
+        let failed =
+            |error: Error| EngineError { kind: engine::EngineErrorKind::Busy, reason: error.reason.clone() };
         let retired = self.retire_keys().await.map_err(failed)?;
         *self.rekey() = Rekey::Idle;
         Ok(Outcome::default().count("keys_retired", retired))
@@ -205,13 +202,13 @@ impl Shared {
             let reason = format!(
                 "{EPOCHS_MAX} earlier keys are still in use, or too many were in use since the server started"
             );
-            SiteError::new(code::TOO_MANY_KEY_EPOCHS, reason)
+            Error::new(code::TOO_MANY_KEY_EPOCHS, reason)
                 .hint("let the running rotation end (`task list`), or the holds that the earlier keys stay for (`key show`); then start the server anew")
         };
         let epochs = keys.epochs.next(&self.parts.ring, &secret, &random).ok_or_else(too_many)?;
-        let ring = epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
-        })?;
+        let ring = epochs
+            .open(&self.parts.ring)
+            .map_err(|error| Error::new(code::INTERNAL, error.to_string()).hint("see the server's log"))?;
         let next = Superblock { epochs, generation: keys.generation + 1, ..keys.clone() };
         self.spread(&next).await?;
         // On all media: from here on it may be used.
@@ -232,9 +229,10 @@ impl Shared {
             generation: keys.generation + 1,
             ..keys.clone()
         };
-        let ring = next.epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
-        })?;
+        let ring = next
+            .epochs
+            .open(&self.parts.ring)
+            .map_err(|error| Error::new(code::INTERNAL, error.to_string()).hint("see the server's log"))?;
         self.spread(&next).await?;
         *keys = next;
         if !self.parts.engine.sealer().adopt(&ring) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use api::types::{AttachInfo, Change, Snapshot, Status, Task, TaskKind, TaskState, TrashItem, Vm, VmSummary};
-use api::{Version, VmName, code};
+use api::{Error, Result, Version, VmName, code};
 use budget::Budget;
 use data::Superblock;
 use engine::{Engine, EngineError, EngineErrorKind};
@@ -21,7 +21,6 @@ use units::MediumId;
 use crate::clients::ClientLimits;
 use crate::definition;
 use crate::directory::Directory;
-use crate::error::{Result, SiteError};
 use crate::home::{Away, Home};
 use crate::keeper;
 use crate::lock::Lock;
@@ -196,9 +195,8 @@ impl Site {
         let budget = self.budget().clone();
         let started =
             nbd::Server::start(self.runtime().clone(), exports, &path, self.nbd_limits(), budget).await;
-        *server = Some(
-            started.map_err(|error| SiteError::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?,
-        );
+        *server =
+            Some(started.map_err(|error| Error::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?);
         self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
     }
 
@@ -257,7 +255,7 @@ impl Site {
             Ok(Err(error)) => Err(error.into()),
             Err(seam::Elapsed) => {
                 let reason = format!("the write buffer was not written within {} s", CLOSE_WITHIN.as_secs());
-                Err(SiteError::new(code::CLOSE_TIMEOUT, reason)
+                Err(Error::new(code::CLOSE_TIMEOUT, reason)
                     .hint("nothing is lost: the journal holds it until the next start"))
             }
         }

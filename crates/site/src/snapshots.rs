@@ -7,14 +7,13 @@
 mod record;
 
 use api::types::{Change, Snapshot, Vm, VmState};
-use api::{DISKS_MAX, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
+use api::{DISKS_MAX, Error, Result, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
 use engine::Fork;
 use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
 use crate::definition;
-use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
 use crate::vms::{Vms, disk_count, vm_changed};
 pub(crate) use record::SnapshotRecord;
@@ -175,7 +174,7 @@ impl Vms {
         let (_, record) = self.find(vm).await?;
         let missing = || {
             let reason = format!("VM {vm} has no snapshot {name}");
-            SiteError::new(code::SNAPSHOT_NOT_FOUND, reason)
+            Error::new(code::SNAPSHOT_NOT_FOUND, reason)
                 .hint(format!("`snapshot list --vm {vm}` shows those there are"))
         };
         let number = record.number.ok_or_else(missing)?;
@@ -224,7 +223,7 @@ impl Vms {
             return Ok(());
         }
         let reason = "the snapshot was changed meanwhile";
-        Err(SiteError::new(code::VM_CHANGED, reason))
+        Err(Error::new(code::VM_CHANGED, reason))
     }
 
     /// Gives a snapshot another name.
@@ -481,17 +480,17 @@ fn fork_all(disks: &[Kept], targets: &[DiskId]) -> Vec<Fork> {
     disks.iter().zip(targets).map(fork).collect()
 }
 
-pub(crate) fn exists(vm: &VmName, name: &str) -> SiteError {
-    SiteError::new(code::SNAPSHOT_EXISTS, format!("VM {vm} has a snapshot {name} already"))
+pub(crate) fn exists(vm: &VmName, name: &str) -> Error {
+    Error::new(code::SNAPSHOT_EXISTS, format!("VM {vm} has a snapshot {name} already"))
         .hint("choose another name")
 }
 
-pub(crate) fn changed(vm: &VmName, name: &VmName) -> SiteError {
-    SiteError::new(code::VM_CHANGED, format!("snapshot {vm}@{name} was changed meanwhile"))
+pub(crate) fn changed(vm: &VmName, name: &VmName) -> Error {
+    Error::new(code::VM_CHANGED, format!("snapshot {vm}@{name} was changed meanwhile"))
         .hint("look at it and try again")
 }
 
-pub(crate) fn damaged(vm: &str, reason: &str) -> SiteError {
+pub(crate) fn damaged(vm: &str, reason: &str) -> Error {
     let reason = format!("the record of a snapshot of VM {vm}: {reason}");
-    SiteError::new(code::RECORD_DAMAGED, reason)
+    Error::new(code::RECORD_DAMAGED, reason)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{code, format_time};
+use api::{Error, Result, code, format_time};
 use data::Superblock;
 use engine::{Config, Deps, Engine, EngineErrorKind, OnLoss, Witness};
 use media::Backend;
@@ -16,7 +16,6 @@ use units::MediumId;
 use crate::clients::ClientLimits;
 use crate::create::create;
 use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
 use crate::home::{FoundMedia, FoundMedium, Home};
 use crate::keys::{self, Unlock};
 use crate::local_home::LocalHome;
@@ -173,7 +172,7 @@ impl Site {
 fn find_other_media(directory: &Directory, manifest: &Manifest, options: &Options) -> Result<Option<String>> {
     let known: BTreeSet<PathBuf> =
         manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| Error::file(path, &error));
     let given: BTreeSet<PathBuf> = options.media.iter().map(absolute).collect::<Result<_>>()?;
     let are_other_files = options.file_media.is_some_and(|files| {
         let same = manifest.media.iter().filter(|entry| entry.made && entry.bytes == files.bytes).count();
@@ -350,16 +349,16 @@ impl Opening<'_> {
     }
 
     /// This directory is that of a time before the site was recovered.
-    fn taken_over(&self, recovered_ms: u64) -> SiteError {
+    fn taken_over(&self, recovered_ms: u64) -> Error {
         let reason = format!(
             "{}: `site recover` gave the site another directory at {}: this one is out of date since",
             self.directory.root().display(),
             format_time(recovered_ms)
         );
-        SiteError::new(code::SITE_RECOVERED, reason)
+        Error::new(code::SITE_RECOVERED, reason)
     }
 
-    fn too_few(&self, media: &FoundMedia, reason: &str) -> SiteError {
+    fn too_few(&self, media: &FoundMedia, reason: &str) -> Error {
         let absent: Vec<String> =
             media.absent.iter().map(|(medium, why)| format!("{medium} ({why})")).collect();
         let total = self.home.manifest().media.len();
@@ -368,9 +367,9 @@ impl Opening<'_> {
         // The words of the system.
         let is_denied = |why: &str| why.contains("Permission denied") || why.contains("not permitted");
         if media.absent.iter().any(|(_, why)| is_denied(why)) {
-            return SiteError::new(code::PERMISSION_DENIED, reason);
+            return Error::new(code::PERMISSION_DENIED, reason);
         }
-        SiteError::new(code::TOO_FEW_MEDIA, reason)
+        Error::new(code::TOO_FEW_MEDIA, reason)
             .hint("bring the missing media back, then start again; nothing was changed")
     }
 }

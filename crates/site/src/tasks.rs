@@ -18,14 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::types::{Task, TaskKind, TaskState, Vm};
-use api::{ErrorKind, HISTORY_MAX, RUNNING_MAX, VmName, code};
+use api::{Error, ErrorKind, HISTORY_MAX, RUNNING_MAX, Result, VmName, code};
 use engine::Engine;
 use meta::{Key, KeyValue, Op, Table, Txn};
 use seam::Rt;
 use tokio::sync::Notify;
 use units::DiskId;
 
-use crate::error::{Result, SiteError};
 use crate::record::Record as VmRecord;
 use crate::vms::Vms;
 pub(crate) use record::{Forked, Record};
@@ -115,7 +114,7 @@ impl Tasks {
     async fn make_room(&self) -> Result<(u64, Txn)> {
         if self.running.count() >= RUNNING_MAX {
             let reason = format!("{RUNNING_MAX} tasks are running, the most there can be");
-            return Err(SiteError::new(code::TOO_MANY_TASKS, reason)
+            return Err(Error::new(code::TOO_MANY_TASKS, reason)
                 .hint("wait for one to end, or cancel one: `task list`"));
         }
         let known = self.stored().await?;
@@ -175,7 +174,7 @@ impl Tasks {
     pub(crate) async fn cancel(&self, id: u64) -> Result<Task> {
         if self.running.record(id).is_some_and(|record| record.kind == TaskKind::Rebuild) {
             let reason = format!("task {id} is a rebuild, which nobody began");
-            return Err(SiteError::new(code::REBUILD_GOES_ON, reason));
+            return Err(Error::new(code::REBUILD_GOES_ON, reason));
         }
         self.end_badly(id, TaskState::Cancelled, None).await
     }
@@ -303,7 +302,7 @@ impl Tasks {
         }
         let state = self.stored_record(id).await?.ended_task(id, RESTARTED).state;
         let reason = format!("task {id} has ended: {}", state.word());
-        Err(SiteError::new(code::TASK_ENDED, reason).hint(format!("see `task show {id}`")))
+        Err(Error::new(code::TASK_ENDED, reason).hint(format!("see `task show {id}`")))
     }
 
     async fn stored_record(&self, id: u64) -> Result<Record> {
@@ -334,8 +333,8 @@ impl Tasks {
     }
 }
 
-fn not_found(id: u64) -> SiteError {
-    SiteError::new(code::TASK_NOT_FOUND, format!("there is no such task {id}"))
+fn not_found(id: u64) -> Error {
+    Error::new(code::TASK_NOT_FOUND, format!("there is no such task {id}"))
         .hint("`task list` shows the running ones and the newest of the past")
 }
 
@@ -343,6 +342,6 @@ fn decode(id: u64, kv: &KeyValue) -> Result<Record> {
     Record::decode(&kv.value).map_err(|reason| damaged(&format!("task {id}"), &reason))
 }
 
-fn damaged(what: &str, reason: &str) -> SiteError {
-    SiteError::new(code::RECORD_DAMAGED, format!("the record of {what}: {reason}"))
+fn damaged(what: &str, reason: &str) -> Error {
+    Error::new(code::RECORD_DAMAGED, format!("the record of {what}: {reason}"))
 }

@@ -25,7 +25,8 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::{Deletion, FileMedia, Options, Site, SiteError, Sizes, Started};
+use crate::{Deletion, FileMedia, Options, Site, Sizes, Started};
+use api::Error;
 
 const MEDIUM_BYTES: u64 = 16 << 20;
 /// Past the trash.
@@ -68,7 +69,7 @@ impl Bench {
         Options { backend: Backend::Sync, sizes: Sizes::Tiny, ..Options::new(self.path(name)) }
     }
 
-    fn start(&self, options: Options) -> Result<Started, SiteError> {
+    fn start(&self, options: Options) -> Result<Started, Error> {
         self.wait_for_media(&options);
         self.runtime.block_on(Site::start(self.rt(), options))
     }

@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::types::{TrashItem, TrashKind, TrashTotals};
-use api::{TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, VMS_MAX, VmName, code, held};
+use api::{Error, Result, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, VMS_MAX, VmName, code, held};
 use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use units::DiskId;
 
-use crate::error::{Result, SiteError};
 use crate::snapshots::{self, SnapshotRecord};
 use crate::vms::{self, Vms, vm_changed, vm_exists};
 pub(crate) use record::Record;
@@ -112,7 +111,7 @@ impl Vms {
     pub(crate) async fn set_trash_keep(&self, keep: Duration) -> Result<()> {
         if keep > TRASH_KEEP_MAX {
             let reason = format!("the trash keeps {} days at most", TRASH_KEEP_MAX.as_secs() / 86_400);
-            return Err(SiteError::new(code::INVALID_TIME, reason));
+            return Err(Error::new(code::INVALID_TIME, reason));
         }
         let put = Op::put(keep_key()?, keep.as_secs().to_le_bytes().to_vec());
         self.engine.apply(Txn::new().then(put), &[], &[]).await?;
@@ -126,14 +125,14 @@ impl Vms {
         let (kv, record) = self.find_settled(name).await?;
         let snapshots = self.snapshots_of(record.number).await?;
         if !snapshots.is_empty() && !how.with_snapshots {
-            return Err(SiteError::new(
+            return Err(Error::new(
                 code::VM_HAS_SNAPSHOTS,
                 format!("VM {name} has {} snapshots", snapshots.len()),
             ));
         }
         let now_ms = self.engine.site_time_ms();
         if record.held_until_ms > now_ms {
-            return Err(held(&format!("a snapshot of VM {name}"), record.held_until_ms).into());
+            return Err(held(&format!("a snapshot of VM {name}"), record.held_until_ms));
         }
         let disks: Vec<DiskId> =
             record.ids().into_iter().chain(snapshots.iter().flat_map(|(_, found)| found.ids())).collect();
@@ -172,7 +171,7 @@ impl Vms {
         let (owner, kv, snapshot) = self.find_snapshot(vm, name).await?;
         let now_ms = self.engine.site_time_ms();
         if snapshot.held_until_ms > now_ms {
-            return Err(held(&format!("snapshot {vm}@{name}"), snapshot.held_until_ms).into());
+            return Err(held(&format!("snapshot {vm}@{name}"), snapshot.held_until_ms));
         }
         let _closed = self.close(vm, &snapshot.ids())?;
         let keep = if now { Duration::ZERO } else { self.trash_keep().await? };
@@ -264,7 +263,7 @@ impl Vms {
     pub(crate) async fn find_trashed(&self, id: u64) -> Result<(KeyValue, Record)> {
         let found = self.engine.meta().get(&key(id)?).await?.kv;
         let kv = found
-            .ok_or_else(|| SiteError::new(code::TRASH_NOT_FOUND, format!("the trash has no number {id}")))?;
+            .ok_or_else(|| Error::new(code::TRASH_NOT_FOUND, format!("the trash has no number {id}")))?;
         let (_, record) = decode(&kv)?;
         Ok((kv, record))
     }
@@ -275,13 +274,13 @@ impl Vms {
         let (kv, record) = self.find_trashed(id).await?;
         if record.is_being_emptied() {
             let reason = format!("{} is being emptied from the trash", record.name);
-            return Err(SiteError::new(code::TRASH_EMPTYING, reason));
+            return Err(Error::new(code::TRASH_EMPTYING, reason));
         }
         let (back, value, name) = match &record.what {
             What::Vm(vm) => {
                 if self.records().await?.len() >= VMS_MAX {
                     let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
-                    return Err(SiteError::new(code::TOO_MANY_VMS, reason));
+                    return Err(Error::new(code::TOO_MANY_VMS, reason));
                 }
                 let name = new.cloned().map_or_else(|| VmName::parse(&record.name), Ok)?;
                 let mut back = vm.clone();
@@ -313,7 +312,7 @@ impl Vms {
             (Some(_), Some((vm, snapshot))) => snapshots::exists(&VmName::parse(vm)?, snapshot).hint(hint),
             (None, _) => {
                 let reason = format!("number {id} of the trash was changed meanwhile");
-                SiteError::new(code::VM_CHANGED, reason)
+                Error::new(code::VM_CHANGED, reason)
             }
         })
     }
@@ -325,7 +324,7 @@ impl Vms {
             return Ok(name);
         }
         let reason = format!("the VM of {snapshot} is in the trash itself");
-        Err(SiteError::new(code::VM_IN_TRASH, reason))
+        Err(Error::new(code::VM_IN_TRASH, reason))
     }
 }
 
@@ -333,6 +332,6 @@ fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn damaged(reason: &str) -> SiteError {
-    SiteError::new(code::RECORD_DAMAGED, format!("a record of the trash: {reason}"))
+fn damaged(reason: &str) -> Error {
+    Error::new(code::RECORD_DAMAGED, format!("a record of the trash: {reason}"))
 }

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::{VmName, code};
+use api::{Error, Result, VmName, code};
 use seam::{BoxFuture, Runtime};
 use tokio::sync::OwnedMutexGuard;
-
-use crate::error::{Result, SiteError};
 
 /// Longest wait for the changes that came before. One of them that waits for media or room gives up by itself after less.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -56,7 +54,7 @@ impl Turns {
             Ok(held) => Ok(Turn { name, names: self.names.clone(), _held: held }),
             Err(seam::Elapsed) => {
                 let reason = format!("VM {vm}: changes that came before have not ended");
-                Err(SiteError::new(code::BUSY, reason))
+                Err(Error::new(code::BUSY, reason))
             }
         }
     }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::AFFECTED_NAMED;
 use api::types::{Health, Unreadable};
+use api::{AFFECTED_NAMED, Result};
 use engine::Exposure;
 use units::DiskId;
 
-use crate::error::Result;
 use crate::running::Shared;
 use crate::status::Judging;
 

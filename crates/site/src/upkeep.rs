@@ -4,13 +4,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use api::types::{Scrubbing, Space, SpaceRow, Task, TaskKind};
-use api::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
+use api::{Error, Result, SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
 use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
 use meta::{Key, Op, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
 
-use crate::error::{Result, SiteError};
 use crate::running::{Shared, Site};
 use crate::tasks::Outcome;
 
@@ -171,7 +170,7 @@ impl Site {
         let table = self.shared.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let table = table.ok_or_else(|| {
             let reason = "what VMs and snapshots take was not computed since the server started";
-            SiteError::new(code::NO_SPACE_REPORT, reason).hint("have it computed: `holdfast space`")
+            Error::new(code::NO_SPACE_REPORT, reason).hint("have it computed: `holdfast space`")
         })?;
         let is_of = |row: &SpaceRow, vm: &VmName| {
             let own = row.name.split(['@', ':']).next().unwrap_or_default();
@@ -212,7 +211,7 @@ impl Site {
             let reason = format!(
                 "a scrub every {every_s} s: it can be every hour at most, every year at least, or never (0)"
             );
-            return Err(SiteError::new(code::INVALID_REQUEST, reason));
+            return Err(Error::new(code::INVALID_REQUEST, reason));
         }
         Ok(self.shared.change_scrub(|state| state.every_s = every_s).await?.told())
     }
@@ -292,9 +291,8 @@ impl Shared {
     pub(crate) async fn scrub_state(&self) -> Result<ScrubState> {
         let kv = self.parts.engine.meta().get(&scrub_key()?).await?.kv;
         let state = kv.map(|kv| ScrubState::decode(&kv.value)).transpose();
-        let state = state.map_err(|reason| {
-            SiteError::new(code::RECORD_DAMAGED, format!("the record of scrubs: {reason}"))
-        })?;
+        let state = state
+            .map_err(|reason| Error::new(code::RECORD_DAMAGED, format!("the record of scrubs: {reason}")))?;
         Ok(state.unwrap_or_default())
     }
 
@@ -303,7 +301,7 @@ impl Shared {
         let mut state = self.scrub_state().await?;
         change(&mut state);
         let value = serde_json::to_vec(&state)
-            .map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))?;
+            .map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))?;
         self.parts.engine.apply(Txn::new().then(Op::put(scrub_key()?, value)), &[], &[]).await?;
         Ok(state)
     }

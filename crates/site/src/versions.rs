@@ -7,10 +7,9 @@
 //! | `VM:TASK` | in reports alone: what a running export of a VM reads |
 //! | `#NUMBER` | something in the trash; a VM with all its snapshots. In reports these stand apart, as `#NUMBER@SNAPSHOT` |
 
-use api::{SNAPSHOTS_AT_ONCE, Version, VmName};
+use api::{Result, SNAPSHOTS_AT_ONCE, Version, VmName};
 use units::DiskId;
 
-use crate::error::Result;
 use crate::record::Record;
 use crate::snapshots::{SnapshotRecord, all_of, damaged, name_of};
 use crate::trash::What;

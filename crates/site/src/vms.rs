@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use api::types::{Disk, Vm, VmState, VmSummary};
-use api::{DISKS_MAX, VMS_MAX, VmName, check_disk_bytes, code};
+use api::{DISKS_MAX, Error, Result, VMS_MAX, VmName, check_disk_bytes, code};
 use engine::Engine;
 use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
-use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, Record};
 use crate::tasks::Running;
 use crate::trash;
@@ -59,7 +58,7 @@ impl Vms {
     pub(crate) async fn check_room(&self) -> Result<()> {
         if self.records().await?.len() >= VMS_MAX {
             let reason = format!("the site has {VMS_MAX} VMs, the most there can be");
-            return Err(SiteError::new(code::TOO_MANY_VMS, reason).hint("delete one first"));
+            return Err(Error::new(code::TOO_MANY_VMS, reason).hint("delete one first"));
         }
         Ok(())
     }
@@ -149,15 +148,15 @@ impl Vms {
         self.uses.close(disks).ok_or_else(|| self.in_use(name))
     }
 
-    pub(crate) fn in_use(&self, name: &VmName) -> SiteError {
-        SiteError::new(code::VM_IN_USE, format!("a client has a disk of VM {name} open"))
+    pub(crate) fn in_use(&self, name: &VmName) -> Error {
+        Error::new(code::VM_IN_USE, format!("a client has a disk of VM {name} open"))
             .hint("stop the guest, or end the NBD client, first")
     }
 
     /// The record of a VM.
     pub(crate) async fn find(&self, name: &VmName) -> Result<(KeyValue, Record)> {
         let kv = self.engine.meta().get(&key(name)?).await?.kv.ok_or_else(|| {
-            SiteError::new(code::VM_NOT_FOUND, format!("there is no VM {name}"))
+            Error::new(code::VM_NOT_FOUND, format!("there is no VM {name}"))
                 .hint("`vm list` shows those there are")
         })?;
         let record = decode(name.as_str(), &kv)?;
@@ -171,7 +170,7 @@ impl Vms {
             None => Ok((kv, record)),
             Some(task) => {
                 let reason = format!("VM {name} is being imported by task {task}");
-                Err(SiteError::new(code::VM_IMPORTING, reason)
+                Err(Error::new(code::VM_IMPORTING, reason)
                     .hint(format!("wait for the import, or end it: `task cancel {task}`")))
             }
         }
@@ -184,7 +183,7 @@ impl Vms {
             None => Ok((kv, record)),
             Some(task) => {
                 let reason = format!("a file of VM {name} is being stored by task {task}");
-                Err(SiteError::new(code::FILE_STORING, reason)
+                Err(Error::new(code::FILE_STORING, reason)
                     .hint(format!("wait for it, or end it: `task cancel {task}`")))
             }
         }
@@ -260,19 +259,18 @@ fn decode(name: &str, kv: &KeyValue) -> Result<Record> {
     Record::decode(&kv.value).map_err(|reason| damaged(name, &reason))
 }
 
-fn damaged(name: &str, reason: &str) -> SiteError {
-    SiteError::new(code::RECORD_DAMAGED, format!("the record of VM {name}: {reason}"))
+fn damaged(name: &str, reason: &str) -> Error {
+    Error::new(code::RECORD_DAMAGED, format!("the record of VM {name}: {reason}"))
 }
 
-pub(crate) fn vm_exists(name: &VmName) -> SiteError {
-    SiteError::new(code::VM_EXISTS, format!("there is a VM {name} already")).hint("choose another name")
+pub(crate) fn vm_exists(name: &VmName) -> Error {
+    Error::new(code::VM_EXISTS, format!("there is a VM {name} already")).hint("choose another name")
 }
 
-pub(crate) fn vm_changed(name: &VmName) -> SiteError {
-    SiteError::new(code::VM_CHANGED, format!("VM {name} was changed meanwhile"))
-        .hint("look at it and try again")
+pub(crate) fn vm_changed(name: &VmName) -> Error {
+    Error::new(code::VM_CHANGED, format!("VM {name} was changed meanwhile")).hint("look at it and try again")
 }
 
-pub(crate) fn disk_count(count: usize) -> SiteError {
-    SiteError::new(code::DISK_COUNT, format!("a VM has 1 to {DISKS_MAX} disks, not {count}"))
+pub(crate) fn disk_count(count: usize) -> Error {
+    Error::new(code::DISK_COUNT, format!("a VM has 1 to {DISKS_MAX} disks, not {count}"))
 }

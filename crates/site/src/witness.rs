@@ -13,14 +13,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::code;
+use api::{Error, Result, code};
 use engine::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 use seam::{BoxFuture, Rt};
 use tokio::sync::Mutex;
 use units::crc32c;
 
 use crate::directory;
-use crate::error::{Result, SiteError};
 
 const MAGIC: &[u8; 4] = b"HFWS";
 const VERSION: u32 = 2;
@@ -86,13 +85,13 @@ impl FileWitness {
     /// Opens the file.
     pub(crate) fn open(rt: Rt, path: &Path) -> Result<Self> {
         let lost = |reason: String| {
-            SiteError::new(code::WITNESS_LOST, format!("{}: {reason}", path.display()))
+            Error::new(code::WITNESS_LOST, format!("{}: {reason}", path.display()))
                 .hint("put the newest copy of the file in its place; an old one is refused by the journal")
         };
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).mode(0o600).open(path);
         let file = file.map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => SiteError::file(path, &error),
+            std::io::ErrorKind::PermissionDenied => Error::file(path, &error),
             _ => lost(error.to_string()),
         })?;
         let mut slots = Vec::new();
@@ -159,7 +158,7 @@ impl Last {
         let bytes = [encode(generation - 1, &self.state), encode(generation, &state)].concat();
         directory::replace(path, &bytes)?;
         let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file.map_err(|error| SiteError::file(path, &error))?;
+        let file = file.map_err(|error| Error::file(path, &error))?;
         *self = Self { file, generation, state, slot: 1, spoiled: false };
         Ok(())
     }

@@ -37,21 +37,21 @@ impl Known {
 }
 
 impl Users for Known {
-    fn require<'a>(&'a self, manager: &'a Member) -> BoxFuture<'a, site::Result<()>> {
+    fn require<'a>(&'a self, manager: &'a Member) -> BoxFuture<'a, api::Result<()>> {
         self.admit(manager)
     }
 
-    fn admit<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, site::Result<()>> {
+    fn admit<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, api::Result<()>> {
         self.set().insert(member.node);
         Box::pin(async { Ok(()) })
     }
 
-    fn dismiss(&self, node: NodeId) -> BoxFuture<'_, site::Result<()>> {
+    fn dismiss(&self, node: NodeId) -> BoxFuture<'_, api::Result<()>> {
         self.set().remove(&node);
         Box::pin(async { Ok(()) })
     }
 
-    fn differ<'a>(&'a self, known: &'a [Member]) -> BoxFuture<'a, site::Result<Differing>> {
+    fn differ<'a>(&'a self, known: &'a [Member]) -> BoxFuture<'a, api::Result<Differing>> {
         let users = self.set();
         let missing = known.iter().filter(|member| !users.contains(&member.node)).copied().collect();
         let is_unknown = |node: &&NodeId| !known.iter().any(|member| member.node == **node);
@@ -110,7 +110,7 @@ impl World {
         self.manager.new_token(role, self.port.address(), TOKEN_LIFE).await.unwrap()
     }
 
-    async fn join(&self, name: &str, token: &JoinToken) -> site::Result<Member> {
+    async fn join(&self, name: &str, token: &JoinToken) -> api::Result<Member> {
         let address: SocketAddr = "127.0.0.1:7420".parse().unwrap();
         let joining = Joining { name: name.to_owned(), address: Some(address) };
         join(&self.rt, &self.directory(name), token, &joining).await

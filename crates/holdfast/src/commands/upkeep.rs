@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::types::{ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Space, Task, TaskState};
-use api::{SPACE_ROWS_AT_ONCE, Version, VmName, code};
-use site::SiteError;
+use api::{Error, SPACE_ROWS_AT_ONCE, Version, VmName, code};
 
 use super::{Asking, really};
 use crate::arguments::{
@@ -24,7 +23,7 @@ const LONG: Duration = Duration::from_secs(10);
 fn phrase(path: &Path) -> Result<String, Failure> {
     let refused = |reason: String| {
         let hint = "name a file that holds the passphrase on one line";
-        SiteError::new(code::PASSPHRASE_MISSING, reason).hint(hint)
+        Error::new(code::PASSPHRASE_MISSING, reason).hint(hint)
     };
     let shown = path.display();
     let bytes = site::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;

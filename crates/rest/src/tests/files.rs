@@ -15,9 +15,9 @@ fn every_call_reaches_its_route() {
         let begun = client.begin_file("a", &new(false)).await.unwrap();
         assert_eq!((begun.task.target.as_str(), begun.task.kind), ("a/A+b.iso", TaskKind::Import));
         assert_eq!(begun.disks[0].export, format!("a/A+b.iso:{}", begun.task.id));
-        let vm = client.change_file("a", "A+b.iso", &ChangeFile { bytes: 5 }).await.unwrap();
-        assert_eq!(vm.files[0].bytes, 5);
+        client.change_file("a", "A+b.iso", &ChangeFile { bytes: 5 }).await.unwrap();
         client.finish(TaskKind::Import, begun.task.id).await.unwrap();
+        assert_eq!(client.vm("a").await.unwrap().files[0].bytes, 5);
         assert_eq!(code(client.begin_file("a", &new(false)).await), "file_taken");
         let again = client.begin_file("a", &new(true)).await.unwrap();
         client.finish(TaskKind::Import, again.task.id).await.unwrap();

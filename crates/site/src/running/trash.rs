@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use api::VmName;
 use api::types::{TrashItem, TrashTotals};
+use api::{Result, VmName};
 
 use super::Site;
-use crate::error::Result;
 
 impl Site {
     /// What is in the trash, by number: at most `limit`, and 1,000, of those behind number `after`.

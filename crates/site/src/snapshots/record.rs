@@ -1,11 +1,10 @@
 //! The record of a snapshot.
 
 use api::types::{Snapshot, SnapshotDisk};
-use api::{code, disk_bytes_for, fold};
+use api::{Error, Result, code, disk_bytes_for, fold};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
-use crate::error::{Result, SiteError};
 use crate::record::{DiskRecord, is_zero};
 
 /// The version of the record that this program writes.
@@ -63,7 +62,7 @@ impl SnapshotRecord {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))
+        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     pub(crate) fn ids(&self) -> Vec<DiskId> {

@@ -5,13 +5,12 @@
 //! while the task runs. No list of disks has them; the record of the task has, until a transaction deletes them and says
 //! so. Snapshots and files never change: an export reads them as they are.
 
-use api::Version;
 use api::types::{Task, TaskKind, Vm};
+use api::{Result, Version};
 use engine::{EngineErrorKind, Fork};
 use meta::{Compare, KeyValue, Op, Txn};
 
 use super::{Forked, Leftovers, REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
-use crate::error::Result;
 use crate::record::Record as VmRecord;
 use crate::vms::vm_changed;
 

@@ -1,12 +1,11 @@
 //! Files being stored: imports into a VM that is there.
 
 use api::types::{Disk, Task, TaskKind};
-use api::{FileName, VmName, code};
+use api::{FileName, Result, VmName, code};
 use meta::{Op, Txn};
 use units::DiskId;
 
 use super::{REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
-use crate::error::Result;
 use crate::record::Storing;
 use crate::uses::Closed;
 use crate::vms::vm_changed;

@@ -11,12 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use api::code;
 use api::types::{Task, TaskKind, TaskState};
+use api::{Error, Result, code};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
-
-use crate::error::{Result, SiteError};
 
 const VERSION: u32 = 1;
 
@@ -112,7 +110,7 @@ impl Record {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))
+        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     /// Reads a record; the error says what is wrong.

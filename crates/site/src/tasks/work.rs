@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::code;
 use api::types::{Task, TaskKind, TaskState};
+use api::{Error, Result, code};
 use engine::{EngineError, EngineErrorKind, Progress};
 use meta::Op;
 
 use super::record::Record;
 use super::{Tasks, key, plain};
-use crate::error::{Result, SiteError};
 
 /// Most findings in a record; the rest is counted.
 const FINDINGS_MAX: usize = 64;
@@ -45,7 +44,7 @@ impl Tasks {
     pub(crate) fn check_idle(&self, kind: TaskKind) -> Result<()> {
         let Some(id) = self.running.of_kind(kind) else { return Ok(()) };
         let reason = format!("task {id} is at it already: {}", kind.word());
-        Err(SiteError::new(code::TASK_RUNNING, reason)
+        Err(Error::new(code::TASK_RUNNING, reason)
             .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")))
     }
 

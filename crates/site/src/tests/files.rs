@@ -22,14 +22,14 @@ fn version(text: &str) -> Version {
     Version::parse(text).unwrap()
 }
 
-fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
+fn code<T: std::fmt::Debug>(result: api::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
     error.code.name
 }
 
 /// Stores a file whole.
-async fn put(site: &Site, vm: &str, name_of: &str, content: &[u8], replace: bool) -> crate::Result<()> {
+async fn put(site: &Site, vm: &str, name_of: &str, content: &[u8], replace: bool) -> api::Result<()> {
     let (task, disk) = site.begin_file(&name(vm), &file(name_of), "here", replace).await?;
     if !content.is_empty() {
         site.grow_file(&name(vm), &file(name_of), content.len() as u64).await?;

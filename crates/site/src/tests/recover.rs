@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use api::VmName;
+use api::{Error, VmName};
 use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError};
+use crate::{Options, RecoverOptions, RecoveredSite, Site};
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -24,7 +24,7 @@ impl Bench {
         }
     }
 
-    fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, SiteError> {
+    fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, Error> {
         self.wait_for_media(&Options { media: options.media.clone(), ..Options::new(&options.dir) });
         self.runtime.block_on(Site::recover(self.rt(), options))
     }

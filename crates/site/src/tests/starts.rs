@@ -331,7 +331,7 @@ fn vms_are_made_shown_used_and_deleted() {
         let exports: Vec<&str> = vm.disks.iter().map(|disk| disk.export.as_str()).collect();
         assert_eq!(exports, ["web01/disk0", "web01/disk1"]);
         assert_eq!((vm.disks[0].bytes, vm.disks[1].bytes), (1 << 20, 4096));
-        let code = |error: crate::SiteError| error.code;
+        let code = |error: api::Error| error.code;
         let create = |text, disks: &'static [u64]| {
             let site = site.clone();
             async move { site.create_vm(&VmName::parse(text).unwrap(), disks).await.map_err(code) }

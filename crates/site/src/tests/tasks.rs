@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use api::types::{TaskKind, TaskState, VmState};
-use api::{HISTORY_MAX, RUNNING_MAX, Version, VmName};
+use api::{Error, HISTORY_MAX, RUNNING_MAX, Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
 use crate::tasks::Record;
-use crate::{Options, Site, SiteError};
+use crate::{Options, Site};
 
 const MIB: u64 = 1 << 20;
 const IMPORT: TaskKind = TaskKind::Import;
@@ -17,7 +17,7 @@ fn name(text: &str) -> VmName {
     VmName::parse(text).unwrap()
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, SiteError>) -> &'static str {
+fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
     error.code.name

@@ -76,7 +76,7 @@ fn name(text: &str) -> VmName {
     VmName::parse(text).unwrap()
 }
 
-fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
+fn code<T: std::fmt::Debug>(result: api::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
     error.code.name

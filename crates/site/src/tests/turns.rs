@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use api::types::TaskKind;
-use api::{FileName, Version, VmName};
+use api::{FileName, Result, Version, VmName};
 
 use super::Bench;
-use crate::{Result, Site};
+use crate::Site;
 
 /// At once, of each kind.
 const AT_ONCE: usize = 12;

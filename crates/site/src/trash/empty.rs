@@ -3,13 +3,12 @@
 //! What is emptied is **condemned** first, all of it, in its records: it expires at 0. Then one after the other goes, by
 //! whoever asked or, where that one or the server is gone, by the next round of the keeper, which takes what has expired.
 
-use api::{ErrorKind, code, held};
+use api::{Error, ErrorKind, Result, code, held};
 use meta::{Compare, KeyValue, Op, Txn};
 
 use super::record::{Record, What};
 use super::{Changing, damaged};
 use crate::definition;
-use crate::error::{Result, SiteError};
 use crate::record::Record as VmRecord;
 use crate::snapshots::{self, SnapshotRecord};
 use crate::vms::Vms;
@@ -40,7 +39,7 @@ impl Vms {
             tries = if seen > 0 { 0 } else { tries + 1 };
             if tries == TRIES {
                 let reason = "what is to be emptied from the trash keeps changing";
-                return Err(SiteError::new(code::VM_CHANGED, reason));
+                return Err(Error::new(code::VM_CHANGED, reason));
             }
         }
         Ok(())
@@ -69,7 +68,7 @@ impl Vms {
             }
             seen += 1;
         }
-        match self.engine.apply(txn, &[], &[]).await.map_err(SiteError::from) {
+        match self.engine.apply(txn, &[], &[]).await.map_err(Error::from) {
             Err(error) if error.kind() == ErrorKind::NoSpace => Ok(seen),
             Err(error) => Err(error),
             Ok(true) => Ok(seen),
@@ -90,7 +89,7 @@ impl Vms {
             What::Vm(_) => format!("a snapshot of VM {}", record.name),
             What::Snapshot { .. } => format!("snapshot {}", record.name),
         };
-        Err(held(&what, until_ms).into())
+        Err(held(&what, until_ms))
     }
 
     /// Empties something from the trash, for good. Two do not get into each other's way.
@@ -128,7 +127,7 @@ impl Vms {
             return Ok(());
         }
         let reason = format!("{} was changed meanwhile", record.name);
-        Err(SiteError::new(code::VM_CHANGED, reason))
+        Err(Error::new(code::VM_CHANGED, reason))
     }
 
     /// Deletes all snapshots of a VM, as long as its record in the trash is the one at `kv`.

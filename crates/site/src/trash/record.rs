@@ -1,9 +1,8 @@
 //! The record of something in the trash, in the metadata store under `trash/NUMBER`.
 
-use api::code;
+use api::{Error, Result, code};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SiteError};
 use crate::record::Record as VmRecord;
 use crate::snapshots::SnapshotRecord;
 
@@ -55,7 +54,7 @@ impl Record {
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))
+        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     /// As it is from when on it cannot be restored any more.
