@@ -29,6 +29,7 @@
 
 mod aside;
 mod attach;
+mod attributes;
 mod clients;
 mod clock;
 mod create;

@@ -1,11 +1,11 @@
 //! The record of a VM in the metadata store, under `vm/NAME`, in lower case.
 //!
 //! ```text
-//!  {"version": 1, "created_ms": <Unix ms>,
+//!  {"version": 2, "created_ms": <Unix ms>,
 //!   "disks": [{"name": "disk0", "id": <number>},
 //!             {"name": "debian.iso", "id": <number>, "file_bytes": <count>}, ...],
 //!   "name": "<text>", "definition": <number>, "import": <task>, "number": <number>, "snapshots": <count>,
-//!   "held_until_ms": <site time, ms>}
+//!   "held_until_ms": <site time, ms>, "attributes": {"folder": "<text>", "tags": [...], "labels": {...}}}
 //! ```
 //! The record does not say how large a disk is: the engine does. A file is a disk with `file_bytes`, its length;
 //! while it is being stored it carries `"storing": {"task": <number>, "replace": <bool>}`. `name` is there when the
@@ -13,11 +13,12 @@
 //! there while the VM is being imported. `number` comes with the first snapshot; `snapshots` counts the names given
 //! without being asked; `held_until_ms` is there when one is or was held, and is the longest of these holds.
 
+use api::types::Attributes;
 use api::{Error, Result, VmName, code, fold};
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The record of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub(crate) struct Record {
     /// No snapshot of it is held longer, site time in ms.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) held_until_ms: u64,
+    /// What it is ordered by.
+    #[serde(default)]
+    pub(crate) attributes: Attributes,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -112,6 +116,7 @@ impl Record {
             number: None,
             snapshots: 0,
             held_until_ms: 0,
+            attributes: Attributes { folder: "/".to_owned(), ..Attributes::default() },
         }
     }
 

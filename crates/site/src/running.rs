@@ -7,7 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use api::types::{AttachInfo, Change, Snapshot, Status, Task, TaskKind, TaskState, TrashItem, Vm, VmSummary};
+use api::types::{
+    AttachInfo, Change, ChangeAttributes, ListVms, Snapshot, Status, Task, TaskKind, TaskState, TrashItem,
+    Vm, VmSummary,
+};
 use api::{Error, Result, Version, VmName, code};
 use budget::Budget;
 use data::Superblock;
@@ -18,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
+use crate::attributes::Pick;
 use crate::clients::ClientLimits;
 use crate::definition;
 use crate::directory::Directory;
@@ -313,12 +317,20 @@ impl Site {
         self.shared.vms.create(&**self.runtime(), name, disks).await
     }
 
-    /// Every VM, by name.
+    /// The VMs that `which` asks for, by name.
     ///
     /// # Errors
-    /// When the metadata cannot be read.
-    pub async fn vms(&self) -> Result<Vec<VmSummary>> {
-        self.shared.vms.summaries().await
+    /// `invalid_request` and `invalid_name` for a question that nothing could answer.
+    pub async fn vms(&self, which: &ListVms) -> Result<Vec<VmSummary>> {
+        self.shared.vms.summaries(&Pick::new(which)?).await
+    }
+
+    /// Changes the folder, tags and labels of a VM, whoever has its disks open.
+    ///
+    /// # Errors
+    /// `vm_not_found`; `invalid_name`; `invalid_request` for too many.
+    pub async fn change_attributes(&self, name: &VmName, change: &ChangeAttributes) -> Result<Vm> {
+        self.turn(&[name], || Box::pin(self.shared.vms.change_attributes(name, change))).await
     }
 
     /// A VM by name.

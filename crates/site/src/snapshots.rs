@@ -6,7 +6,7 @@
 
 mod record;
 
-use api::types::{Change, Snapshot, Vm, VmState};
+use api::types::{Attributes, Change, Snapshot, Vm, VmState};
 use api::{DISKS_MAX, Error, Result, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
 use engine::Fork;
 use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
@@ -423,6 +423,7 @@ impl Vms {
             state: VmState::Ready,
             created_ms: snapshot.created_ms,
             has_definition: snapshot.definition.is_some(),
+            attributes: Attributes::default(),
             disks,
             files,
         })

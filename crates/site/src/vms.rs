@@ -9,6 +9,7 @@ use meta::{Compare, Key, KeyValue, Op, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
+use crate::attributes::Pick;
 use crate::record::{DiskRecord, Record};
 use crate::tasks::Running;
 use crate::trash;
@@ -82,14 +83,17 @@ impl Vms {
         self.describe(name.as_str(), &record).await
     }
 
-    /// Every VM that is ready, by name.
-    pub(crate) async fn summaries(&self) -> Result<Vec<VmSummary>> {
+    /// The VMs that are ready and picked, by name.
+    pub(crate) async fn summaries(&self, pick: &Pick) -> Result<Vec<VmSummary>> {
         let summary = |(name, record): (String, Record)| {
             let sizes = record.only_disks().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
             let (disks, bytes) = (record.only_disks().count(), sizes.sum());
-            VmSummary { name, created_ms: record.created_ms, disks, bytes }
+            VmSummary { name, created_ms: record.created_ms, disks, bytes, attributes: record.attributes }
         };
-        let ready = self.records().await?.into_iter().filter(|(_, record)| record.import.is_none());
+        let is_picked = |(name, record): &(String, Record)| {
+            record.import.is_none() && pick.takes(name, &record.attributes)
+        };
+        let ready = self.records().await?.into_iter().filter(is_picked);
         Ok(ready.map(summary).collect())
     }
 
@@ -224,6 +228,7 @@ impl Vms {
             state: if record.import.is_some() { VmState::Importing } else { VmState::Ready },
             created_ms: record.created_ms,
             has_definition: record.definition.is_some(),
+            attributes: record.attributes.clone(),
             disks: show(disks),
             files: show(files),
         }

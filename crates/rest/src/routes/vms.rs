@@ -1,8 +1,8 @@
 //! Routes of VMs, their disks and definitions.
 
 use api::types::{
-    AddDisk, AttachInfo, ChangeDisk, ChangeVm, CreateVm, Definition, Deleted, HowToDelete, List, Vm,
-    VmSummary,
+    AddDisk, AttachInfo, ChangeAttributes, ChangeDisk, ChangeVm, CreateVm, Definition, Deleted, HowToDelete,
+    List, ListVms, Vm, VmSummary,
 };
 use api::{Problem, Version, VmName, code};
 use axum::Json;
@@ -26,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, change, delete))
+        .routes(routes!(change_attributes))
         .routes(routes!(add_disk))
         .routes(routes!(change_disk, remove_disk))
         .routes(routes!(attach))
@@ -65,13 +66,17 @@ struct OfDisk {
     disk: String,
 }
 
-/// Every VM that is ready, by name.
+/// The VMs that are ready, by name.
 #[utoipa::path(
     get, path = "/api/v1/vms", operation_id = "list_vms", tag = "VMs",
+    params(ListVms),
     responses((status = 200, body = List<VmSummary>), (status = "default", response = crate::description::Refused)),
 )]
-async fn list(State(app): State<App>) -> Result<Json<List<VmSummary>>, Refused> {
-    Ok(Json(List { items: app.site.vms().await? }))
+async fn list(
+    State(app): State<App>,
+    Question(which): Question<ListVms>,
+) -> Result<Json<List<VmSummary>>, Refused> {
+    Ok(Json(List { items: app.site.vms(&which).await? }))
 }
 
 /// Makes a VM with empty disks.
@@ -123,6 +128,23 @@ async fn change(
     let work = app.change(|site| async move {
         Ok(site.rename_vm(&VmName::parse(&name)?, &VmName::parse(&new.name)?).await?)
     });
+    Ok(Json(work.await?))
+}
+
+/// Changes the folder, tags and labels of a VM; what is not named stays.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{name}/attributes", operation_id = "change_attributes", tag = "VMs",
+    params(OfVm),
+    request_body = ChangeAttributes,
+    responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
+)]
+async fn change_attributes(
+    State(app): State<App>,
+    Names(name): Names<String>,
+    Body(change): Body<ChangeAttributes>,
+) -> Result<Json<Vm>, Refused> {
+    let work =
+        app.change(|site| async move { Ok(site.change_attributes(&VmName::parse(&name)?, &change).await?) });
     Ok(Json(work.await?))
 }
 

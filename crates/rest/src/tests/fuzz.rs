@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use api::types::{CreateVm, Disk, List, NewDisk, Vm, VmState, VmSummary};
+use api::types::{Attributes, CreateVm, Disk, List, NewDisk, Vm, VmState, VmSummary};
 use api::{Problem, code};
 use seam::testing::replay;
 
@@ -32,10 +32,17 @@ fn damaged_bodies() {
         state: VmState::Ready,
         created_ms: 5,
         has_definition: true,
+        attributes: Attributes::default(),
         disks: vec![disk.clone(), disk.clone()],
         files: vec![disk],
     };
-    let summary = VmSummary { name: "a".to_owned(), created_ms: 5, disks: 2, bytes: 1 << 41 };
+    let summary = VmSummary {
+        name: "a".to_owned(),
+        created_ms: 5,
+        disks: 2,
+        bytes: 1 << 41,
+        attributes: Attributes::default(),
+    };
     let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };
     let bench = Bench::new();
     let status = bench.runtime.block_on(bench.site.status()).unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use api::Problem;
-use api::types::Deleted;
+use api::types::{Deleted, ListVms};
 
 use super::Bench;
 
@@ -114,7 +114,7 @@ fn bad_requests_are_problems() {
         assert_eq!(problem.r#type, format!("urn:holdfast:problem:{code}"));
         assert!(!problem.detail.is_empty() && !problem.hint.is_empty(), "{what}");
     }
-    assert!(bench.runtime.block_on(bench.site.vms()).unwrap().is_empty());
+    assert!(bench.runtime.block_on(bench.site.vms(&ListVms::default())).unwrap().is_empty());
 }
 
 #[test]

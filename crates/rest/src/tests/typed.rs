@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use api::types::{
-    AddDisk, ChangeDisk, CreateVm, Definition, GiveUp, HowToDelete, MediumState, NewDisk, NewExport,
-    NewImport, Progress, TaskKind, TaskState,
+    AddDisk, ChangeAttributes, ChangeDisk, CreateVm, Definition, GiveUp, HowToDelete, ListVms, MediumState,
+    NewDisk, NewExport, NewImport, Progress, Restore, TaskKind, TaskState,
 };
 use client::ClientErrorKind;
 
@@ -32,11 +32,11 @@ fn calls_are_answered() {
         assert_eq!((status.vms, status.tasks.len(), status.writable), (0, 0, true));
         assert_eq!(status.media, client.media().await.unwrap().items);
         assert!(status.media.len() == 3 && status.media.iter().all(|medium| medium.state == MediumState::Up));
-        assert_eq!(client.vms().await.unwrap().items.len(), 0);
+        assert_eq!(client.vms(&ListVms::default()).await.unwrap().items.len(), 0);
         let made = client.create_vm(&new_vm("web01")).await.unwrap();
         assert_eq!(made.disks[0].bytes, 1 << 30);
         assert_eq!(client.vm("web01").await.unwrap(), made);
-        assert_eq!(client.vms().await.unwrap().items[0].name, "web01");
+        assert_eq!(client.vms(&ListVms::default()).await.unwrap().items[0].name, "web01");
         let refused = client.create_vm(&new_vm("web01")).await.unwrap_err();
         let ClientErrorKind::Refused(problem) = refused.kind else { panic!("{refused:?}") };
         assert_eq!((problem.status, problem.code.as_str()), (409, "vm_exists"));
@@ -70,6 +70,47 @@ fn every_call_reaches_its_route() {
         client.set_definition("a", &Definition { text: text.clone() }).await.unwrap();
         assert!(client.definition("a").await.unwrap().text == text);
         assert_eq!(client.rename_vm("a", "b").await.unwrap().name, "b");
+    });
+}
+
+#[test]
+fn vms_are_ordered_and_picked_by_what_they_are_ordered_by() {
+    let bench = Bench::new();
+    let client = bench.client(SOON);
+    bench.runtime.block_on(async {
+        for name in ["web01", "web02", "db01"] {
+            client.create_vm(&new_vm(name)).await.unwrap();
+        }
+        let change = ChangeAttributes {
+            folder: Some("/prod/web".to_owned()),
+            add_tags: vec!["gold".to_owned()],
+            set_labels: [("owner".to_owned(), "a & b, ops=\u{e4}".to_owned())].into(),
+            ..ChangeAttributes::default()
+        };
+        let vm = client.change_attributes("web01", &change).await.unwrap();
+        assert_eq!((vm.attributes.folder.as_str(), &vm.attributes.tags), ("/prod/web", &change.add_tags));
+        assert_eq!(client.vm("web01").await.unwrap(), vm);
+        assert_eq!(client.vm("web02").await.unwrap().attributes.folder, "/");
+        let text = |text: &str| Some(text.to_owned());
+        for (which, names) in [
+            (ListVms { name: text("*01"), ..ListVms::default() }, vec!["db01", "web01"]),
+            (ListVms { tag: text("Gold"), ..ListVms::default() }, vec!["web01"]),
+            (ListVms { folder: text("/prod"), ..ListVms::default() }, vec!["web01"]),
+            (ListVms { label: text("owner=a & b, ops=\u{e4}"), ..ListVms::default() }, vec!["web01"]),
+            (ListVms { label: text("owner=ops"), ..ListVms::default() }, vec![]),
+            (ListVms { name: text("db*"), tag: text("gold"), ..ListVms::default() }, vec![]),
+        ] {
+            let found = client.vms(&which).await.unwrap().items;
+            assert_eq!(found.iter().map(|vm| vm.name.as_str()).collect::<Vec<_>>(), names, "{which:?}");
+        }
+        let wrong = ListVms { folder: text("prod"), ..ListVms::default() };
+        assert_eq!(code(client.vms(&wrong).await), "invalid_name");
+        // It goes with the VM.
+        client.rename_vm("web01", "www").await.unwrap();
+        assert_eq!(client.vm("www").await.unwrap().attributes, vm.attributes);
+        let gone = client.delete_vm("www", HowToDelete::default()).await.unwrap().trash.unwrap();
+        client.restore(gone.id, &Restore { new_name: None }).await.unwrap();
+        assert_eq!(client.vm("www").await.unwrap().attributes, vm.attributes);
     });
 }
 
@@ -113,7 +154,8 @@ fn every_call_of_tasks_reaches_its_route() {
         assert_eq!(code(client.finish(TaskKind::Export, 1).await), "task_not_found");
         let ids: Vec<u64> = client.tasks().await.unwrap().items.iter().map(|task| task.id).collect();
         assert_eq!(ids, [6, 5, 4, 3, 2, 1]);
-        let names: Vec<String> = client.vms().await.unwrap().items.into_iter().map(|vm| vm.name).collect();
+        let names: Vec<String> =
+            client.vms(&ListVms::default()).await.unwrap().items.into_iter().map(|vm| vm.name).collect();
         assert_eq!(names, ["vm1", "x0"]);
     });
 }

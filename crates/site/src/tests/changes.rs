@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use api::types::VmState;
+use api::types::{ListVms, VmState};
 use api::{DISKS_MAX, VmName};
 use nbd::Exports;
 
@@ -50,7 +50,8 @@ fn a_vm_gets_another_name_unless_it_is_open() {
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
-        let names: Vec<String> = site.vms().await.unwrap().into_iter().map(|vm| vm.name).collect();
+        let names: Vec<String> =
+            site.vms(&ListVms::default()).await.unwrap().into_iter().map(|vm| vm.name).collect();
         assert_eq!(names, ["b", "c"]);
         assert_eq!(site.definition(&name("c")).await.unwrap(), "<domain/>");
         let open = site.exports().open("c/disk0").await.unwrap();

@@ -231,10 +231,12 @@ fn a_slot_has_its_golden_bytes() {
 
 #[test]
 fn records_of_other_versions_are_refused() {
-    let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3}]}"#;
+    let record = br#"{"version":2,"created_ms":5,"disks":[{"name":"disk0","id":3}]}"#;
     assert_eq!(Record::decode(record).unwrap().disks[0].id(), DiskId(3));
-    let newer = br#"{"version":2,"created_ms":5,"disks":[]}"#;
-    assert!(Record::decode(newer).unwrap_err().contains("version 2"));
+    for other in [1, 3] {
+        let record = format!(r#"{{"version":{other},"created_ms":5,"disks":[]}}"#);
+        assert!(Record::decode(record.as_bytes()).unwrap_err().contains(&format!("version {other}")));
+    }
     let snapshot =
         br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
     let read = SnapshotRecord::decode(snapshot).unwrap();

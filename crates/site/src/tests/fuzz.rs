@@ -36,7 +36,8 @@ fn damaged_input() {
         {"id":"01010101010101010101010101010101","path":"media/00.img","bytes":4096,"made":true},
         {"id":"02020202020202020202020202020202","path":"/dev/x","bytes":4096,"made":false}],
         "recovery_key_file":"/r"}"#;
-    let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3},{"name":"disk1","id":4}]}"#;
+    let record = br#"{"version":2,"created_ms":5,"disks":[{"name":"disk0","id":3},{"name":"disk1","id":4}],
+        "attributes":{"folder":"/a","tags":["b"],"labels":{"c":"d"}}}"#;
     let task = br#"{"version":1,"kind":"import","target":"web01","state":"done","started_ms":5,"ended_ms":9,
         "done_bytes":4096,"total_bytes":18446744073709551615,"message":"from a","error":"why"}"#;
     let snapshot =

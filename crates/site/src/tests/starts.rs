@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use api::VmName;
-use api::types::{Health, MediumState};
+use api::types::{Health, ListVms, MediumState};
 use nbd::{Exports, OpenErrorKind};
 
 use super::{Bench, MEDIUM_BYTES, NOW, edit};
@@ -343,7 +343,8 @@ fn vms_are_made_shown_used_and_deleted() {
         assert_eq!(create("x", &[]).await.unwrap_err(), "disk_count");
         assert_eq!(create("x", &[4096; 33]).await.unwrap_err(), "disk_count");
         create("app", &[4608]).await.unwrap();
-        let listed: Vec<_> = site.vms().await.unwrap().into_iter().map(|vm| (vm.name, vm.bytes)).collect();
+        let listed: Vec<_> =
+            site.vms(&ListVms::default()).await.unwrap().into_iter().map(|vm| (vm.name, vm.bytes)).collect();
         assert_eq!(listed, [("app".to_owned(), 4608), ("web01".to_owned(), (1 << 20) + 4096)]);
         assert_eq!(site.vm(&name("nope")).await.unwrap_err().code, "vm_not_found");
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::types::{TaskKind, TaskState, VmState};
+use api::types::{ListVms, TaskKind, TaskState, VmState};
 use api::{Error, HISTORY_MAX, RUNNING_MAX, Version, VmName};
 use nbd::Exports;
 
@@ -41,7 +41,9 @@ fn a_vm_is_there_when_its_import_is_done() {
         assert_eq!((task.kind, task.state, task.total_bytes), (IMPORT, TaskState::Running, 3 * MIB));
         assert_eq!(task.message, "from  [2J there", "nothing that a terminal obeys");
         assert_eq!((vm.state, vm.disks[1].export.as_str()), (VmState::Importing, "a/disk1"));
-        assert!(site.vms().await.unwrap().is_empty() && site.exports().list().await.is_empty());
+        assert!(
+            site.vms(&ListVms::default()).await.unwrap().is_empty() && site.exports().list().await.is_empty()
+        );
         assert_eq!(site.status().await.unwrap().vms, 0);
         assert_eq!(code(site.create_vm(&name("a"), &[MIB]).await), "vm_exists");
         assert_eq!(code(site.begin_import(&name("a"), &[MIB], "").await), "vm_exists");
@@ -57,7 +59,7 @@ fn a_vm_is_there_when_its_import_is_done() {
         assert_eq!((done.state, done.done_bytes), (TaskState::Done, 2 * MIB));
         assert!(done.ended_ms.unwrap() >= done.started_ms);
         assert_eq!(open.read(0, 4).await.unwrap(), b"data"[..], "its client stays");
-        assert_eq!(site.vms().await.unwrap()[0].name, "a");
+        assert_eq!(site.vms(&ListVms::default()).await.unwrap()[0].name, "a");
         for ended in [site.finish_task(task.id, IMPORT).await, site.cancel_task(task.id).await] {
             assert_eq!(code(ended), "task_ended");
         }
@@ -121,7 +123,7 @@ fn a_restart_ends_what_ran() {
         }
         assert!(is_gone(&site, "a").await);
         assert_eq!(site.status().await.unwrap().logical_bytes, 0);
-        assert_eq!(site.vms().await.unwrap().len(), 1);
+        assert_eq!(site.vms(&ListVms::default()).await.unwrap().len(), 1);
         assert_eq!(begin(&site, "a").await, second.id + 1, "numbers go on");
     });
     bench.stop(&site);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::types::{TrashItem, TrashKind};
+use api::types::{ListVms, TrashItem, TrashKind};
 use api::{Version, VmName};
 use nbd::Exports;
 use seam::{BoxFuture, Rt, Runtime};
@@ -131,7 +131,9 @@ fn a_vm_comes_back_with_all_it_had() {
         for export in ["a/disk0", "a@s1/disk0"] {
             assert!(site.exports().open(export).await.is_err(), "{export}");
         }
-        assert!(site.vms().await.unwrap().is_empty() && site.exports().list().await.is_empty());
+        assert!(
+            site.vms(&ListVms::default()).await.unwrap().is_empty() && site.exports().list().await.is_empty()
+        );
         assert!(site.snapshots(None, None, 10).await.unwrap().is_empty());
         // Its name is free; then it is taken.
         site.create_vm(&vm, &[MIB]).await.unwrap();
