@@ -125,7 +125,7 @@ impl App {
 /// Says what makes room, where a change found none.
 async fn with_room_hint(site: &Site, mut problem: Problem) -> Problem {
     if problem.code == code::NO_SPACE.name
-        && let Ok(totals) = site.trash_totals().await
+        && let Ok(totals) = site.catalog().trash_totals().await
         && totals.items > 0
     {
         let used = api::format_size(totals.used_bytes);

@@ -1,4 +1,4 @@
-//! A site on one machine: the directory that names it, its media and keys, its VMs, and their exports.
+//! A site on one machine: the directory that names it, its media and keys, and what looks after it.
 //!
 //! ```text
 //!  D/site.json        the site: version, id, media in order. There exactly when the site exists
@@ -12,36 +12,27 @@
 //!
 //! Vocabulary: the **directory** D of a site. An **entry** is a medium as `site.json` has it; it is **attached** when
 //! the engine can reach it, **absent** when it could not be opened. A medium is **barred** when it may come back only
-//! at the next start. A **VM** is a name with disks; a disk's **export** is `VM/DISK`.
+//! at the next start.
 //!
 //! Invariants: one server per directory. Nothing is written to a medium that holds anything but zeros or this site.
-//! Media are told apart by their superblocks, never by their paths. What a disk's size is, the engine says; the record
-//! of a VM does not repeat it. A disk in use by a client is never deleted, cut or renamed. A change of a VM is one transaction,
-//! but for a shrink. Keys and passphrases are in no message.
+//! Media are told apart by their superblocks, never by their paths. Keys and passphrases are in no message.
 //!
 //! Crash rules: the first start checks everything, writes `first-start.json`, makes media, keys and witness, and
 //! renames `site.json` into place last. A start that finds `first-start.json` alone does it all again under the same
 //! site id, so that media it had formatted are known for its own. A new recovery key goes to its file before any
 //! superblock; superblocks carry a generation, the newest keys win at the next start.
 //!
-//! What it does not do: it runs no guests.
+//! What it does not do: it knows VMs by their catalogue alone, and runs no guests.
 #![forbid(unsafe_code)]
 
 mod aside;
 mod attach;
-mod attributes;
 mod clients;
 mod clock;
 mod create;
-mod definition;
 mod directory;
-mod disks;
-mod exports;
-mod files;
 mod group;
-mod hold;
 mod home;
-mod keeper;
 mod keys;
 mod local_home;
 mod lock;
@@ -49,21 +40,14 @@ mod manifest;
 mod media;
 mod media_set;
 mod probe;
-mod record;
+mod reconcilers;
 mod recover;
 mod rekey;
 mod running;
-mod snapshots;
 mod start;
 mod status;
-mod tasks;
-mod trash;
-mod turns;
 mod unreadable;
 mod upkeep;
-mod uses;
-mod versions;
-mod vms;
 mod witness;
 
 pub use aside::Aside;
@@ -81,26 +65,23 @@ pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek}
 pub use recover::{RecoverOptions, RecoveredSite};
 pub use running::Site;
 pub use start::{FileMedia, Options, Sizes, Started};
-pub use trash::Deletion;
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, of a snapshot, of the trash, a task's, a key file, a passphrase, a recovery key,
-    /// an export's name, a name, a time, a span and a size.
+    use meta::Stored;
+
+    /// Decodes `input` as a slot of the witness, a manifest, the record of scrubs, a task's, a key file, a passphrase, a
+    /// recovery key, a name, a time, a span and a size.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::witness::decode(input);
         let _ = crate::manifest::Manifest::decode(input);
-        let _ = crate::record::Record::decode(input);
-        let _ = crate::snapshots::SnapshotRecord::decode(input);
         let _ = crate::upkeep::ScrubState::decode(input).map(|state| state.next_ms());
-        let _ = crate::trash::Record::decode(input);
-        if let Ok(record) = crate::tasks::Record::decode(input) {
+        if let Ok(record) = task::Record::decode(input) {
             let _ = record.ended_task(1, "cut off");
         }
         let _ = (crate::keys::key_of(input), crate::keys::recovery_of(input));
         let _ = crate::keys::phrase_of(input.to_vec());
         if let Ok(text) = std::str::from_utf8(input) {
-            let _ = crate::exports::parts(text);
             let _ = api::VmName::parse(text);
             let _ = (api::parse_until(text, 1 << 40), api::parse_span(text));
             if let Ok(bytes) = api::parse_size(text) {

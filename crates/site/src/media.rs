@@ -16,7 +16,7 @@ use std::time::Duration;
 use api::types::{Task, TaskKind};
 use api::{Error, Result, code};
 use data::{Layout, Params, Superblock};
-use engine::{EngineError, EngineErrorKind, Joins, Progress};
+use engine::{EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
 use crate::create;
@@ -24,7 +24,7 @@ use crate::home::NewMedium;
 use crate::manifest::Entry;
 use crate::media_set;
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use task::Outcome;
 
 /// Pause between looks at how far a drain or rebuild is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -237,7 +237,7 @@ impl Shared {
         let shared = self.clone();
         self.clone().spawn_work(task.id, async move {
             if let Err(error) = marked {
-                return Err(EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() });
+                return Err(error);
             }
             *shared.draining.lock().unwrap_or_else(PoisonError::into_inner) = true;
             let drained = shared.drain(medium, &progress).await;
@@ -254,38 +254,30 @@ impl Shared {
     }
 
     /// Waits until a medium is empty, and lets go of it.
-    async fn drain(
-        &self,
-        medium: MediumId,
-        progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
-        let invalid =
-            |error: Error| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() };
+    async fn drain(&self, medium: MediumId, progress: &Progress) -> Result<Outcome> {
         let mut moved = 0;
         loop {
             if let Err(cancelled) = progress.check() {
                 let _turn = self.media_turn.lock().await;
-                self.set_leaving(medium, false).await.map_err(invalid)?;
-                return Err(cancelled);
+                self.set_leaving(medium, false).await?;
+                return Err(cancelled.into());
             }
             if let Some(moving) = self.parts.engine.moving().into_iter().find(|it| it.medium == medium) {
                 moved = moving.done_bytes;
                 progress.set(moving.done_bytes, moving.done_bytes + moving.left_bytes);
             }
             if !self.parts.home.manifest().leaving().contains(&medium) {
-                let reason = "the medium is to stay".to_owned();
-                return Err(EngineError { kind: EngineErrorKind::Cancelled, reason });
+                return Err(Error::new(code::TASK_ENDED, "the medium is to stay"));
             }
             if self.parts.engine.is_empty_of(medium) {
                 let _turn = self.media_turn.lock().await;
                 if self.parts.engine.is_empty_of(medium) {
-                    self.release(medium).await.map_err(invalid)?;
+                    self.release(medium).await?;
                     return Ok(Outcome::default().count("moved_bytes", moved));
                 }
             }
             if *self.stopping.borrow() {
-                let reason = "the server stops: it goes on with the next start".to_owned();
-                return Err(EngineError { kind: EngineErrorKind::Closed, reason });
+                return Err(stops());
             }
             self.parts.rt.sleep(LOOK).await;
         }
@@ -364,14 +356,17 @@ impl Shared {
                 moved = moving.done_bytes + moving.left_bytes;
                 progress.set(moving.done_bytes, moved);
                 if *shared.stopping.borrow() {
-                    let reason = "the server stops: it goes on with the next start".to_owned();
-                    return Err(EngineError { kind: EngineErrorKind::Closed, reason });
+                    return Err(stops());
                 }
                 shared.parts.rt.sleep(LOOK).await;
             }
         });
         Ok(())
     }
+}
+
+fn stops() -> Error {
+    Error::new(code::CLOSING, "the server stops: it goes on with the next start")
 }
 
 fn not_found(id: &str) -> Error {

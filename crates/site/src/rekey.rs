@@ -10,12 +10,12 @@ use std::time::Duration;
 use api::types::{Keys, Task, TaskKind};
 use api::{Error, PASSPHRASE_BYTES_MAX, Result, code, format_time};
 use data::Superblock;
-use engine::{EngineError, Progress};
+use engine::Progress;
 use seal::{EPOCHS_MAX, EpochKeys};
 
 use crate::keys::random_key;
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use task::Outcome;
 
 /// After this a rotation that failed is tried again: what stood in its way may be mended.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -103,8 +103,7 @@ impl Site {
         let message = "a new data key; what is there is sealed anew";
         let (task, progress) = shared.tasks.begin_work(TaskKind::Rekey, "site", message).await?;
         if let Err(error) = shared.add_key().await {
-            let failed = EngineError { kind: engine::EngineErrorKind::Invalid, reason: error.reason.clone() };
-            shared.tasks.end_work(task.id, Err(failed)).await?;
+            shared.tasks.end_work(task.id, Err(error.clone())).await?;
             return Err(error);
         }
         shared.reseal(task.id, progress);
@@ -163,7 +162,7 @@ impl Shared {
             let done = shared.seal_anew(&progress).await;
             let again_ms = shared.parts.engine.site_time_ms() + AGAIN.as_millis() as u64;
             match &done {
-                Err(error) if error.kind != engine::EngineErrorKind::Cancelled => {
+                Err(error) if error.code != code::TASK_ENDED => {
                     *shared.rekey() = Rekey::Again(again_ms);
                 }
                 _ => {}
@@ -173,7 +172,7 @@ impl Shared {
         self.clone().spawn_work(task, work);
     }
 
-    async fn seal_anew(&self, progress: &Progress) -> std::result::Result<Outcome, EngineError> {
+    async fn seal_anew(&self, progress: &Progress) -> Result<Outcome> {
         if let Some(kept) = self.parts.engine.reseal(progress).await? {
             *self.rekey() = Rekey::Held(kept.until_ms);
             let until = format_time(kept.until_ms);
@@ -185,9 +184,7 @@ impl Shared {
                 .count("keys_retired", 0)
                 .count("containers_held", kept.containers));
         }
-        let failed =
-            |error: Error| EngineError { kind: engine::EngineErrorKind::Busy, reason: error.reason.clone() };
-        let retired = self.retire_keys().await.map_err(failed)?;
+        let retired = self.retire_keys().await?;
         *self.rekey() = Rekey::Idle;
         Ok(Outcome::default().count("keys_retired", retired))
     }

@@ -45,6 +45,18 @@ impl Judging {
         self.0.trash = trash;
     }
 
+    /// What the site cannot look after, though it tries again and again.
+    pub(crate) fn add_troubles(&mut self, troubles: &[(&'static str, String)]) {
+        let status = &mut self.0;
+        for (what, reason) in troubles {
+            status.reasons.push(format!("{what} cannot be looked after: {reason}"));
+        }
+        if !troubles.is_empty() && status.health == Health::Ok {
+            status.health = Health::Degraded;
+            status.next.push("see the server's log; it is tried again within seconds".to_owned());
+        }
+    }
+
     /// What earlier data keys stay for.
     pub(crate) fn add_keys(&mut self, keys: &Keys) {
         if let Some(until_ms) = keys.held_until_ms {

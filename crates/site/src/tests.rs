@@ -25,8 +25,9 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::{Deletion, FileMedia, Options, Site, Sizes, Started};
+use crate::{FileMedia, Options, Site, Sizes, Started};
 use api::Error;
+use catalog::Deletion;
 
 const MEDIUM_BYTES: u64 = 16 << 20;
 /// Past the trash.

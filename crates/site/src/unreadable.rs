@@ -71,7 +71,7 @@ impl Shared {
             return Ok(Vec::new());
         }
         let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
-        for (version, disks) in self.vms.versions().await? {
+        for (version, disks) in self.catalog.versions().await? {
             names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
         }
         let name = |disk: &DiskId| names.remove(disk).unwrap_or_else(|| format!("disk {} of no VM", disk.0));

@@ -6,14 +6,14 @@ use std::time::Duration;
 use api::types::{Scrubbing, Space, SpaceRow, Task, TaskKind};
 use api::{Error, Result, SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
 use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
-use meta::{Key, Op, Table, Txn};
+use meta::{Key, Op, Stored, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
 
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use task::Outcome;
 
-const SCRUB: Table = Table::new("scrub");
+const SCRUB: Table<meta::Site> = Table::new("scrub");
 const VERSION: u32 = 1;
 /// Pause between two scrubs where nobody says otherwise.
 const SCRUB_EVERY_S: u64 = 7 * 86_400;
@@ -57,16 +57,15 @@ impl Default for ScrubState {
     }
 }
 
-impl ScrubState {
-    /// Reads the record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let state: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if state.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", state.version));
-        }
-        Ok(state)
-    }
+impl Stored for ScrubState {
+    const VERSION: u32 = VERSION;
 
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl ScrubState {
     /// When the next one is due, milliseconds since the Unix epoch; `None` when it waits to be asked for.
     pub(crate) fn next_ms(&self) -> Option<u64> {
         match (self.cursor, self.every_s) {
@@ -146,14 +145,14 @@ impl Site {
     /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `task_running`, `too_many_tasks`.
     pub async fn begin_space(&self, of: &[String]) -> Result<Task> {
         let (names, groups, message) = if of.is_empty() {
-            let all = self.shared.vms.versions().await?;
+            let all = self.shared.catalog.versions().await?;
             let (names, groups): (Vec<String>, Vec<Vec<DiskId>>) = all
                 .into_iter()
                 .map(|(name, disks)| (name, disks.into_iter().map(|(_, id)| id).collect()))
                 .unzip();
             (names, groups, "what each VM and snapshot takes")
         } else {
-            (Vec::new(), vec![self.shared.vms.disks_of(of).await?], "what is freed when they are deleted")
+            (Vec::new(), vec![self.shared.catalog.disks_of(of).await?], "what is freed when they are deleted")
         };
         let target = if of.is_empty() { "site".to_owned() } else { of.join(" ") };
         let (task, progress) = self.shared.tasks.begin_work(TaskKind::Space, &target, message).await?;
@@ -216,11 +215,7 @@ impl Site {
         Ok(self.shared.change_scrub(|state| state.every_s = every_s).await?.told())
     }
 
-    fn work(
-        &self,
-        task: u64,
-        work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
-    ) {
+    fn work(&self, task: u64, work: impl Future<Output = Result<Outcome>> + Send + 'static) {
         self.shared.clone().spawn_work(task, work);
     }
 }
@@ -230,13 +225,14 @@ impl Shared {
     pub(crate) fn spawn_work(
         self: Arc<Self>,
         task: u64,
-        work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
+        work: impl Future<Output = Result<Outcome>> + Send + 'static,
     ) {
         let rt = self.parts.rt.clone();
         let whole = async move {
             let done = seam::guard(&*self.parts.rt, "work of the server", work).await;
-            let done =
-                done.unwrap_or_else(|panicked| Err(EngineError::panicked("work of the server", &panicked)));
+            let done = done.unwrap_or_else(|panicked| {
+                Err(EngineError::panicked("work of the server", &panicked).into())
+            });
             if let Err(error) = self.tasks.end_work(task, done).await {
                 tracing::warn!(%error, task, "the end of a task could not be noted");
             }
@@ -249,7 +245,7 @@ impl Shared {
         names: Vec<String>,
         groups: Vec<Vec<DiskId>>,
         progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
+    ) -> Result<Outcome> {
         let engine = &self.parts.engine;
         let report = engine.space(&groups, progress).await?;
         let mut rows = Vec::new();
@@ -307,11 +303,10 @@ impl Shared {
     }
 
     /// Begins what is due.
-    pub(crate) async fn upkeep_when_due(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn scrub_upkeep(self: &Arc<Self>) -> Result<()> {
         self.note_damaged().await?;
         self.scrub_what_lacks().await?;
-        self.scrub_when_due().await?;
-        self.rekey_when_due().await
+        self.scrub_when_due().await
     }
 
     /// Begins a scrub when one is due. The first is due a whole pause after the site was made.
@@ -370,12 +365,7 @@ impl Shared {
     }
 
     /// Scrubs, and notes now and then how far it is.
-    async fn scrub(
-        &self,
-        behind: Option<ContainerId>,
-        task: u64,
-        progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
+    async fn scrub(&self, behind: Option<ContainerId>, task: u64, progress: &Progress) -> Result<Outcome> {
         let engine = &self.parts.engine;
         let cursor = ScrubCursor::behind(behind);
         let done = {

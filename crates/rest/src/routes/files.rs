@@ -55,7 +55,7 @@ async fn begin(
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
     let work = app.change(|site| async move {
         let (vm, file) = (VmName::parse(&name)?, FileName::parse(&new.name)?);
-        let (task, disk) = site.begin_file(&vm, &file, &new.source, new.replace).await?;
+        let (task, disk) = site.transfers().begin_file(&vm, &file, &new.source, new.replace).await?;
         Ok(Begun { task, disks: vec![disk] })
     });
     Ok((StatusCode::CREATED, Json(work.await?)))
@@ -74,7 +74,7 @@ async fn change(
     Body(change): Body<ChangeFile>,
 ) -> Result<Json<Vm>, Refused> {
     let work = app.change(move |site| async move {
-        Ok(site.grow_file(&VmName::parse(&name)?, &FileName::parse(&file)?, change.bytes).await?)
+        Ok(site.catalog().grow_file(&VmName::parse(&name)?, &FileName::parse(&file)?, change.bytes).await?)
     });
     Ok(Json(work.await?))
 }
@@ -90,7 +90,7 @@ async fn delete(
     Names((name, file)): Names<(String, String)>,
 ) -> Result<StatusCode, Refused> {
     let work = app.change(|site| async move {
-        Ok(site.remove_file(&VmName::parse(&name)?, &FileName::parse(&file)?).await?)
+        Ok(site.catalog().remove_file(&VmName::parse(&name)?, &FileName::parse(&file)?).await?)
     });
     work.await?;
     Ok(StatusCode::NO_CONTENT)

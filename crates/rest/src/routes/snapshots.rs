@@ -62,7 +62,7 @@ async fn list(
         return Err(Refused::new(code::INVALID_REQUEST, detail, "give it as VM@SNAPSHOT"));
     }
     let limit = which.limit as usize;
-    let items = app.site.snapshots(vm.as_ref(), after.as_ref(), limit).await?;
+    let items = app.site.catalog().snapshots(vm.as_ref(), after.as_ref(), limit).await?;
     let last = items.last().filter(|_| items.len() >= limit);
     let next = last.map(|last| format!("{}@{}", last.vm, last.name));
     Ok(Json(Snapshots { items, next }))
@@ -99,7 +99,7 @@ async fn create(
 ) -> Result<Response, Refused> {
     let work = app.change(|site| async move {
         let snapshot = new.name.as_deref().map(snapshot_name).transpose()?;
-        Ok(site.snapshot(&VmName::parse(&name)?, snapshot.as_ref()).await?)
+        Ok(site.catalog().snapshot(&VmName::parse(&name)?, snapshot.as_ref()).await?)
     });
     let snapshot = work.await?;
     Ok(made(&format!("/api/v1/vms/{}/snapshots/{}", snapshot.vm, snapshot.name), snapshot))
@@ -115,7 +115,7 @@ async fn show(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
 ) -> Result<Json<Snapshot>, Refused> {
-    Ok(Json(app.site.show_snapshot(&VmName::parse(&name)?, &snapshot_name(&snapshot)?).await?))
+    Ok(Json(app.site.catalog().show_snapshot(&VmName::parse(&name)?, &snapshot_name(&snapshot)?).await?))
 }
 
 /// Gives a snapshot another name; refused while a client reads it.
@@ -132,7 +132,7 @@ async fn change(
 ) -> Result<Json<Snapshot>, Refused> {
     let work = app.change(|site| async move {
         let (vm, old, new) = (VmName::parse(&name)?, snapshot_name(&snapshot)?, snapshot_name(&new.name)?);
-        Ok(site.rename_snapshot(&vm, &old, &new).await?)
+        Ok(site.catalog().rename_snapshot(&vm, &old, &new).await?)
     });
     Ok(Json(work.await?))
 }
@@ -151,7 +151,7 @@ async fn delete(
 ) -> Result<Json<Deleted>, Refused> {
     let work = app.change(move |site| async move {
         let (vm, name) = (VmName::parse(&name)?, snapshot_name(&snapshot)?);
-        let trash = site.delete_snapshot(&vm, &name, how.now).await?;
+        let trash = site.catalog().delete_snapshot(&vm, &name, how.now).await?;
         Ok(Deleted { deleted: format!("{vm}@{name}"), trash })
     });
     Ok(Json(work.await?))
@@ -200,7 +200,8 @@ async fn revert(
     Body(to): Body<Revert>,
 ) -> Result<Json<Reverted>, Refused> {
     let work = app.change(|site| async move {
-        let (vm, kept_as) = site.revert(&VmName::parse(&name)?, &snapshot_name(&to.snapshot)?).await?;
+        let (vm, kept_as) =
+            site.catalog().revert(&VmName::parse(&name)?, &snapshot_name(&to.snapshot)?).await?;
         Ok(Reverted { vm, kept_as })
     });
     Ok(Json(work.await?))
@@ -214,7 +215,7 @@ async fn revert(
 )]
 async fn clone(State(app): State<App>, Body(new): Body<NewClone>) -> Result<Response, Refused> {
     let work = app.change(|site| async move {
-        Ok(site.clone_vm(&Version::parse(&new.from)?, &VmName::parse(&new.name)?).await?)
+        Ok(site.catalog().clone_vm(&Version::parse(&new.from)?, &VmName::parse(&new.name)?).await?)
     });
     let vm = work.await?;
     Ok(made(&format!("/api/v1/vms/{}", vm.name), vm))
@@ -235,7 +236,7 @@ async fn changes(
     };
     let old = which.against.as_deref().map(version).transpose()?;
     let limit = which.limit as usize;
-    let items = app.site.diff(old.as_ref(), &new, &which.disk, which.offset, limit).await?;
+    let items = app.site.catalog().diff(old.as_ref(), &new, &which.disk, which.offset, limit).await?;
     let last = items.last().filter(|_| items.len() >= limit);
     let next = last.map(|last| last.offset + last.length);
     Ok(Json(Changes { items, next }))

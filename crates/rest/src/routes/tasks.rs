@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = 200, body = List<Task>), (status = "default", response = crate::description::Refused)),
 )]
 async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Refused> {
-    Ok(Json(List { items: app.site.tasks().await? }))
+    Ok(Json(List { items: app.site.tasks().tasks().await? }))
 }
 
 /// A task.
@@ -44,7 +44,7 @@ async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Refused> {
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
 async fn show(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.site.task(id).await?))
+    Ok(Json(app.site.tasks().task(id).await?))
 }
 
 /// Ends a task that is not wanted any more; the VM of an import is deleted.
@@ -56,7 +56,7 @@ async fn show(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
 async fn cancel(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(move |site| async move { Ok(site.cancel_task(id).await?) }).await?))
+    Ok(Json(app.change(move |site| async move { Ok(site.transfers().cancel(id).await?) }).await?))
 }
 
 /// Makes a VM that is being imported: its disks are there for NBD clients, and the VM is in no list until the end.
@@ -80,7 +80,8 @@ async fn begin_import(
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
     let work = app.change(|site| async move {
         let sizes: Vec<u64> = new.disks.iter().map(|disk| disk.bytes).collect();
-        let (task, vm) = site.begin_import(&VmName::parse(&new.name)?, &sizes, &new.source).await?;
+        let (task, vm) =
+            site.transfers().begin_import(&VmName::parse(&new.name)?, &sizes, &new.source).await?;
         Ok(Begun { task, disks: vm.disks })
     });
     Ok((StatusCode::CREATED, Json(work.await?)))
@@ -165,7 +166,7 @@ async fn begin_export(
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
     let work = app.change(|site| async move {
         let from = Version::parse(&new.vm)?;
-        let (task, vm) = site.begin_export(&from, new.disk.as_deref(), &new.destination).await?;
+        let (task, vm) = site.transfers().begin_export(&from, new.disk.as_deref(), &new.destination).await?;
         Ok(Begun { task, disks: vm.disks })
     });
     Ok((StatusCode::CREATED, Json(work.await?)))
@@ -231,13 +232,15 @@ async fn fail_export(
 
 async fn progressed(app: &App, kind: TaskKind, id: u64, progress: Progress) -> Result<Json<Task>, Refused> {
     let Progress { done_bytes, total_bytes } = progress;
-    Ok(Json(app.site.task_progress(id, kind, done_bytes, total_bytes).await?))
+    Ok(Json(app.site.tasks().progress(id, kind, done_bytes, total_bytes).await?))
 }
 
 async fn finish(app: &App, kind: TaskKind, id: u64) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(move |site| async move { Ok(site.finish_task(id, kind).await?) }).await?))
+    Ok(Json(app.change(move |site| async move { Ok(site.transfers().finish(id, kind).await?) }).await?))
 }
 
 async fn fail(app: &App, kind: TaskKind, id: u64, why: GiveUp) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(move |site| async move { Ok(site.fail_task(id, kind, &why.error).await?) }).await?))
+    Ok(Json(
+        app.change(move |site| async move { Ok(site.transfers().fail(id, kind, &why.error).await?) }).await?,
+    ))
 }

@@ -32,9 +32,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 )]
 async fn list(State(app): State<App>, Question(which): Question<ListTrash>) -> Result<Json<Trash>, Refused> {
     let limit = which.limit as usize;
-    let items = app.site.trash(which.after, limit).await?;
+    let items = app.site.catalog().trash(which.after, limit).await?;
     let next = items.last().filter(|_| items.len() >= limit).map(|last| last.id);
-    Ok(Json(Trash { items, next, keep_seconds: app.site.trash_keep().await?.as_secs() }))
+    Ok(Json(Trash { items, next, keep_seconds: app.site.catalog().trash_keep().await?.as_secs() }))
 }
 
 /// Sets how long what is deleted from now on stays in the trash.
@@ -48,7 +48,7 @@ async fn change(
     Body(setting): Body<TrashSetting>,
 ) -> Result<Json<TrashSetting>, Refused> {
     let work = app.change(move |site| async move {
-        site.set_trash_keep(Duration::from_secs(setting.keep_seconds)).await?;
+        site.catalog().set_trash_keep(Duration::from_secs(setting.keep_seconds)).await?;
         Ok(setting)
     });
     Ok(Json(work.await?))
@@ -70,7 +70,7 @@ async fn condemn(State(app): State<App>, Body(which): Body<EmptyTrash>) -> Resul
             "compare it with the interface's types: /api/v1/openapi.json",
         )
     })?;
-    app.change(|site| async move { Ok(site.condemn_trash(&which.items).await?) }).await?;
+    app.change(|site| async move { Ok(site.catalog().condemn_trash(&which.items).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -83,7 +83,7 @@ async fn condemn(State(app): State<App>, Body(which): Body<EmptyTrash>) -> Resul
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
 async fn empty(State(app): State<App>, Names(id): Names<u64>) -> Result<StatusCode, Refused> {
-    app.change(move |site| async move { Ok(site.empty_trash(id).await?) }).await?;
+    app.change(move |site| async move { Ok(site.catalog().empty_trash(id).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -103,7 +103,7 @@ async fn restore(
 ) -> Result<Json<Restored>, Refused> {
     let work = app.change(move |site| async move {
         let new = new.new_name.as_deref().map(VmName::parse).transpose()?;
-        Ok(Restored { restored: site.restore(id, new.as_ref()).await? })
+        Ok(Restored { restored: site.catalog().restore(id, new.as_ref()).await? })
     });
     Ok(Json(work.await?))
 }
@@ -121,7 +121,10 @@ async fn hold(
     Body(new): Body<NewHold>,
 ) -> Result<Json<Snapshot>, Refused> {
     let work = app.change(|site| async move {
-        Ok(site.hold_snapshot(&VmName::parse(&name)?, &snapshot_name(&snapshot)?, &new.until).await?)
+        Ok(site
+            .catalog()
+            .hold_snapshot(&VmName::parse(&name)?, &snapshot_name(&snapshot)?, &new.until)
+            .await?)
     });
     Ok(Json(work.await?))
 }

@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use catalog::Deletion;
 use serde::Serialize;
-use site::Deletion;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -76,7 +76,7 @@ async fn list(
     State(app): State<App>,
     Question(which): Question<ListVms>,
 ) -> Result<Json<List<VmSummary>>, Refused> {
-    Ok(Json(List { items: app.site.vms(&which).await? }))
+    Ok(Json(List { items: app.site.catalog().vms(&which).await? }))
 }
 
 /// Makes a VM with empty disks.
@@ -88,7 +88,7 @@ async fn list(
 async fn create(State(app): State<App>, Body(new): Body<CreateVm>) -> Result<Response, Refused> {
     let vm = app.change(|site| async move {
         let sizes: Vec<u64> = new.disks.iter().map(|disk| disk.bytes).collect();
-        Ok(site.create_vm(&VmName::parse(&new.name)?, &sizes).await?)
+        Ok(site.catalog().create_vm(&VmName::parse(&new.name)?, &sizes).await?)
     });
     let vm = vm.await?;
     Ok(made(&format!("/api/v1/vms/{}", vm.name), vm))
@@ -110,7 +110,7 @@ pub(super) fn made(path: &str, value: impl Serialize) -> Response {
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
 async fn show(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Refused> {
-    Ok(Json(app.site.vm(&VmName::parse(&name)?).await?))
+    Ok(Json(app.site.catalog().vm(&VmName::parse(&name)?).await?))
 }
 
 /// Gives a VM another name; refused while a client has one of its disks open.
@@ -126,7 +126,7 @@ async fn change(
     Body(new): Body<ChangeVm>,
 ) -> Result<Json<Vm>, Refused> {
     let work = app.change(|site| async move {
-        Ok(site.rename_vm(&VmName::parse(&name)?, &VmName::parse(&new.name)?).await?)
+        Ok(site.catalog().rename_vm(&VmName::parse(&name)?, &VmName::parse(&new.name)?).await?)
     });
     Ok(Json(work.await?))
 }
@@ -143,8 +143,9 @@ async fn change_attributes(
     Names(name): Names<String>,
     Body(change): Body<ChangeAttributes>,
 ) -> Result<Json<Vm>, Refused> {
-    let work =
-        app.change(|site| async move { Ok(site.change_attributes(&VmName::parse(&name)?, &change).await?) });
+    let work = app.change(|site| async move {
+        Ok(site.catalog().change_attributes(&VmName::parse(&name)?, &change).await?)
+    });
     Ok(Json(work.await?))
 }
 
@@ -162,7 +163,7 @@ async fn delete(
 ) -> Result<Json<Deleted>, Refused> {
     let work = app.change(move |site| async move {
         let deletion = Deletion { now: how.now, with_snapshots: how.with_snapshots };
-        let trash = site.delete_vm(&VmName::parse(&name)?, deletion).await?;
+        let trash = site.catalog().delete_vm(&VmName::parse(&name)?, deletion).await?;
         Ok(Deleted { deleted: name, trash })
     });
     Ok(Json(work.await?))
@@ -184,11 +185,11 @@ async fn add_disk(
     let work = app.change(|site| async move {
         let name = VmName::parse(&name)?;
         let vm = match new {
-            AddDisk::Empty(new) => site.add_disk(&name, new.bytes).await?,
+            AddDisk::Empty(new) => site.catalog().add_disk(&name, new.bytes).await?,
             AddDisk::Clone(new) => {
                 let (from, disk) = Version::parse_with_disk(&new.from)?;
                 let disk = disk.ok_or_else(|| no_disk(&new.from))?;
-                site.clone_disk(&from, disk, &name).await?
+                site.catalog().clone_disk(&from, disk, &name).await?
             }
         };
         Ok(vm)
@@ -210,7 +211,7 @@ async fn change_disk(
     Body(change): Body<ChangeDisk>,
 ) -> Result<Json<Vm>, Refused> {
     let work = app.change(move |site| async move {
-        Ok(site.resize_disk(&VmName::parse(&name)?, &disk, change.bytes, change.shrink).await?)
+        Ok(site.catalog().resize_disk(&VmName::parse(&name)?, &disk, change.bytes, change.shrink).await?)
     });
     Ok(Json(work.await?))
 }
@@ -225,7 +226,8 @@ async fn remove_disk(
     State(app): State<App>,
     Names((name, disk)): Names<(String, String)>,
 ) -> Result<StatusCode, Refused> {
-    app.change(|site| async move { Ok(site.remove_disk(&VmName::parse(&name)?, &disk).await?) }).await?;
+    app.change(|site| async move { Ok(site.catalog().remove_disk(&VmName::parse(&name)?, &disk).await?) })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -249,7 +251,7 @@ async fn attach(
     responses((status = 200, body = Definition), (status = "default", response = crate::description::Refused)),
 )]
 async fn definition(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Definition>, Refused> {
-    Ok(Json(Definition { text: app.site.definition(&VmName::parse(&name)?).await? }))
+    Ok(Json(Definition { text: app.site.catalog().definition(&VmName::parse(&name)?).await? }))
 }
 
 /// Stores a text with a VM; an empty one removes it.
@@ -264,10 +266,9 @@ async fn set_definition(
     Names(name): Names<String>,
     Body(definition): Body<Definition>,
 ) -> Result<StatusCode, Refused> {
-    let work =
-        app.change(
-            |site| async move { Ok(site.set_definition(&VmName::parse(&name)?, &definition.text).await?) },
-        );
+    let work = app.change(|site| async move {
+        Ok(site.catalog().set_definition(&VmName::parse(&name)?, &definition.text).await?)
+    });
     work.await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -37,7 +37,7 @@ async fn answer(Names(name): Names<String>) -> Result<Json<String>, Refused> {
 async fn change(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Refused> {
     let work = app.change(|site| async move {
         wait(&name).await;
-        Ok(site.create_vm(&VmName::parse(&name)?, &[4096]).await?)
+        Ok(site.catalog().create_vm(&VmName::parse(&name)?, &[4096]).await?)
     });
     Ok(Json(work.await?))
 }

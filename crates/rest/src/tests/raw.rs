@@ -114,7 +114,7 @@ fn bad_requests_are_problems() {
         assert_eq!(problem.r#type, format!("urn:holdfast:problem:{code}"));
         assert!(!problem.detail.is_empty() && !problem.hint.is_empty(), "{what}");
     }
-    assert!(bench.runtime.block_on(bench.site.vms(&ListVms::default())).unwrap().is_empty());
+    assert!(bench.runtime.block_on(bench.site.catalog().vms(&ListVms::default())).unwrap().is_empty());
 }
 
 #[test]

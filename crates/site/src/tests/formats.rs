@@ -4,21 +4,17 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use api::types::{Health, MediumState, Status, TrashTotals};
 use api::{Version, VmName, format_size, parse_size};
 use engine::{EngineStatus, Witness, WitnessState};
 use journal::{ENSEMBLES_MAX, Ensemble};
-use units::{DiskId, Epoch, MediumId, SiteId};
+use units::{Epoch, MediumId, SiteId};
 
 use super::Bench;
 use crate::aside::NAMES_MAX;
 use crate::manifest::{Entry, Manifest};
-use crate::record::Record;
-use crate::snapshots::SnapshotRecord;
 use crate::status::judge;
-use crate::uses::Uses;
 use crate::witness::{FileWitness, SLOT_BYTES, make};
 
 #[test]
@@ -227,42 +223,6 @@ fn a_slot_has_its_golden_bytes() {
     assert_eq!(bytes[60..64], units::crc32c(&bytes[..60]).to_le_bytes());
     assert!(seal::is_zero(&bytes[64..SLOT_BYTES]));
     assert_eq!(bytes[SLOT_BYTES + 8], 2);
-}
-
-#[test]
-fn records_of_other_versions_are_refused() {
-    let record = br#"{"version":2,"created_ms":5,"disks":[{"name":"disk0","id":3}]}"#;
-    assert_eq!(Record::decode(record).unwrap().disks[0].id(), DiskId(3));
-    for other in [1, 3] {
-        let record = format!(r#"{{"version":{other},"created_ms":5,"disks":[]}}"#);
-        assert!(Record::decode(record.as_bytes()).unwrap_err().contains(&format!("version {other}")));
-    }
-    let snapshot =
-        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
-    let read = SnapshotRecord::decode(snapshot).unwrap();
-    assert_eq!((read.disk("disk0"), read.disk("disk1")), (Some((DiskId(3), 4096)), None));
-    assert_eq!(read.encode().unwrap(), snapshot);
-    let newer = br#"{"version":2,"number":9,"created_ms":5,"disks":[]}"#;
-    assert!(SnapshotRecord::decode(newer).unwrap_err().contains("version 2"));
-}
-
-#[test]
-fn a_disk_in_use_is_not_deleted_and_one_being_deleted_not_opened() {
-    let uses = Arc::new(Uses::default());
-    let (one, two) = (DiskId(1), DiskId(2));
-    let first = uses.open(one).unwrap();
-    let second = uses.open(one).unwrap();
-    assert_eq!(uses.count(one), 2);
-    assert!(uses.close(&[two, one]).is_none());
-    drop(first);
-    assert!(uses.close(&[two, one]).is_none());
-    drop(second);
-    let deleting = uses.close(&[two, one]).unwrap();
-    assert!(uses.open(one).is_none() && uses.open(two).is_none());
-    assert!(uses.close(&[two]).is_none());
-    drop(deleting);
-    assert_eq!((uses.count(one), uses.count(two)), (0, 0));
-    assert!(uses.open(one).is_some());
 }
 
 fn engine_status(up: &[bool]) -> EngineStatus {

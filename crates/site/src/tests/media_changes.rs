@@ -14,14 +14,14 @@ const MIB: u64 = 1 << 20;
 
 /// A VM with data, and what its disk reads as.
 pub(super) async fn filled(site: &Site) -> Vec<u8> {
-    site.create_vm(&VmName::parse("web01").unwrap(), &[2 * MIB]).await.unwrap();
+    site.catalog().create_vm(&VmName::parse("web01").unwrap(), &[2 * MIB]).await.unwrap();
     fill(site, 0, "web01", 7).await;
     site.engine().drain().await.unwrap();
     contents(site).await
 }
 
 pub(super) async fn contents(site: &Site) -> Vec<u8> {
-    let found = site.shared.vms.versions().await.unwrap();
+    let found = site.shared.catalog.versions().await.unwrap();
     let disk: DiskId = found[0].1[0].1;
     site.engine().drop_caches();
     site.engine().read(disk, 0, 2 * MIB as usize).await.unwrap()
@@ -91,8 +91,8 @@ fn a_medium_with_held_data_leaves_and_the_copies_are_held() {
     bench.runtime.block_on(async {
         let data = filled(&site).await;
         let (vm, s1) = (VmName::parse("web01").unwrap(), VmName::parse("s1").unwrap());
-        site.snapshot(&vm, Some(&s1)).await.unwrap();
-        site.hold_snapshot(&vm, &s1, "30d").await.unwrap();
+        site.catalog().snapshot(&vm, Some(&s1)).await.unwrap();
+        site.catalog().hold_snapshot(&vm, &s1, "30d").await.unwrap();
         let engine = site.engine();
         while engine.enforce_holds().await.unwrap() > 0 {}
         let hold = engine.holds().await.unwrap()[0];
@@ -126,7 +126,7 @@ fn a_drain_goes_on_behind_a_restart_and_a_cancelled_one_does_not() {
         let data = filled(&site).await;
         let first = ids(&site)[0];
         let task = site.drain_medium(first).await.unwrap();
-        site.cancel_task(task.id).await.unwrap();
+        site.transfers().cancel(task.id).await.unwrap();
         assert_eq!(ended(&site, task).await.state, TaskState::Cancelled);
         settled(&site).await;
         assert!(ids(&site).contains(&first), "it stays");

@@ -44,7 +44,7 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
     bench.runtime.block_on(async {
         for seed in 0..8 {
             let vm = format!("vm{seed}");
-            site.create_vm(&VmName::parse(&vm).unwrap(), &[2 * MIB]).await.unwrap();
+            site.catalog().create_vm(&VmName::parse(&vm).unwrap(), &[2 * MIB]).await.unwrap();
             fill(&site, 0, &vm, seed).await;
         }
         site.engine().drain().await.unwrap();
@@ -93,9 +93,9 @@ fn a_medium_that_is_cut_short_is_down_until_it_is_replaced() {
         look(&site).await;
         assert_eq!(medium(&site, 2).await.state, MediumState::Up);
         assert_eq!(contents(&site).await, data);
-        site.shared.upkeep_when_due().await.unwrap();
+        site.shared.scrub_upkeep().await.unwrap();
         let is_scrub = |task: &api::types::Task| task.kind == TaskKind::Scrub;
-        let task = site.tasks().await.unwrap().into_iter().find(is_scrub);
+        let task = site.tasks().tasks().await.unwrap().into_iter().find(is_scrub);
         ended(&site, task.expect("a scrub has begun by itself")).await;
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
@@ -188,17 +188,17 @@ fn media_put_back_to_older_copies_are_mended_without_a_word() {
         while site.engine().is_indexing() {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        site.shared.upkeep_when_due().await.unwrap();
-        let task = site.tasks().await.unwrap().into_iter().find(|task| task.kind == TaskKind::Scrub);
+        site.shared.scrub_upkeep().await.unwrap();
+        let task = site.tasks().tasks().await.unwrap().into_iter().find(|task| task.kind == TaskKind::Scrub);
         let task = ended(&site, task.expect("a scrub has begun by itself")).await;
         // What was read meanwhile was mended then.
         assert!(task.counts["repaired"] > 0, "{task:?}");
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
         assert_eq!(contents(&site).await, data);
-        let tasks = site.tasks().await.unwrap().len();
-        site.shared.upkeep_when_due().await.unwrap();
-        assert_eq!(site.tasks().await.unwrap().len(), tasks, "one scrub is enough");
+        let tasks = site.tasks().tasks().await.unwrap().len();
+        site.shared.scrub_upkeep().await.unwrap();
+        assert_eq!(site.tasks().tasks().await.unwrap().len(), tasks, "one scrub is enough");
     });
     bench.stop(&site);
 }

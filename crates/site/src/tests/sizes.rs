@@ -39,7 +39,7 @@ fn sites_of_the_least_media_take_writes_overwrites_and_clean() {
         let bench = Bench::new();
         let site = bench.start(bench.options("d", count)).unwrap().site;
         bench.runtime.block_on(async {
-            site.create_vm(&VmName::parse("a").unwrap(), &[BLOCKS * 4096]).await.unwrap();
+            site.catalog().create_vm(&VmName::parse("a").unwrap(), &[BLOCKS * 4096]).await.unwrap();
             let disk = site.exports().open("a/disk0").await.unwrap();
             for round in 0..ROUNDS {
                 for block in 0..BLOCKS {

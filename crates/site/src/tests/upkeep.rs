@@ -9,7 +9,8 @@ use engine::Progress;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Deletion, Site};
+use crate::Site;
+use catalog::Deletion;
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -21,7 +22,7 @@ fn name(text: &str) -> VmName {
 
 /// Writes blocks that differ from each other and cannot be compressed.
 pub(super) async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
-    let found = site.shared.vms.versions().await.unwrap();
+    let found = site.shared.catalog.versions().await.unwrap();
     let (_, disks) = found.into_iter().find(|(found, _)| found == vm).unwrap();
     for block in 0..BLOCKS {
         let mut state = (seed << 32) + 2 * block + 1;
@@ -55,7 +56,7 @@ fn what_there_is_to_do_is_known_from_the_start() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         site.engine().drain().await.unwrap();
         let (engine, cursor) = (site.engine(), engine::ScrubCursor::default());
@@ -73,7 +74,7 @@ fn what_there_is_to_do_is_known_from_the_start() {
 /// Waits until a task has ended.
 pub(super) async fn ended(site: &Site, task: Task) -> Task {
     for _ in 0..6000 {
-        let task = site.task(task.id).await.unwrap();
+        let task = site.tasks().task(task.id).await.unwrap();
         if task.state != TaskState::Running {
             return task;
         }
@@ -108,10 +109,10 @@ fn damage_is_repaired_or_named() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 6)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB, 4 * MIB]).await.unwrap();
-        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB, 4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("b"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
         let task = done(&site, site.begin_verify().await.unwrap()).await;
         assert!(task.counts["units"] >= BLOCKS && task.counts["lost_units"] == 0, "{task:?}");
         assert!(task.findings.is_empty());
@@ -188,8 +189,8 @@ fn small_containers_become_few() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
-        let disk = site.shared.vms.versions().await.unwrap()[0].1[0].1;
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        let disk = site.shared.catalog.versions().await.unwrap()[0].1[0].1;
         for round in 0..40_u64 {
             // More than the write buffer holds, so that the maps change with each.
             for block in 0..64 {
@@ -198,7 +199,7 @@ fn small_containers_become_few() {
                 site.engine().write(disk, block * 4096, &data).await.unwrap();
             }
             site.engine().write(disk, (64 + round) * 4096, &[round as u8 + 1; 4096]).await.unwrap();
-            site.snapshot(&name("a"), None).await.unwrap();
+            site.catalog().snapshot(&name("a"), None).await.unwrap();
             site.engine().checkpoint().await.unwrap();
         }
         let clean = async || site.engine().clean(100, &Progress::default()).await.unwrap();
@@ -228,14 +229,14 @@ fn accounts_are_of_everything() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
         for vm in ["a", "b", "c"] {
-            site.create_vm(&name(vm), &[4 * MIB]).await.unwrap();
+            site.catalog().create_vm(&name(vm), &[4 * MIB]).await.unwrap();
             fill(&site, 0, vm, u64::from(vm.as_bytes()[0])).await;
-            site.snapshot(&name(vm), None).await.unwrap();
+            site.catalog().snapshot(&name(vm), None).await.unwrap();
             fill(&site, 0, vm, u64::from(vm.as_bytes()[0]) + 10).await;
         }
         let with_snapshots = Deletion { now: false, with_snapshots: true };
-        let b = site.delete_vm(&name("b"), with_snapshots).await.unwrap().unwrap().id;
-        let c = site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
+        let b = site.catalog().delete_vm(&name("b"), with_snapshots).await.unwrap().unwrap().id;
+        let c = site.catalog().delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
         let names: Vec<String> = table.items.iter().map(|row| row.name.clone()).collect();
@@ -262,11 +263,11 @@ fn space_is_told_before_and_freed_after() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
         fill(&site, 0, "a", 2).await;
-        site.clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
+        site.catalog().clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
         let error = site.space(None, None, 10).unwrap_err();
         assert_eq!(error.code, "no_space_report");
         done(&site, site.begin_space(&[]).await.unwrap()).await;
@@ -285,7 +286,7 @@ fn space_is_told_before_and_freed_after() {
         let both = done(&site, both).await;
         assert_eq!(both.counts["unique_bytes"] + table.items[1].unique_bytes, table.live_bytes);
         let before = site.status().await.unwrap().stored_bytes;
-        site.delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
+        site.catalog().delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
         let cleaned = done(&site, site.begin_clean(0).await.unwrap()).await;
         assert_eq!(cleaned.kind, TaskKind::Clean);
         let freed = before - site.status().await.unwrap().stored_bytes;
@@ -303,8 +304,8 @@ fn what_the_cleaner_leaves_is_told() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
         let garbage = async || site.engine().status().await.garbage_bytes;
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
-        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("b"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         assert_eq!(garbage().await, None, "nobody has looked");
         let disk = site.exports().open("a/disk0").await.unwrap();
@@ -321,7 +322,7 @@ fn what_the_cleaner_leaves_is_told() {
         done(&site, site.begin_clean(10).await.unwrap()).await;
         let after = garbage().await.unwrap();
         assert!(after < left / 2, "{after} of {left}");
-        site.delete_vm(&name("b"), super::NOW).await.unwrap();
+        site.catalog().delete_vm(&name("b"), super::NOW).await.unwrap();
         assert_eq!(garbage().await, None, "what was of the VM is garbage now");
     });
     bench.stop(&site);
@@ -332,13 +333,13 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         // The cleaner's own lock keeps the second from its end.
         let (first, _) = site.shared.tasks.begin_work(TaskKind::Clean, "site", "held").await.unwrap();
         let error = site.begin_clean(20).await.unwrap_err();
         assert_eq!(error.code, "task_running");
-        assert_eq!(site.cancel_task(first.id).await.unwrap().state, TaskState::Cancelled);
+        assert_eq!(site.transfers().cancel(first.id).await.unwrap().state, TaskState::Cancelled);
         let next = done(&site, site.begin_clean(20).await.unwrap()).await;
         assert!(next.id > first.id);
         assert_eq!(site.set_scrub_every(60).await.unwrap_err().code, "invalid_request");
@@ -356,7 +357,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let all = bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         let whole = done(&site, site.begin_scrub().await.unwrap()).await;
         site.shared.interrupt_scrub().await;
@@ -367,7 +368,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         let scrubs = async || {
-            let tasks = site.tasks().await.unwrap();
+            let tasks = site.tasks().tasks().await.unwrap();
             tasks.into_iter().filter(|task| task.kind == TaskKind::Scrub).collect::<Vec<_>>()
         };
         while scrubs().await.len() < 2 {
@@ -387,14 +388,14 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let state = |site: &Site| bench.runtime.block_on(site.keys());
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
     });
     assert_eq!(state(&site), Keys { current_epoch: 1, oldest_epoch: 1, held_until_ms: None });
     let read = |site: &Site| {
         bench.runtime.block_on(async {
-            let found = site.shared.vms.versions().await.unwrap();
+            let found = site.shared.catalog.versions().await.unwrap();
             let mut all = Vec::new();
             for (_, disks) in found {
                 let open = site.engine().open_disk(disks[0].1).await.unwrap();

@@ -1,6 +1,6 @@
 //! The record of something in the trash, in the metadata store under `trash/NUMBER`.
 
-use api::{Error, Result, code};
+use meta::Stored;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record as VmRecord;
@@ -38,23 +38,18 @@ pub(crate) struct Record {
     pub(crate) what: What,
 }
 
+impl Stored for Record {
+    const VERSION: u32 = VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
 impl Record {
     pub(super) fn new(name: String, deleted_ms: u64, keep_ms: u64, what: What) -> Self {
         let expires_ms = deleted_ms.saturating_add(keep_ms);
         Self { version: VERSION, name, deleted_ms, expires_ms, bytes: 0, used_bytes: 0, snapshots: 0, what }
-    }
-
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
-    }
-
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
     }
 
     /// As it is from when on it cannot be restored any more.

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use api::types::{Task, TaskKind, TaskState};
 use api::{Error, Result, code};
-use engine::{EngineError, EngineErrorKind, Progress};
-use meta::Op;
+use engine::Progress;
+use meta::{Op, Stored};
 
-use super::record::Record;
-use super::{Tasks, key, plain};
+use crate::record::Record;
+use crate::tasks::{Tasks, key, plain};
 
 /// Most findings in a record; the rest is counted.
 const FINDINGS_MAX: usize = 64;
 
 /// What came of work.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     counts: BTreeMap<String, u64>,
     findings: Vec<String>,
     /// What is to be said of it in the place of what was said when it began.
@@ -24,40 +24,49 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn said(message: String) -> Self {
+    /// With words in the place of those that it began with.
+    pub fn said(message: String) -> Self {
         Self { message: Some(message), ..Self::default() }
     }
 
-    pub(crate) fn count(mut self, what: &str, number: u64) -> Self {
+    /// With a number of something.
+    #[must_use]
+    pub fn count(mut self, what: &str, number: u64) -> Self {
         self.counts.insert(what.to_owned(), number);
         self
     }
 
     /// Something that is wrong, for people.
-    pub(crate) fn find(&mut self, what: String) {
+    pub fn find(&mut self, what: String) {
         self.findings.push(what);
     }
 }
 
 impl Tasks {
     /// Refuses work of a kind that runs already.
-    pub(crate) fn check_idle(&self, kind: TaskKind) -> Result<()> {
+    ///
+    /// # Errors
+    /// `task_running`.
+    pub fn check_idle(&self, kind: TaskKind) -> Result<()> {
         let Some(id) = self.running.of_kind(kind) else { return Ok(()) };
         let reason = format!("task {id} is at it already: {}", kind.word());
         Err(Error::new(code::TASK_RUNNING, reason)
             .hint(format!("wait for it (`task show {id}`) or cancel it: `task cancel {id}`")))
     }
 
-    /// Makes a task of work of the server.
-    pub(crate) async fn begin_work(
+    /// Makes a task of work of the server, which tells in what is given how far it is, and is asked there to end.
+    ///
+    /// # Errors
+    /// `task_running`, `too_many_tasks`, and when the record cannot be stored.
+    pub async fn begin_work(
         &self,
         kind: TaskKind,
         target: &str,
         message: &str,
     ) -> Result<(Task, Arc<Progress>)> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn().await;
         self.check_idle(kind)?;
-        let (id, txn) = self.make_room().await?;
+        let (id, txn) = self.make_room(&turn).await?;
         let record = Record::new(kind, target, self.rt.wall_ms(), 0, plain(message));
         self.engine.apply(txn.then(Op::put(key(id)?, record.encode()?)), &[], &[]).await?;
         let progress = Arc::new(Progress::default());
@@ -67,12 +76,11 @@ impl Tasks {
     }
 
     /// Ends a task of work of the server with what came of it. One that was cancelled has ended already.
-    pub(crate) async fn end_work(
-        &self,
-        id: u64,
-        done: std::result::Result<Outcome, EngineError>,
-    ) -> Result<()> {
-        let _turn = self.turn.lock().await;
+    ///
+    /// # Errors
+    /// When the record cannot be stored.
+    pub async fn end_work(&self, id: u64, done: Result<Outcome>) -> Result<()> {
+        let _turn = self.turn().await;
         self.running.look(self.rt.now());
         let Some(mut record) = self.running.record(id) else { return Ok(()) };
         match done {
@@ -87,7 +95,7 @@ impl Tasks {
                     record.findings.push(format!("and {more} more"));
                 }
             }
-            Err(error) if error.kind == EngineErrorKind::Cancelled => {
+            Err(error) if error.code == code::TASK_ENDED => {
                 record.end(TaskState::Cancelled, self.rt.wall_ms(), None);
             }
             Err(error) => record.end(TaskState::Failed, self.rt.wall_ms(), Some(plain(&error.to_string()))),

@@ -5,17 +5,22 @@
 
 use api::types::Snapshot;
 use api::{Error, Result, VmName, code, format_time, parse_until};
-use meta::{Compare, Op, Txn};
+use meta::{Compare, Op, Stored, Txn};
 
+use crate::catalog::Catalog;
 use crate::snapshots::changed;
-use crate::vms::Vms;
 
 /// Attempts at a hold on something that others change too.
 const TRIES: usize = 16;
 
-impl Vms {
+impl Catalog {
     /// Holds a snapshot until a time: RFC 3339, or a span from now on.
-    pub(crate) async fn hold_snapshot(&self, vm: &VmName, name: &VmName, until: &str) -> Result<Snapshot> {
+    pub(crate) async fn try_hold_snapshot(
+        &self,
+        vm: &VmName,
+        name: &VmName,
+        until: &str,
+    ) -> Result<Snapshot> {
         for _ in 0..TRIES {
             let until_ms = parse_until(until, self.engine.site_time_ms())?;
             let (_, kv, mut snapshot) = self.find_snapshot(vm, name).await?;

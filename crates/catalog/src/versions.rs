@@ -8,19 +8,23 @@
 //! | `#NUMBER` | something in the trash; a VM with all its snapshots. In reports these stand apart, as `#NUMBER@SNAPSHOT` |
 
 use api::{Result, SNAPSHOTS_AT_ONCE, Version, VmName};
+use meta::Stored;
 use units::DiskId;
 
+use crate::catalog::Catalog;
 use crate::record::Record;
 use crate::snapshots::{SnapshotRecord, all_of, damaged, name_of};
 use crate::trash::What;
-use crate::vms::Vms;
 
 /// Names of disks with their numbers.
-pub(crate) type Named = Vec<(String, DiskId)>;
+pub type Named = Vec<(String, DiskId)>;
 
-impl Vms {
+impl Catalog {
     /// Every VM and snapshot, those in the trash too, with the names and numbers of its disks and files.
-    pub(crate) async fn versions(&self) -> Result<Vec<(String, Named)>> {
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn versions(&self) -> Result<Vec<(String, Named)>> {
         let mut all = Vec::new();
         for (name, record) in self.records().await? {
             all.push((name.clone(), named(&record)));
@@ -62,7 +66,10 @@ impl Vms {
     }
 
     /// The disks of VMs, snapshots, what is in the trash, or single disks, by name.
-    pub(crate) async fn disks_of(&self, names: &[String]) -> Result<Vec<DiskId>> {
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `trash_not_found`.
+    pub async fn disks_of(&self, names: &[String]) -> Result<Vec<DiskId>> {
         let mut ids = Vec::new();
         for name in names {
             if let Some(vm) = name.strip_suffix("@*") {

@@ -7,7 +7,7 @@ use api::{Error, Result, TAGS_MAX, VmName, code, fold, parse_folder, parse_label
 use globset::{GlobBuilder, GlobMatcher};
 use meta::Txn;
 
-use crate::vms::Vms;
+use crate::catalog::Catalog;
 
 fn tag(text: &str) -> Result<String> {
     Ok(VmName::parse_for("a tag", text)?.as_str().to_owned())
@@ -103,9 +103,9 @@ fn is_within(own: &str, folder: &str) -> bool {
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-impl Vms {
+impl Catalog {
     /// Changes the folder, tags and labels of a VM.
-    pub(crate) async fn change_attributes(&self, name: &VmName, change: &ChangeAttributes) -> Result<Vm> {
+    pub(crate) async fn try_change_attributes(&self, name: &VmName, change: &ChangeAttributes) -> Result<Vm> {
         let (kv, mut record) = self.find_ready(name).await?;
         record.attributes = changed(&record.attributes, change)?;
         self.replace(name, &kv, &record, Txn::new(), &[], &[]).await?;

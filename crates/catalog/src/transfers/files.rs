@@ -2,43 +2,55 @@
 
 use api::types::{Disk, Task, TaskKind};
 use api::{FileName, Result, VmName, code};
-use meta::{Op, Txn};
+use meta::Txn;
 use units::DiskId;
 
-use super::{REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
+use super::{REAP_PAUSE, REAP_TRIES, Transfers};
+use crate::catalog::vm_changed;
 use crate::record::Storing;
 use crate::uses::Closed;
-use crate::vms::vm_changed;
 
 /// VM and file that a task of this target stores; `None` when it is about a VM.
 pub(super) fn of(target: &str) -> Option<(&str, &str)> {
     target.split_once('/')
 }
 
-impl Tasks {
-    /// Makes an empty file of a VM that is being stored, and its task: one transaction.
-    pub(crate) async fn begin_file(
+impl Transfers {
+    /// Makes an empty file of a VM that is being stored, with its task; the disk's export is where it is written.
+    /// `replace` lets it take the place of one of this name when it is whole.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `file_taken`, `file_storing`, `too_many_files`, `too_many_tasks`.
+    pub async fn begin_file(
         &self,
         vm: &VmName,
         file: &FileName,
         source: &str,
         replace: bool,
     ) -> Result<(Task, Disk)> {
-        let _turn = self.turn.lock().await;
-        let (id, txn) = self.make_room().await?;
+        self.catalog.turn(&[vm], || Box::pin(self.try_file(vm, file, source, replace))).await
+    }
+
+    async fn try_file(
+        &self,
+        vm: &VmName,
+        file: &FileName,
+        source: &str,
+        replace: bool,
+    ) -> Result<(Task, Disk)> {
+        let turn = self.tasks.turn().await;
+        let (id, txn) = self.tasks.make_room(&turn).await?;
         let target = format!("{vm}/{file}");
-        let record = Record::new(TaskKind::Import, &target, self.rt.wall_ms(), 0, plain(source));
-        let txn = txn.then(Op::put(key(id)?, record.encode()?));
-        let disk = self.vms.begin_file(vm, file, Storing { task: id, replace }, &txn).await?;
-        self.running.insert(id, record, self.rt.now());
-        tracing::info!(task = id, target, "storing of a file begun");
-        Ok((self.task(id).await?, disk))
+        let record = self.tasks.record_of(TaskKind::Import, &target, 0, source);
+        let txn = txn.then(self.tasks.put(id, &record)?);
+        let disk = self.catalog.put_file(vm, file, Storing { task: id, replace }, &txn).await?;
+        Ok((self.tasks.begun(id, record, &turn).await?, disk))
     }
 
     /// Ends the storing of a file well; `txn` puts the record of its task.
     pub(super) async fn finish_file(&self, id: u64, target: &str, txn: Txn) -> Result<()> {
         let vm = VmName::parse(of(target).map_or("", |(vm, _)| vm))?;
-        let disk = self.vms.stored_by(&vm, id).await?.ok_or_else(|| vm_changed(&vm))?;
+        let disk = self.catalog.stored_by(&vm, id).await?.ok_or_else(|| vm_changed(&vm))?;
         // Whoever wrote it is done: nothing changes it from here on.
         let mut closed = self.revoke(disk);
         for _ in 0..REAP_TRIES {
@@ -49,13 +61,13 @@ impl Tasks {
             closed = self.revoke(disk);
         }
         match closed {
-            Some(_closed) => self.vms.keep_file(&vm, id, &txn).await,
-            None => Err(self.vms.in_use(&vm)),
+            Some(_closed) => self.catalog.keep_file(&vm, id, &txn).await,
+            None => Err(self.catalog.in_use(&vm)),
         }
     }
 
     fn revoke(&self, disk: DiskId) -> Option<Closed> {
-        self.vms.uses.revoke(&[disk])
+        self.catalog.uses.revoke(&[disk])
     }
 
     /// Deletes what a task that ended badly left of a file; false when its client is not off it yet.
@@ -66,14 +78,14 @@ impl Tasks {
             }
             self.rt.sleep(REAP_PAUSE).await;
         }
-        self.wake.notify_one();
+        self.tasks.wake();
         Ok(false)
     }
 
     pub(super) async fn reap_file(&self, id: u64, vm: &VmName) -> Result<bool> {
-        let Some(disk) = self.vms.stored_by(vm, id).await? else { return Ok(true) };
+        let Some(disk) = self.catalog.stored_by(vm, id).await? else { return Ok(true) };
         let Some(_closed) = self.revoke(disk) else { return Ok(false) };
-        match self.vms.drop_file(vm, id).await {
+        match self.catalog.drop_file(vm, id).await {
             Ok(()) => Ok(true),
             Err(error) if error.code == code::VM_CHANGED => Ok(false),
             Err(error) => Err(error),

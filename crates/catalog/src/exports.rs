@@ -15,10 +15,10 @@ use nbd::{
 use seam::BoxFuture;
 use units::DiskId;
 
+use crate::catalog::Catalog;
 use crate::uses::{InUse, Passing};
-use crate::vms::Vms;
 
-impl Exports for Vms {
+impl Exports for Catalog {
     fn list(&self) -> BoxFuture<'_, Vec<ExportInfo>> {
         Box::pin(async move {
             let records = self.records().await.unwrap_or_else(|error| {
@@ -127,7 +127,7 @@ impl Context for ChangedSince {
     }
 }
 
-impl Vms {
+impl Catalog {
     /// Snapshots of the export's VM, by name, at most `limit`.
     async fn snapshots_with_disk_of(&self, export: &str, limit: usize) -> Vec<String> {
         let Some((version, disk)) = parts(export) else { return Vec::new() };

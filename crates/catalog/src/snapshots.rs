@@ -9,18 +9,16 @@ mod record;
 use api::types::{Attributes, Change, Snapshot, Vm, VmState};
 use api::{DISKS_MAX, Error, Result, SNAPSHOTS_AT_ONCE, Version, VmName, code, fold};
 use engine::Fork;
-use meta::{Compare, Key, KeyRange, KeyValue, Op, Table, Txn};
-use seam::Runtime;
+use meta::{Compare, Key, KeyRange, KeyValue, Op, Stored, Txn};
 use units::DiskId;
 
+use crate::catalog::{Catalog, disk_count, vm_changed};
 use crate::definition;
 use crate::record::{DiskRecord, Record};
-use crate::vms::{Vms, disk_count, vm_changed};
+use crate::schema::{SNAPSHOTS, USES};
 pub(crate) use record::SnapshotRecord;
 use record::{Kept, VERSION};
 
-const SNAPSHOTS: Table = Table::new("snapshot");
-const USES: Table = Table::new("definition-use");
 /// Attempts at a change of a VM that others change too.
 const TRIES: usize = 16;
 
@@ -44,14 +42,9 @@ pub(crate) fn name_of(kv: &KeyValue) -> Option<String> {
     segments.text().map(str::to_owned)
 }
 
-impl Vms {
+impl Catalog {
     /// Makes a snapshot of all disks at one instant; without a name it gets the next of `s1`, `s2`, ...
-    pub(crate) async fn snapshot(
-        &self,
-        rt: &dyn Runtime,
-        vm: &VmName,
-        name: Option<&VmName>,
-    ) -> Result<Snapshot> {
+    pub(crate) async fn try_snapshot(&self, vm: &VmName, name: Option<&VmName>) -> Result<Snapshot> {
         let is_given = name.is_some();
         for _ in 0..TRIES {
             let (kv, mut record) = self.find_ready(vm).await?;
@@ -68,7 +61,7 @@ impl Vms {
                 let bytes = disk.file_bytes.or_else(|| self.engine.disk_bytes(source)).unwrap_or(0);
                 disks.push(Kept { name: disk.name.clone(), id: target.0, bytes, is_file: !disk.is_disk() });
             }
-            let (created_ms, definition) = (rt.wall_ms(), record.definition);
+            let (created_ms, definition) = (self.rt.wall_ms(), record.definition);
             let snapshot = SnapshotRecord {
                 version: VERSION,
                 number: self.engine.new_disk_id().await?.0,
@@ -119,7 +112,10 @@ impl Vms {
     }
 
     /// Snapshots, by VM and name, of one VM or all; at most `limit`, those behind `after`.
-    pub(crate) async fn snapshots(
+    ///
+    /// # Errors
+    /// `vm_not_found`.
+    pub async fn snapshots(
         &self,
         vm: Option<&VmName>,
         after: Option<&Version>,
@@ -184,7 +180,10 @@ impl Vms {
     }
 
     /// A snapshot by name.
-    pub(crate) async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`.
+    pub async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
         let (record, _, snapshot) = self.find_snapshot(vm, name).await?;
         self.show_held(&snapshot, &record.called(vm.as_str()), name.as_str()).await
     }
@@ -227,7 +226,12 @@ impl Vms {
     }
 
     /// Gives a snapshot another name.
-    pub(crate) async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
+    pub(crate) async fn try_rename_snapshot(
+        &self,
+        vm: &VmName,
+        name: &VmName,
+        new: &VmName,
+    ) -> Result<Snapshot> {
         let (record, kv, mut snapshot) = self.find_snapshot(vm, name).await?;
         snapshot.name = new.spelled();
         let new_key = key(record.number.unwrap_or_default(), new.as_str())?;
@@ -249,14 +253,8 @@ impl Vms {
         Err(if taken { exists(vm, new.as_str()) } else { changed(vm, name) })
     }
 
-    /// Makes a VM that begins as another is now, or was at a snapshot; `bytes_max` is the length of the longest definition.
-    pub(crate) async fn clone_vm(
-        &self,
-        rt: &dyn Runtime,
-        from: &Version,
-        new: &VmName,
-        bytes_max: usize,
-    ) -> Result<Vm> {
+    /// Makes a VM that begins as another is now, or was at a snapshot.
+    pub(crate) async fn try_clone_vm(&self, from: &Version, new: &VmName) -> Result<Vm> {
         for _ in 0..TRIES {
             let source = self.version(from).await?;
             self.check_room().await?;
@@ -265,7 +263,7 @@ impl Vms {
                 ids.push(self.engine.new_disk_id().await?);
             }
             let forks = fork_all(&source.disks, &ids);
-            let mut record = Record::new(new, rt.wall_ms(), []);
+            let mut record = Record::new(new, self.rt.wall_ms(), []);
             record.disks = source.disks.iter().zip(&ids).map(|(disk, id)| disk.record(*id)).collect();
             let mut txn = Txn::new().when(source.unchanged);
             let mut is_large = false;
@@ -274,11 +272,11 @@ impl Vms {
                 let text = self.engine.meta().get(&definition::key(definition)?).await?.kv;
                 if let Some(text) = text {
                     record.definition = Some(number);
-                    is_large = definition::clone_is_large(text.value.len(), bytes_max);
+                    is_large = definition::clone_is_large(text.value.len(), self.definition_bytes_max);
                     txn = txn.then(Op::put(definition::key(number)?, text.value.to_vec()));
                 }
             }
-            let new_key = crate::vms::key(new)?;
+            let new_key = crate::catalog::key(new)?;
             let txn =
                 txn.when(Compare::absent(new_key.clone())).then(Op::put(new_key.clone(), record.encode()?));
             if self.engine.fork(txn, &forks, &[]).await? {
@@ -289,14 +287,14 @@ impl Vms {
                 return Ok(self.describe_uncounted(new.as_str(), &record));
             }
             if self.engine.meta().get(&new_key).await?.kv.is_some() {
-                return Err(crate::vms::vm_exists(new));
+                return Err(crate::catalog::vm_exists(new));
             }
         }
         Err(vm_changed(&from.vm))
     }
 
     /// Adds a disk or file to a VM that begins as one of another, or of a snapshot, is. A file keeps its name.
-    pub(crate) async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
+    pub(crate) async fn try_clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
         for _ in 0..TRIES {
             let source = self.version(from).await?;
             let source_disk = source.disks.iter().find(|found| found.name == disk);
@@ -330,18 +328,13 @@ impl Vms {
     }
 
     /// Puts a VM back to a snapshot; what it is now is kept in another, which is given too.
-    pub(crate) async fn revert(
-        &self,
-        rt: &dyn Runtime,
-        vm: &VmName,
-        name: &VmName,
-    ) -> Result<(Vm, Snapshot)> {
+    pub(crate) async fn try_revert(&self, vm: &VmName, name: &VmName) -> Result<(Vm, Snapshot)> {
         let _turn = self.definitions.lock().await;
         let (_, before) = self.find_ready(vm).await?;
         let _closed = self.close(vm, &before.ids())?;
         // Looked for before anything is made.
         self.find_snapshot(vm, name).await?;
-        let safety = self.snapshot(rt, vm, None).await?;
+        let safety = self.try_snapshot(vm, None).await?;
         for _ in 0..TRIES {
             let (kv, mut record) = self.find_ready(vm).await?;
             let (_, found, snapshot) = self.find_snapshot(vm, name).await?;
@@ -371,7 +364,10 @@ impl Vms {
     }
 
     /// What changed on a disk between two versions of a VM; `None` for all that the newer one has.
-    pub(crate) async fn diff(
+    ///
+    /// # Errors
+    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`.
+    pub async fn diff(
         &self,
         old: Option<&Version>,
         new: &Version,

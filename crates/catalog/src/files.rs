@@ -5,22 +5,21 @@
 //! to whole sectors. While it is being stored, nothing but its task knows it: snapshots, clones and lists leave it out, its
 //! export is `VM/FILE:TASK`, and its VM is neither renamed nor deleted. A task that does not end well leaves nothing.
 
-use api::types::{Disk, Task, Vm};
+use api::types::{Disk, Vm};
 use api::{DISK_BYTES_MAX, Error, ErrorKind, FILES_MAX, FileName, Result, VmName, code, disk_bytes_for};
 use engine::Engine;
 use meta::Txn;
 use units::DiskId;
 
+use crate::catalog::{Catalog, vm_changed};
 use crate::record::{DiskRecord, Record, Storing};
-use crate::running::Site;
-use crate::vms::{Vms, vm_changed};
 
 /// Attempts at a change of a VM that others change too.
 const TRIES: usize = 16;
 
-impl Vms {
+impl Catalog {
     /// Puts an empty file into a VM's record, to be filled by a task; `txn` puts the task's.
-    pub(crate) async fn begin_file(
+    pub(crate) async fn put_file(
         &self,
         vm: &VmName,
         file: &FileName,
@@ -45,7 +44,7 @@ impl Vms {
     }
 
     /// Makes a file that is being stored longer.
-    pub(crate) async fn grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
+    pub(crate) async fn try_grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
         if bytes > DISK_BYTES_MAX {
             let reason = format!("a file of {bytes} bytes; {DISK_BYTES_MAX} are the most");
             return Err(Error::new(code::INVALID_SIZE, reason));
@@ -124,46 +123,13 @@ impl Vms {
     }
 
     /// Removes a file for good; its snapshots and clones stay.
-    pub(crate) async fn remove_file(&self, vm: &VmName, file: &FileName) -> Result<()> {
+    pub(crate) async fn try_remove_file(&self, vm: &VmName, file: &FileName) -> Result<()> {
         let (kv, mut record) = self.find_ready(vm).await?;
         let id = record.disks.remove(position(vm, &record, file.as_str())?).id();
         let _closed = self.close(vm, &[id])?;
         self.replace(vm, &kv, &record, Txn::new(), &[], &[id]).await?;
         tracing::info!(%vm, %file, "file removed");
         Ok(())
-    }
-}
-
-impl Site {
-    /// Makes an empty file of a VM that is being stored, with its task; the disk's export is where it is written.
-    /// `replace` lets it take the place of one of this name when it is whole.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `file_taken`, `file_storing`, `too_many_files`, `too_many_tasks`.
-    pub async fn begin_file(
-        &self,
-        vm: &VmName,
-        file: &FileName,
-        source: &str,
-        replace: bool,
-    ) -> Result<(Task, Disk)> {
-        self.turn(&[vm], || Box::pin(self.shared.tasks.begin_file(vm, file, source, replace))).await
-    }
-
-    /// Makes a file that is being stored as long as `bytes`.
-    ///
-    /// # Errors
-    /// `file_not_found`; `file_taken` when it is whole; `would_shrink`; `invalid_size`.
-    pub async fn grow_file(&self, vm: &VmName, file: &FileName, bytes: u64) -> Result<Vm> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.grow_file(vm, file, bytes))).await
-    }
-
-    /// Deletes a file for good; snapshots and clones that have it keep it.
-    ///
-    /// # Errors
-    /// `file_not_found`; `vm_in_use` while a client has it open.
-    pub async fn remove_file(&self, vm: &VmName, file: &FileName) -> Result<()> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.remove_file(vm, file))).await
     }
 }
 

@@ -12,67 +12,85 @@
 use std::collections::BTreeMap;
 
 use api::types::{Task, TaskKind, TaskState};
-use api::{Error, Result, code};
+use meta::Stored;
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
 const VERSION: u32 = 1;
 
-/// The record of a task.
+/// The record of a task, under `task/NUMBER`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub struct Record {
     version: u32,
-    pub(crate) kind: TaskKind,
-    pub(crate) target: String,
-    pub(crate) state: TaskState,
-    pub(crate) started_ms: u64,
+    /// What it does.
+    pub kind: TaskKind,
+    /// What it is about: a VM or snapshot, one disk or file of it, a medium, the site.
+    pub target: String,
+    /// How it goes.
+    pub state: TaskState,
+    /// When it began, ms since the Unix epoch.
+    pub started_ms: u64,
+    /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ended_ms: Option<u64>,
-    pub(crate) done_bytes: u64,
-    pub(crate) total_bytes: u64,
-    pub(crate) message: String,
+    pub ended_ms: Option<u64>,
+    /// How far it is.
+    pub done_bytes: u64,
+    /// How much there is to do.
+    pub total_bytes: u64,
+    /// What is said of it.
+    pub message: String,
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
+    /// What came of it, in numbers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) counts: BTreeMap<String, u64>,
+    pub counts: BTreeMap<String, u64>,
+    /// What it found wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) findings: Vec<String>,
+    pub findings: Vec<String>,
+    /// Disks that it made for itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) forks: Vec<Forked>,
+    pub forks: Vec<Forked>,
 }
 
 /// A disk that an export reads: what a disk of its VM was when it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Forked {
+pub struct Forked {
     /// What it is called in the VM.
-    pub(crate) disk: String,
+    pub disk: String,
     id: u64,
-    pub(crate) bytes: u64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 impl Forked {
-    pub(crate) fn new(disk: &str, id: DiskId, bytes: u64) -> Self {
+    /// The fork `id` of a disk that is called `disk` in its VM.
+    pub fn new(disk: &str, id: DiskId, bytes: u64) -> Self {
         Self { disk: disk.to_owned(), id: id.0, bytes }
     }
 
-    pub(crate) fn id(&self) -> DiskId {
+    /// Its number.
+    pub fn id(&self) -> DiskId {
         DiskId(self.id)
     }
 
     /// What its export is called within the VM: a name that nothing else has.
-    pub(crate) fn export(&self, task: u64) -> String {
+    pub fn export(&self, task: u64) -> String {
         format!("{}:{task}", self.disk)
     }
 }
 
+impl Stored for Record {
+    const VERSION: u32 = VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
 impl Record {
-    pub(crate) fn new(
-        kind: TaskKind,
-        target: &str,
-        started_ms: u64,
-        total_bytes: u64,
-        message: String,
-    ) -> Self {
+    /// A task that begins.
+    pub fn new(kind: TaskKind, target: &str, started_ms: u64, total_bytes: u64, message: String) -> Self {
         Self {
             version: VERSION,
             kind,
@@ -91,16 +109,17 @@ impl Record {
     }
 
     /// The VM or snapshot that it is about.
-    pub(crate) fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         self.target.split('/').next().unwrap_or_default()
     }
 
     /// The numbers of its forks.
-    pub(crate) fn fork_ids(&self) -> Vec<DiskId> {
+    pub fn fork_ids(&self) -> Vec<DiskId> {
         self.forks.iter().map(Forked::id).collect()
     }
 
-    pub(crate) fn end(&mut self, state: TaskState, now_ms: u64, error: Option<String>) {
+    /// Notes that it ended.
+    pub fn end(&mut self, state: TaskState, now_ms: u64, error: Option<String>) {
         self.state = state;
         self.ended_ms = Some(now_ms);
         self.error = error;
@@ -109,21 +128,8 @@ impl Record {
         }
     }
 
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
-    }
-
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
-    }
-
     /// The task at a rate.
-    pub(crate) fn task(&self, id: u64, rate: u64) -> Task {
+    pub fn task(&self, id: u64, rate: u64) -> Task {
         let left = self.total_bytes.saturating_sub(self.done_bytes);
         let runs = self.state == TaskState::Running;
         Task {
@@ -145,7 +151,7 @@ impl Record {
     }
 
     /// The task when it does not run; one that says it runs was `cut_off`.
-    pub(crate) fn ended_task(mut self, id: u64, cut_off: &str) -> Task {
+    pub fn ended_task(mut self, id: u64, cut_off: &str) -> Task {
         if self.state == TaskState::Running {
             self.state = TaskState::Failed;
             self.error = Some(cut_off.to_owned());

@@ -1,7 +1,8 @@
 //! The record of a snapshot.
 
 use api::types::{Snapshot, SnapshotDisk};
-use api::{Error, Result, code, disk_bytes_for, fold};
+use api::{disk_bytes_for, fold};
+use meta::Stored;
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
@@ -51,20 +52,15 @@ pub(crate) struct SnapshotRecord {
     pub(crate) held_until_ms: u64,
 }
 
+impl Stored for SnapshotRecord {
+    const VERSION: u32 = VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
 impl SnapshotRecord {
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
-    }
-
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
-    }
-
     pub(crate) fn ids(&self) -> Vec<DiskId> {
         self.disks.iter().map(|disk| DiskId(disk.id)).collect()
     }

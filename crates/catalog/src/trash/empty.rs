@@ -4,14 +4,14 @@
 //! whoever asked or, where that one or the server is gone, by the next round of the keeper, which takes what has expired.
 
 use api::{Error, ErrorKind, Result, code, held};
-use meta::{Compare, KeyValue, Op, Txn};
+use meta::{Compare, KeyValue, Op, Stored, Txn};
 
 use super::record::{Record, What};
 use super::{Changing, damaged};
+use crate::catalog::Catalog;
 use crate::definition;
 use crate::record::Record as VmRecord;
 use crate::snapshots::{self, SnapshotRecord};
-use crate::vms::Vms;
 
 /// Things condemned in one transaction: a few kilobytes each, and a transaction takes 512 compares.
 const CONDEMNED_AT_ONCE: usize = 64;
@@ -20,10 +20,13 @@ const TRIES: usize = 16;
 /// Snapshots of a VM that is emptied, read at a time.
 const SNAPSHOTS_READ: usize = 256;
 
-impl Vms {
+impl Catalog {
     /// Decides that things go for good: from here on none of them can be restored, and each goes whatever becomes of who
     /// asked and of the server. What is not in the trash any more is passed over.
-    pub(crate) async fn condemn(&self, ids: &[u64]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `snapshot_held`.
+    pub async fn condemn_trash(&self, ids: &[u64]) -> Result<()> {
         for id in ids {
             match self.find_trashed(*id).await {
                 Ok((_, record)) => self.check_held(&record)?,
@@ -93,7 +96,10 @@ impl Vms {
     }
 
     /// Empties something from the trash, for good. Two do not get into each other's way.
-    pub(crate) async fn purge(&self, id: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// `trash_not_found`, `snapshot_held`.
+    pub async fn empty_trash(&self, id: u64) -> Result<()> {
         let _alone = self.trash.emptying.lock().await;
         let (kv, record) = self.find_trashed(id).await?;
         let _changing = Changing(self.trash.clone());
@@ -112,7 +118,7 @@ impl Vms {
     async fn purge_vm(&self, id: u64, mut kv: KeyValue, record: &Record, vm: &VmRecord) -> Result<()> {
         self.check_held(record)?;
         if record.snapshots > 0 && !record.is_being_emptied() {
-            self.condemn(&[id]).await?;
+            self.condemn_trash(&[id]).await?;
             kv = self.find_trashed(id).await?.0;
         }
         self.purge_snapshots(&kv, vm).await?;
@@ -177,7 +183,10 @@ impl Vms {
     }
 
     /// Empties what has been in the trash for long enough; gives how many there were.
-    pub(crate) async fn expire_trash(&self) -> Result<usize> {
+    ///
+    /// # Errors
+    /// When the metadata cannot be read or changed.
+    pub async fn expire_trash(&self) -> Result<usize> {
         if self.trash_in_sum().await?.1 > self.engine.site_time_ms() {
             return Ok(0);
         }
@@ -186,7 +195,7 @@ impl Vms {
             if record.expires_ms > self.engine.site_time_ms() {
                 continue;
             }
-            match self.purge(id).await {
+            match self.empty_trash(id).await {
                 Ok(()) => done += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => failed = Some(error),

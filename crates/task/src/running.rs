@@ -8,7 +8,7 @@ use api::Version;
 use api::types::{Task, TaskKind};
 use engine::Progress;
 
-use super::record::{Forked, Record};
+use crate::record::{Forked, Record};
 
 /// Weight of the newest stretch in the rate: it follows a change within a few signs of life.
 const NEWEST: f64 = 0.3;
@@ -52,8 +52,14 @@ impl Live {
 
 /// The tasks that run now.
 #[derive(Default)]
-pub(crate) struct Running {
+pub struct Running {
     tasks: Mutex<BTreeMap<u64, Live>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Running({} tasks)", self.count())
+    }
 }
 
 impl Running {
@@ -100,12 +106,12 @@ impl Running {
     }
 
     /// Whether the task runs.
-    pub(crate) fn holds(&self, id: u64) -> bool {
+    pub fn holds(&self, id: u64) -> bool {
         self.lock().contains_key(&id)
     }
 
     /// Whether a task exports what the NBD server calls `export`: alone, or with the other disks of its VM.
-    pub(crate) fn exports(&self, export: &str) -> bool {
+    pub fn exports(&self, export: &str) -> bool {
         let of = |target: &str| {
             export.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
@@ -122,7 +128,7 @@ impl Running {
     }
 
     /// The disk that an export which runs made for itself and gives by this name.
-    pub(crate) fn fork(&self, version: &Version, export: &str) -> Option<Forked> {
+    pub fn fork(&self, version: &Version, export: &str) -> Option<Forked> {
         let (_, task) = export.rsplit_once(':')?;
         let task = task.parse().ok()?;
         let tasks = self.lock();
@@ -132,7 +138,7 @@ impl Running {
     }
 
     /// The tasks that made disks for themselves.
-    pub(crate) fn with_forks(&self) -> Vec<(u64, Record)> {
+    pub fn with_forks(&self) -> Vec<(u64, Record)> {
         let tasks = self.lock();
         let with = tasks.iter().filter(|(_, live)| !live.record.forks.is_empty());
         with.map(|(id, live)| (*id, live.record.clone())).collect()

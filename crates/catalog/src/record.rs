@@ -14,7 +14,8 @@
 //! without being asked; `held_until_ms` is there when one is or was held, and is the longest of these holds.
 
 use api::types::Attributes;
-use api::{Error, Result, VmName, code, fold};
+use api::{VmName, fold};
+use meta::Stored;
 use serde::{Deserialize, Serialize};
 use units::DiskId;
 
@@ -101,6 +102,14 @@ impl DiskRecord {
     }
 }
 
+impl Stored for Record {
+    const VERSION: u32 = VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
 impl Record {
     /// A VM made now, with disks `disk0`, `disk1`, ...
     pub(crate) fn new(name: &VmName, created_ms: u64, disks: impl IntoIterator<Item = DiskId>) -> Self {
@@ -118,19 +127,6 @@ impl Record {
             held_until_ms: 0,
             attributes: Attributes { folder: "/".to_owned(), ..Attributes::default() },
         }
-    }
-
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))
-    }
-
-    /// Reads a record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", record.version));
-        }
-        Ok(record)
     }
 
     /// What it is called, as it is written; `found` is what it was found by.

@@ -14,16 +14,14 @@ use std::time::Duration;
 
 use api::types::{TrashItem, TrashKind, TrashTotals};
 use api::{Error, Result, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX, VMS_MAX, VmName, code, held};
-use meta::{Compare, Key, KeyValue, Op, Table, Txn};
+use meta::{Compare, Key, KeyValue, Op, Stored, Txn};
 use units::DiskId;
 
+use crate::catalog::{self, Catalog, vm_changed, vm_exists};
+use crate::schema::{SETTINGS, TRASH};
 use crate::snapshots::{self, SnapshotRecord};
-use crate::vms::{self, Vms, vm_changed, vm_exists};
 pub(crate) use record::Record;
 pub(crate) use record::What;
-
-const TRASH: Table = Table::new("trash");
-const SETTINGS: Table = Table::new("setting");
 
 /// How something is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,16 +97,22 @@ fn item(id: u64, record: &Record) -> TrashItem {
     }
 }
 
-impl Vms {
+impl Catalog {
     /// How long what is deleted stays in the trash.
-    pub(crate) async fn trash_keep(&self) -> Result<Duration> {
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn trash_keep(&self) -> Result<Duration> {
         let kept = self.engine.meta().get(&keep_key()?).await?.kv;
         let seconds = kept.and_then(|kv| (*kv.value).try_into().ok()).map(u64::from_le_bytes);
         Ok(seconds.map_or(TRASH_KEEP, Duration::from_secs))
     }
 
     /// Sets how long what is deleted from now on stays; zero for no trash.
-    pub(crate) async fn set_trash_keep(&self, keep: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// `invalid_time` for more than 366 days.
+    pub async fn set_trash_keep(&self, keep: Duration) -> Result<()> {
         if keep > TRASH_KEEP_MAX {
             let reason = format!("the trash keeps {} days at most", TRASH_KEEP_MAX.as_secs() / 86_400);
             return Err(Error::new(code::INVALID_TIME, reason));
@@ -120,7 +124,7 @@ impl Vms {
     }
 
     /// Deletes a VM: into the trash, or for good where that is asked for or there is no trash.
-    pub(crate) async fn delete(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
+    pub(crate) async fn try_delete_vm(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
         let turn = self.definitions.lock().await;
         let (kv, record) = self.find_settled(name).await?;
         let snapshots = self.snapshots_of(record.number).await?;
@@ -156,12 +160,12 @@ impl Vms {
             return Ok(Some(thrown));
         }
         drop(turn);
-        self.purge(thrown.id).await?;
+        self.empty_trash(thrown.id).await?;
         Ok(None)
     }
 
     /// Deletes a snapshot in the same ways; others, and disks that began as it, are not touched.
-    pub(crate) async fn delete_snapshot(
+    pub(crate) async fn try_delete_snapshot(
         &self,
         vm: &VmName,
         name: &VmName,
@@ -221,14 +225,20 @@ impl Vms {
     }
 
     /// What is in the trash, by number; at most `limit`, those behind `after`.
-    pub(crate) async fn trash(&self, after: u64, limit: usize) -> Result<Vec<TrashItem>> {
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn trash(&self, after: u64, limit: usize) -> Result<Vec<TrashItem>> {
         let range = TRASH.all().behind(&key(after)?);
         let page = self.engine.meta().range(range, limit.clamp(1, TRASH_AT_ONCE), None).await?;
         page.kvs.iter().map(|kv| decode(kv).map(|(id, record)| item(id, &record))).collect()
     }
 
     /// The trash in sum.
-    pub(crate) async fn trash_totals(&self) -> Result<TrashTotals> {
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn trash_totals(&self) -> Result<TrashTotals> {
         Ok(self.trash_in_sum().await?.0)
     }
 
@@ -269,7 +279,11 @@ impl Vms {
     }
 
     /// Takes something out of the trash again, by another name where one is given; gives the name it has now.
-    pub(crate) async fn restore(&self, id: u64, new: Option<&VmName>) -> Result<String> {
+    ///
+    /// # Errors
+    /// `trash_not_found`, `trash_emptying`; `vm_exists` or `snapshot_exists` when the name is taken; `vm_in_trash` for a
+    /// snapshot whose VM is there too; `too_many_vms`.
+    pub async fn restore(&self, id: u64, new: Option<&VmName>) -> Result<String> {
         let _turn = self.definitions.lock().await;
         let (kv, record) = self.find_trashed(id).await?;
         if record.is_being_emptied() {
@@ -285,7 +299,7 @@ impl Vms {
                 let name = new.cloned().map_or_else(|| VmName::parse(&record.name), Ok)?;
                 let mut back = vm.clone();
                 back.name = name.spelled();
-                (vms::key(&name)?, back.encode()?, name.to_string())
+                (catalog::key(&name)?, back.encode()?, name.to_string())
             }
             What::Snapshot { vm: number, record: snapshot } => {
                 let vm = self.name_of_number(*number, &record.name).await?;

@@ -2,39 +2,67 @@
 
 use std::sync::Arc;
 
-use api::types::{Disk, Vm, VmState, VmSummary};
+use api::types::{Disk, ListVms, Vm, VmState, VmSummary};
 use api::{DISKS_MAX, Error, Result, VMS_MAX, VmName, check_disk_bytes, code};
 use engine::Engine;
-use meta::{Compare, Key, KeyValue, Op, Table, Txn};
-use seam::Runtime;
+use meta::{Compare, Key, KeyValue, Op, Stored, Txn};
+use seam::Rt;
+use task::Running;
 use units::DiskId;
 
 use crate::attributes::Pick;
 use crate::record::{DiskRecord, Record};
-use crate::tasks::Running;
-use crate::trash;
+use crate::schema::VMS;
+use crate::turns::Turns;
 use crate::uses::{Closed, Uses};
+use crate::{definition, trash};
 
-const VMS: Table = Table::new("vm");
-
-/// The VMs of a site.
+/// The VMs of a site, with all that belongs to them. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Vms {
+pub struct Catalog {
+    pub(crate) rt: Rt,
     pub(crate) engine: Engine,
     pub(crate) uses: Arc<Uses>,
     /// Tasks that run: a VM being imported is there for its client as long as its task runs.
     pub(crate) running: Arc<Running>,
     /// Held while a definition is stored, and while what may have one is deleted or restored.
     pub(crate) definitions: Arc<tokio::sync::Mutex<()>>,
+    /// Longest definition, bytes.
+    pub(crate) definition_bytes_max: usize,
     /// What is known of the trash.
     pub(crate) trash: Arc<trash::Known>,
+    /// Changes of a VM wait for each other.
+    pub(crate) turns: Arc<Turns>,
 }
 
-impl Vms {
-    /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes.
-    pub(crate) async fn create(&self, rt: &dyn Runtime, name: &VmName, disks: &[u64]) -> Result<Vm> {
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Catalog")
+    }
+}
+
+impl Catalog {
+    /// The catalogue in the store of `engine`, whose journal has segments of `segment_bytes`; `running` is which tasks run.
+    pub fn new(rt: Rt, engine: Engine, running: Arc<Running>, segment_bytes: u32) -> Self {
+        Self {
+            rt,
+            engine,
+            uses: Arc::default(),
+            running,
+            definitions: Arc::default(),
+            definition_bytes_max: definition::bytes_max(segment_bytes),
+            trash: Arc::default(),
+            turns: Arc::default(),
+        }
+    }
+
+    /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes in bytes.
+    ///
+    /// # Errors
+    /// `vm_exists`, `invalid_size`, `disk_count`, `too_many_vms`, and what the engine says.
+    pub async fn create_vm(&self, name: &VmName, disks: &[u64]) -> Result<Vm> {
         let create = self.new_disks(disks).await?;
-        let record = Record::new(name, rt.wall_ms(), create.iter().map(|(id, _)| *id));
+        let record = Record::new(name, self.rt.wall_ms(), create.iter().map(|(id, _)| *id));
         self.put_new(name, &record, Txn::new(), &create).await?;
         tracing::info!(vm = %name, disks = create.len(), "VM made");
         self.describe(name.as_str(), &record).await
@@ -78,13 +106,20 @@ impl Vms {
     }
 
     /// A VM by name.
-    pub(crate) async fn show(&self, name: &VmName) -> Result<Vm> {
+    ///
+    /// # Errors
+    /// `vm_not_found`.
+    pub async fn vm(&self, name: &VmName) -> Result<Vm> {
         let (_, record) = self.find(name).await?;
         self.describe(name.as_str(), &record).await
     }
 
-    /// The VMs that are ready and picked, by name.
-    pub(crate) async fn summaries(&self, pick: &Pick) -> Result<Vec<VmSummary>> {
+    /// The VMs that are ready and that `which` asks for, by name.
+    ///
+    /// # Errors
+    /// `invalid_request` and `invalid_name` for a question that nothing could answer.
+    pub async fn vms(&self, which: &ListVms) -> Result<Vec<VmSummary>> {
+        let pick = Pick::new(which)?;
         let summary = |(name, record): (String, Record)| {
             let sizes = record.only_disks().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
             let (disks, bytes) = (record.only_disks().count(), sizes.sum());
@@ -106,8 +141,8 @@ impl Vms {
         if self.engine.apply(txn, &[], &record.ids()).await? { Ok(()) } else { Err(vm_changed(name)) }
     }
 
-    /// Gives a VM another name.
-    pub(crate) async fn rename(&self, name: &VmName, new: &VmName) -> Result<Vm> {
+    /// Gives a VM another name, once.
+    pub(crate) async fn try_rename_vm(&self, name: &VmName, new: &VmName) -> Result<Vm> {
         let (kv, mut record) = self.find_settled(name).await?;
         record.name = new.spelled();
         if name == new {
@@ -191,6 +226,17 @@ impl Vms {
                     .hint(format!("wait for it, or end it: `task cancel {task}`")))
             }
         }
+    }
+
+    /// How many VMs are ready, and how many bytes the disks of all have, those being imported too.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn totals(&self) -> Result<(usize, u64)> {
+        let records = self.records().await?;
+        let ready = records.iter().filter(|(_, record)| record.import.is_none()).count();
+        let disks = records.iter().flat_map(|(_, record)| record.ids());
+        Ok((ready, disks.map(|disk| self.engine.disk_bytes(disk).unwrap_or(0)).sum()))
     }
 
     /// Every record, by name, those of VMs being imported too.

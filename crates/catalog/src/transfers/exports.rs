@@ -5,29 +5,35 @@
 //! while the task runs. No list of disks has them; the record of the task has, until a transaction deletes them and says
 //! so. Snapshots and files never change: an export reads them as they are.
 
+use std::sync::atomic::Ordering;
+
 use api::types::{Task, TaskKind, Vm};
 use api::{Result, Version};
 use engine::{EngineErrorKind, Fork};
-use meta::{Compare, KeyValue, Op, Txn};
+use meta::{Compare, KeyValue, Txn};
+use task::{Forked, Record};
 
-use super::{Forked, Leftovers, REAP_PAUSE, REAP_TRIES, Record, Tasks, key, plain};
+use super::{REAP_PAUSE, REAP_TRIES, Transfers};
+use crate::catalog::vm_changed;
 use crate::record::Record as VmRecord;
-use crate::vms::vm_changed;
 
-impl Tasks {
-    /// Makes a task for reading the disks of a VM or snapshot, or one of them, as they are now.
-    pub(crate) async fn begin_export(
-        &self,
-        name: &Version,
-        disk: Option<&str>,
-        destination: &str,
-    ) -> Result<(Task, Vm)> {
-        let _turn = self.turn.lock().await;
+impl Transfers {
+    /// Makes a task for reading the disks of a VM, or one of them, as they are at this instant, whatever happens to the VM
+    /// while the task runs; the VM is given with these only, and with exports that go with the task.
+    ///
+    /// # Errors
+    /// `vm_not_found`, `disk_not_found`, `vm_importing`, `too_many_tasks`.
+    pub async fn begin_export(&self, name: &Version, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
+        self.catalog.turn(&[&name.vm], || Box::pin(self.try_export(name, disk, to))).await
+    }
+
+    async fn try_export(&self, name: &Version, disk: Option<&str>, destination: &str) -> Result<(Task, Vm)> {
+        let turn = self.tasks.turn().await;
         let live = match &name.snapshot {
-            None => Some(self.vms.find_ready(&name.vm).await?),
+            None => Some(self.catalog.find_ready(&name.vm).await?),
             Some(_) => None,
         };
-        let mut vm = self.vms.describe_version(name).await?;
+        let mut vm = self.catalog.describe_version(name).await?;
         if let Some(disk) = disk {
             let files = std::mem::take(&mut vm.files);
             vm.disks.extend(files);
@@ -38,22 +44,15 @@ impl Tasks {
         }
         let target = disk.map_or_else(|| vm.name.clone(), |disk| format!("{}/{disk}", vm.name));
         let total = vm.disks.iter().map(|disk| disk.bytes).sum();
-        let (id, txn) = self.make_room().await?;
-        let mut record = Record::new(TaskKind::Export, &target, self.rt.wall_ms(), total, plain(destination));
+        let (id, txn) = self.tasks.make_room(&turn).await?;
+        let mut record = self.tasks.record_of(TaskKind::Export, &target, total, destination);
         let forks = match &live {
             Some((_, live)) => self.forks_for(id, live, &mut vm, &mut record).await?,
             None => Vec::new(),
         };
-        self.put_export(
-            name,
-            live.as_ref().map(|(kv, _)| kv),
-            txn.then(Op::put(key(id)?, record.encode()?)),
-            &forks,
-        )
-        .await?;
-        self.running.insert(id, record, self.rt.now());
-        tracing::info!(task = id, target, "export begun");
-        Ok((self.task(id).await?, vm))
+        let (kv, txn) = (live.as_ref().map(|(kv, _)| kv), txn.then(self.tasks.put(id, &record)?));
+        self.put_export(name, kv, txn, &forks).await?;
+        Ok((self.tasks.begun(id, record, &turn).await?, vm))
     }
 
     /// A fork for each disk that is read: `record` has them from now on, and `vm` their exports.
@@ -94,20 +93,8 @@ impl Tasks {
         if done { Ok(()) } else { Err(vm_changed(&name.vm)) }
     }
 
-    /// Notes how a task ended. One whose forks are to go ends even where there is no room to
-    /// say so.
-    pub(super) async fn note_end(&self, id: u64, record: &Record) -> Result<()> {
-        match self.engine.apply(Txn::new().then(Op::put(key(id)?, record.encode()?)), &[], &[]).await {
-            Err(error) if error.kind == EngineErrorKind::NoSpace && !record.forks.is_empty() => {
-                tracing::warn!(%error, task = id, "the end of an export cannot be noted");
-                Ok(())
-            }
-            done => done.map(drop).map_err(Into::into),
-        }
-    }
-
     /// Deletes the forks of a task that has ended; what cannot be deleted yet is left behind.
-    pub(super) async fn reap_forks_patiently(&self, id: u64, record: &Record, leftovers: &mut Leftovers) {
+    pub(super) async fn reap_forks_patiently(&self, id: u64, record: &Record) {
         for _ in 0..REAP_TRIES {
             match self.reap_forks(id, record).await {
                 Ok(true) => return,
@@ -118,8 +105,8 @@ impl Tasks {
                 }
             }
         }
-        leftovers.may_be = true;
-        self.wake.notify_one();
+        self.may_have_leftovers.store(true, Ordering::Relaxed);
+        self.tasks.wake();
     }
 
     /// Deletes the forks of a task that has ended with this record; false when a client is not off them yet.
@@ -128,14 +115,14 @@ impl Tasks {
         if forks.is_empty() {
             return Ok(true);
         }
-        let Some(_closed) = self.vms.uses.revoke(&forks) else { return Ok(false) };
+        let Some(_closed) = self.catalog.uses.revoke(&forks) else { return Ok(false) };
         let mut ended = record.clone();
         ended.forks.clear();
-        let put = Txn::new().then(Op::put(key(id)?, ended.encode()?));
+        let put = Txn::new().then(self.tasks.put(id, &ended)?);
         match self.engine.apply(put, &[], &forks).await {
             // Where not even a record finds room, deletions do: the task is forgotten with what it had.
             Err(error) if error.kind == EngineErrorKind::NoSpace => {
-                self.engine.apply(Txn::new().then(Op::delete(&key(id)?)), &[], &forks).await?
+                self.engine.apply(Txn::new().then(self.tasks.forget(id)?), &[], &forks).await?
             }
             done => done?,
         };

@@ -1,12 +1,11 @@
 //! A text stored with a VM, most likely its libvirt XML: whoever starts the VM elsewhere finds it there.
 
 use api::{DEFINITION_BYTES_MAX, Error, Result, VmName, code};
-use meta::{Key, Op, Table, Txn};
+use meta::{Key, Op, Txn};
 
-use crate::vms::Vms;
+use crate::catalog::Catalog;
+use crate::schema::DEFINITIONS;
 
-/// The text, by the number in the VM's record: a rename does not touch it.
-const DEFINITIONS: Table = Table::new("definition");
 /// Share of a journal segment that a definition may take: a segment's start record carries all metadata since the last
 /// checkpoint and has half a segment.
 const SEGMENT_SHARE: u32 = 16;
@@ -32,11 +31,12 @@ pub(crate) fn clone_is_large(bytes: usize, bytes_max: usize) -> bool {
     bytes > bytes_max / CLONED_SHARE
 }
 
-impl Vms {
-    /// Stores a text of at most `bytes_max` bytes with a VM; an empty one removes what was stored.
-    pub(crate) async fn set_definition(&self, name: &VmName, text: &str, bytes_max: usize) -> Result<()> {
-        if text.len() > bytes_max {
-            let reason = format!("a definition of {} bytes; this site takes {bytes_max}", text.len());
+impl Catalog {
+    /// Stores a text with a VM; an empty one removes what was stored.
+    pub(crate) async fn try_set_definition(&self, name: &VmName, text: &str) -> Result<()> {
+        let most = self.definition_bytes_max;
+        if text.len() > most {
+            let reason = format!("a definition of {} bytes; this site takes {most}", text.len());
             return Err(Error::new(code::DEFINITION_TOO_LARGE, reason));
         }
         // One at a time, and none before the last is in a checkpoint: see SEGMENT_SHARE.
@@ -79,7 +79,10 @@ impl Vms {
     }
 
     /// The text stored with a VM.
-    pub(crate) async fn definition(&self, name: &VmName) -> Result<String> {
+    ///
+    /// # Errors
+    /// `no_definition`.
+    pub async fn definition(&self, name: &VmName) -> Result<String> {
         let (_, record) = self.find(name).await?;
         let none = || {
             Error::new(code::NO_DEFINITION, format!("VM {name} has no definition"))

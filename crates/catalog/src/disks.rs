@@ -4,12 +4,12 @@ use api::types::Vm;
 use api::{DISKS_MAX, Error, Result, VmName, check_disk_bytes, code};
 use meta::Txn;
 
+use crate::catalog::{Catalog, disk_count};
 use crate::record::{DiskRecord, Record};
-use crate::vms::{Vms, disk_count};
 
-impl Vms {
+impl Catalog {
     /// Adds an empty disk; its name is one number above the highest of the VM's disks.
-    pub(crate) async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
+    pub(crate) async fn try_add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
         check_disk_bytes(bytes)?;
         let (kv, mut record) = self.find_ready(name).await?;
         let disks = record.only_disks().count();
@@ -25,7 +25,7 @@ impl Vms {
     }
 
     /// Removes a disk with its data.
-    pub(crate) async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
+    pub(crate) async fn try_remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
         let (kv, mut record) = self.find_ready(name).await?;
         let at = position(name, &record, disk)?;
         if record.only_disks().count() == 1 {
@@ -39,7 +39,7 @@ impl Vms {
     }
 
     /// Changes the size of a disk; a smaller one cuts off what lies behind, and `shrink` says that this is meant.
-    pub(crate) async fn resize_disk(
+    pub(crate) async fn try_resize_disk(
         &self,
         name: &VmName,
         disk: &str,
@@ -68,7 +68,10 @@ impl Vms {
     }
 
     /// What a VM is called, and where a disk stands among its disks, or a file among its files; true for a file.
-    pub(crate) async fn disk_position(&self, name: &VmName, disk: &str) -> Result<(String, usize, bool)> {
+    ///
+    /// # Errors
+    /// `vm_not_found`, `disk_not_found`, `vm_importing`.
+    pub async fn disk_position(&self, name: &VmName, disk: &str) -> Result<(String, usize, bool)> {
         let (_, record) = self.find_ready(name).await?;
         let called = record.called(name.as_str());
         if let Some(at) = record.only_disks().position(|found| found.name == disk) {
