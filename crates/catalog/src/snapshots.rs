@@ -70,6 +70,9 @@ impl Catalog {
                 name: name.spelled(),
                 definition,
                 held_until_ms: 0,
+                group: None,
+                point: None,
+                origin: None,
             };
             let key = key(number, name.as_str())?;
             let mut txn = Txn::new()

@@ -26,12 +26,14 @@ fn records_of_other_versions_are_refused() {
         assert!(Record::decode(record.as_bytes()).unwrap_err().contains(&format!("version {other}")));
     }
     let snapshot =
-        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
+        br#"{"version":2,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
     let read = SnapshotRecord::decode(snapshot).unwrap();
     assert_eq!((read.disk("disk0"), read.disk("disk1")), (Some((DiskId(3), 4096)), None));
     assert_eq!(read.encode().unwrap(), snapshot);
-    let newer = br#"{"version":2,"number":9,"created_ms":5,"disks":[]}"#;
-    assert!(SnapshotRecord::decode(newer).unwrap_err().contains("version 2"));
+    for other in [1, 3] {
+        let record = format!(r#"{{"version":{other},"number":9,"created_ms":5,"disks":[]}}"#);
+        assert!(SnapshotRecord::decode(record.as_bytes()).unwrap_err().contains(&format!("version {other}")));
+    }
 }
 
 #[test]
@@ -87,7 +89,8 @@ fn damaged_input() {
     let record = br#"{"version":2,"created_ms":5,"disks":[{"name":"disk0","id":3},{"name":"disk1","id":4}],
         "attributes":{"folder":"/a","tags":["b"],"labels":{"c":"d"}}}"#;
     let snapshot =
-        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}]}"#;
+        br#"{"version":2,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"group":1,"point":2,
+        "origin":{"site":"07070707070707070707070707070707","vm":3,"number":4}}"#;
     assert!(Record::decode(record).is_ok() && SnapshotRecord::decode(snapshot).is_ok());
     assert!(crate::exports::parts("web01/disk0").is_some());
     let corpus = [

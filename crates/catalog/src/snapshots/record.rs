@@ -9,7 +9,7 @@ use units::DiskId;
 use crate::record::{DiskRecord, is_zero};
 
 /// The version of the record that this program writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// A disk as its record in a snapshot has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,26 @@ pub(crate) struct SnapshotRecord {
     /// No command deletes it before, site time in ms; 0 for no hold.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) held_until_ms: u64,
+    /// The group whose schedule made it, by its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<u64>,
+    /// The point that it is a part of, by its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) point: Option<u64>,
+    /// Where it was made, when that was another site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<Origin>,
+}
+
+/// What a snapshot of another site was there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// The site: 32 hex digits.
+    site: String,
+    /// The number of its VM there.
+    vm: u64,
+    /// Its own number there.
+    number: u64,
 }
 
 impl Stored for SnapshotRecord {
