@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::codes::code;
 use crate::error::{Error, Result};
-use crate::limits::{DISK_BYTES_MAX, DISK_BYTES_MIN, FOLDER_BYTES_MAX, LABEL_BYTES_MAX};
+use crate::limits::{DISK_BYTES_MAX, DISK_BYTES_MIN, FOLDER_BYTES_MAX, LABEL_CHARS_MAX};
 
 /// Longest name of a VM, in bytes.
 const NAME_BYTES_MAX: usize = 63;
@@ -95,12 +95,12 @@ pub fn parse_folder(text: &str) -> Result<String> {
 /// # Errors
 /// `invalid_name`.
 pub fn parse_label_value(text: &str) -> Result<String> {
-    if text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control) {
+    if text.chars().count() <= LABEL_CHARS_MAX && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
     let shown: String = text.chars().take(40).collect();
     Err(Error::new(code::INVALID_NAME, format!("{shown:?} is no value for a label"))
-        .hint("a label's value is one line of at most 255 bytes"))
+        .hint("a label's value is one line of at most 255 characters"))
 }
 
 /// The name of a file of a VM: `[A-Za-z0-9][A-Za-z0-9._+-]{0,126}`, and no name that a disk could have.

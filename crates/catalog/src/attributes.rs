@@ -19,6 +19,16 @@ fn label_key(text: &str) -> Result<String> {
 
 /// `attributes` as they are after `change`. A tag that is added and removed is removed.
 fn changed(attributes: &Attributes, change: &ChangeAttributes) -> Result<Attributes> {
+    let named = [
+        change.add_tags.len(),
+        change.remove_tags.len(),
+        change.set_labels.len(),
+        change.remove_labels.len(),
+    ];
+    if named.iter().any(|count| *count > TAGS_MAX) {
+        let reason = format!("more than {TAGS_MAX} tags or labels in one list");
+        return Err(Error::new(code::INVALID_REQUEST, reason).hint("name fewer at a time"));
+    }
     let folder = match &change.folder {
         Some(folder) => parse_folder(folder)?,
         None => attributes.folder.clone(),
@@ -42,7 +52,9 @@ fn changed(attributes: &Attributes, change: &ChangeAttributes) -> Result<Attribu
     for (count, what) in [(tags.len(), "tags"), (labels.len(), "labels")] {
         if count > TAGS_MAX {
             let reason = format!("it would have {count} {what}, and {TAGS_MAX} are the most");
-            return Err(Error::new(code::INVALID_REQUEST, reason).hint(format!("remove some {what} first")));
+            return Err(
+                Error::new(code::TOO_MANY_ATTRIBUTES, reason).hint(format!("remove some {what} first"))
+            );
         }
     }
     Ok(Attributes { folder, tags: tags.into_values().collect(), labels })
@@ -56,14 +68,22 @@ pub(crate) struct Pick {
     label: Option<(String, Option<String>)>,
 }
 
+/// Longest pattern for names, bytes.
+const PATTERN_BYTES_MAX: usize = 255;
+
 /// A pattern for names: case tells none apart.
 fn pattern(text: &str) -> Result<GlobMatcher> {
-    let built = GlobBuilder::new(text).case_insensitive(true).backslash_escape(true).build();
-    let wrong = |error: globset::Error| {
-        Error::new(code::INVALID_REQUEST, format!("{text:?} is no pattern for names: {}", error.kind()))
-            .hint("give it as 'web*': * for any characters, ? for one, [ab] and {a,b} for one of these")
+    let wrong = || {
+        let shown: String = text.chars().take(PATTERN_BYTES_MAX).collect();
+        Error::new(code::INVALID_REQUEST, format!("{shown:?} is no pattern for names"))
+            .hint("give it as 'web*': * for any characters, ? for one")
     };
-    Ok(built.map_err(wrong)?.compile_matcher())
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*?".contains(&byte);
+    if text.is_empty() || text.len() > PATTERN_BYTES_MAX || !text.bytes().all(is_fit) {
+        return Err(wrong());
+    }
+    let built = GlobBuilder::new(text).case_insensitive(true).build();
+    Ok(built.map_err(|_| wrong())?.compile_matcher())
 }
 
 impl Pick {
@@ -145,8 +165,11 @@ mod tests {
         let many: Vec<String> = (0..=TAGS_MAX).map(|number| format!("t{number}")).collect();
         let all_but_one = ChangeAttributes { add_tags: many[1..].to_vec(), ..ChangeAttributes::default() };
         assert_eq!(change(all_but_one).unwrap().tags.len(), TAGS_MAX);
-        let all = ChangeAttributes { add_tags: many, ..ChangeAttributes::default() };
+        let all = ChangeAttributes { add_tags: many.clone(), ..ChangeAttributes::default() };
         assert_eq!(change(all).unwrap_err().code, code::INVALID_REQUEST);
+        let full = Attributes { tags: many[1..].to_vec(), ..Attributes::default() };
+        let more = ChangeAttributes { add_tags: texts(&["more"]), ..ChangeAttributes::default() };
+        assert_eq!(changed(&full, &more).unwrap_err().code, code::TOO_MANY_ATTRIBUTES);
         let value = ("key".to_owned(), "two\nlines".to_owned());
         let lines = ChangeAttributes { set_labels: [value].into(), ..ChangeAttributes::default() };
         assert_eq!(change(lines).unwrap_err().code, code::INVALID_NAME);
@@ -163,7 +186,7 @@ mod tests {
         let takes = |which: ListVms| Pick::new(&which).unwrap().takes("Web01", &of);
         assert!(takes(ListVms::default()));
         for (name, is_like) in
-            [("web*", true), ("*01", true), ("web", false), ("web??", true), ("{db,web}[0-9]?", true)]
+            [("web*", true), ("*01", true), ("web", false), ("web??", true), ("?eb0*", true)]
         {
             assert_eq!(takes(ListVms { name: text(name), ..ListVms::default() }), is_like, "{name}");
         }
@@ -182,6 +205,7 @@ mod tests {
         assert!(!takes(both));
         for wrong in [
             ListVms { name: text("web["), ..ListVms::default() },
+            ListVms { name: text(""), ..ListVms::default() },
             ListVms { tag: text("a,,b"), ..ListVms::default() },
             ListVms { folder: text("prod"), ..ListVms::default() },
             ListVms { label: text("=x"), ..ListVms::default() },

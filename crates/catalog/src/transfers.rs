@@ -65,6 +65,7 @@ impl Transfers {
         let txn = txn.then(self.tasks.put(id, &record)?);
         self.catalog.put_new(name, &vm, txn, &disks).await?;
         let task = self.tasks.begun(id, record, &turn).await?;
+        tracing::info!(task = id, vm = %name, "import begun");
         Ok((task, self.catalog.describe(name.as_str(), &vm).await?))
     }
 

@@ -132,7 +132,6 @@ impl Tasks {
     /// # Errors
     /// When it cannot be shown.
     pub async fn begun(&self, id: u64, record: Record, _turn: &Turn<'_>) -> Result<Task> {
-        tracing::info!(task = id, kind = record.kind.word(), target = record.target, "task begun");
         self.running.insert(id, record, self.rt.now());
         self.task(id).await
     }

@@ -52,7 +52,9 @@ impl Transfers {
         };
         let (kv, txn) = (live.as_ref().map(|(kv, _)| kv), txn.then(self.tasks.put(id, &record)?));
         self.put_export(name, kv, txn, &forks).await?;
-        Ok((self.tasks.begun(id, record, &turn).await?, vm))
+        let task = self.tasks.begun(id, record, &turn).await?;
+        tracing::info!(task = id, target, "export begun");
+        Ok((task, vm))
     }
 
     /// A fork for each disk that is read: `record` has them from now on, and `vm` their exports.

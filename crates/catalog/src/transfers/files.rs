@@ -44,7 +44,9 @@ impl Transfers {
         let record = self.tasks.record_of(TaskKind::Import, &target, 0, source);
         let txn = txn.then(self.tasks.put(id, &record)?);
         let disk = self.catalog.put_file(vm, file, Storing { task: id, replace }, &txn).await?;
-        Ok((self.tasks.begun(id, record, &turn).await?, disk))
+        let task = self.tasks.begun(id, record, &turn).await?;
+        tracing::info!(task = id, target, "storing of a file begun");
+        Ok((task, disk))
     }
 
     /// Ends the storing of a file well; `txn` puts the record of its task.

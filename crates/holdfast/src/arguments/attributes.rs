@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 /// Which VMs.
 #[derive(Debug, Args)]
 pub(crate) struct WhichVms {
-    /// Those whose names are like this: * for any characters, ? for one, [ab] and {a,b} for one of these
+    /// Those whose names are like this: * for any characters, ? for one
     #[arg(value_name = "PATTERN")]
     pub(crate) like: Option<String>,
     /// Those that have this tag; given more than once, those that have all
