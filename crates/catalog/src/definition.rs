@@ -6,8 +6,7 @@ use meta::{Key, Op, Txn};
 use crate::catalog::Catalog;
 use crate::schema::DEFINITIONS;
 
-/// Share of a journal segment that a definition may take: a segment's start record carries all metadata since the last
-/// checkpoint and has half a segment.
+/// Share of a journal segment that a definition may take: a segment takes several.
 const SEGMENT_SHARE: u32 = 16;
 
 /// A clone's definition of more than this share of the longest is brought into a checkpoint before the clone is answered:

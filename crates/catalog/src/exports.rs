@@ -302,6 +302,7 @@ pub(crate) fn device_error(error: EngineError) -> DeviceError {
         | EngineErrorKind::Lost
         | EngineErrorKind::Cancelled
         | EngineErrorKind::Held
+        | EngineErrorKind::Format
         | EngineErrorKind::Bug
         | EngineErrorKind::Busy => DeviceErrorKind::Io,
     };

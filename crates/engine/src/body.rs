@@ -2,29 +2,32 @@
 //!
 //! Metadata that did not change since the last checkpoint is not encoded again, and a piece that it has too is not
 //! written again: a checkpoint costs what changed, however many snapshots the metadata tells of. Pieces whose container
-//! would be kept for little are written anew all the same. Where the pieces are many, the checkpoint's record names those
-//! of a list that names them: every segment of the journal begins with that record.
+//! would be kept for little are written anew all the same. A list names the pieces, and where it has several pieces itself
+//! another names those, up to one: the checkpoint's record, which every segment of the journal begins with, names that one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use container::{Builder, UnitKind};
-use journal::MetaPiece;
+use journal::{LedgerRun, MetaPiece};
 use map::Root;
 use seal::Kind;
 use serde::{Deserialize, Serialize};
-use units::{ContainerId, DiskId, Fingerprint};
+use units::{ContainerId, DiskId, Fingerprint, Incarnation};
 
 use crate::engine::{Engine, Shared, ToCommit};
 use crate::error::EngineError;
 use crate::state::Totals;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Most bytes of a piece.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Room a container keeps for its directory entry and the seal of one more unit.
 const SLACK_BYTES: usize = 4096;
 /// A container stays for the pieces in it when they are at least one part in so many of it.
 const WORTH_KEEPING: u64 = 2;
+/// Pieces made before others are let in.
+const PIECES_AT_ONCE: usize = 16;
 
 /// The checkpoint object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,8 @@ pub(crate) struct Body {
     pub(crate) roots: Vec<(DiskId, Option<Root>)>,
     /// The metadata store's checkpoint.
     pub(crate) meta: Vec<u8>,
+    /// The committed containers; those of commits behind it may be among them.
+    pub(crate) ledger: Vec<LedgerRun>,
     /// Totals over the commits that are in it.
     pub(crate) totals: Totals,
 }
@@ -101,11 +106,11 @@ pub(crate) struct Known {
     pub(crate) chunks: BTreeMap<Box<[u8]>, KnownChunk>,
 }
 
-/// Pieces in order, and what is known of them from now on.
+/// A checkpoint object, and what is known of its pieces from now on.
 pub(crate) struct Written {
-    pub(crate) pieces: Vec<MetaPiece>,
-    /// The pieces that name those, where these are many.
-    pub(crate) list: Vec<MetaPiece>,
+    pub(crate) root: journal::Root,
+    /// All that reading it takes.
+    pub(crate) pieces: Arc<[MetaPiece]>,
     pub(crate) chunks: BTreeMap<Box<[u8]>, KnownChunk>,
 }
 
@@ -120,7 +125,7 @@ impl Engine {
     ) -> Result<Written, EngineError> {
         let known = if self.is_of_last(known) { known } else { &Known::default() };
         let meta = self.shared.embedded();
-        let (mut writer, unwanted) = self.piece_writer(known, meta.as_deref());
+        let (mut writer, unwanted) = self.body_writer(known, meta.as_deref());
         let usable = |bound: &[u8], stamp: u64| {
             known.chunks.get(bound).is_some_and(|chunk| chunk.stamp == stamp) && !unwanted.contains(bound)
         };
@@ -145,27 +150,40 @@ impl Engine {
         let mut head = postcard::to_stdvec(&(VERSION, roots, bytes)).expect("plain values always encode");
         head.extend_from_slice(taken.as_ref().map_or(&[], |taken| &taken.head));
         let head = writer.add(&head).await?;
-        let tail = postcard::to_stdvec(&totals).expect("plain values always encode");
-        let tail = writer.add(&tail).await?;
+        let ledger = postcard::to_stdvec(&self.ledger()).expect("plain values always encode");
+        let mut tail = writer.add(&ledger).await?;
+        let totals = postcard::to_stdvec(&totals).expect("plain values always encode");
+        tail.extend(writer.add(&totals).await?);
         writer.commit().await?;
-        let mut written = Written { pieces: writer.named(&head), list: Vec::new(), chunks: BTreeMap::new() };
+        let (mut pieces, mut by_bound) = (writer.named(&head), BTreeMap::new());
         for (chunk, names) in chunks {
-            let (bytes, pieces) = match names {
+            let (bytes, of_chunk) = match names {
                 Names::New(bytes, names) => (bytes, writer.named(&names)),
                 Names::Known(known) => (known.bytes, known.pieces.clone()),
             };
-            written.pieces.extend_from_slice(&pieces);
-            let kept = KnownChunk { stamp: chunk.stamp, bytes, pieces };
-            written.chunks.insert(chunk.bound.clone(), kept);
+            pieces.extend_from_slice(&of_chunk);
+            by_bound.insert(chunk.bound.clone(), KnownChunk { stamp: chunk.stamp, bytes, pieces: of_chunk });
         }
-        written.pieces.extend(writer.named(&tail));
-        if written.pieces.len() > self.shared.config.checkpoint_pieces_max {
-            let list = postcard::to_stdvec(&written.pieces).expect("plain values always encode");
-            let list = writer.add(&list).await?;
-            writer.commit().await?;
-            written.list = writer.named(&list);
-        }
-        Ok(written)
+        pieces.extend(writer.named(&tail));
+        let (root, pieces) = writer.tree(pieces).await?;
+        Ok(Written { root, pieces: pieces.into(), chunks: by_bound })
+    }
+
+    /// The committed containers, those of one incarnation after the other: what is committed meanwhile may be in it, and
+    /// nothing is deleted while a checkpoint is taken.
+    pub fn ledger(&self) -> Vec<LedgerRun> {
+        let incarnations: Vec<Incarnation> = self.shared.lock().ledger.keys().copied().collect();
+        let run = |incarnation: Incarnation| {
+            let committed = self.shared.lock().ledger.get(&incarnation).cloned()?;
+            Some(LedgerRun { incarnation, committed })
+        };
+        incarnations.into_iter().filter_map(run).collect()
+    }
+
+    /// Has the ledger say that these containers are committed, which no medium has: for tests of a large ledger.
+    #[doc(hidden)]
+    pub fn pretend_committed(&self, run: &LedgerRun) {
+        self.shared.lock().ledger.insert(run.incarnation, run.committed.clone());
     }
 
     fn is_of_last(&self, known: &Known) -> bool {
@@ -174,7 +192,7 @@ impl Engine {
 
     /// A writer that knows the last checkpoint's pieces that may stay, and the bounds of known chunks whose may not:
     /// their container would be kept for little, or goes.
-    fn piece_writer(
+    fn body_writer(
         &self,
         known: &Known,
         meta: Option<&meta::Embedded>,
@@ -187,38 +205,51 @@ impl Engine {
                 known.chunks.get_key_value(&chunk.bound).filter(|(_, k)| k.stamp == chunk.stamp)
             })
             .collect();
-        let state = self.shared.lock();
-        let last = state.pieces.iter();
+        let last = self.shared.lock().pieces.clone();
         let mut used: BTreeMap<ContainerId, u64> = BTreeMap::new();
         let mut count = |piece: &MetaPiece| {
             *used.entry(piece.address.container).or_default() += u64::from(piece.address.length);
         };
         match unchanged.is_empty() {
             // Nothing is known behind a start: most likely little has changed.
-            true => last.clone().for_each(&mut count),
+            true => last.iter().for_each(&mut count),
             false => {
                 unchanged.iter().flat_map(|(_, chunk)| &chunk.pieces).for_each(&mut count);
-                let listed = state.checkpoint.iter().filter(|pointer| pointer.listed);
-                listed.flat_map(|pointer| &pointer.pieces).for_each(&mut count);
+                // Most of the rest, the lists and the ledger, is as it was too.
+                let of_meta: BTreeSet<Fingerprint> =
+                    known.chunks.values().flat_map(|chunk| &chunk.pieces).map(|p| p.fingerprint).collect();
+                last.iter().filter(|piece| !of_meta.contains(&piece.fingerprint)).for_each(&mut count);
             }
         }
-        let is_worth = |piece: &MetaPiece| {
-            let container = piece.address.container;
-            let total = state.sizes.get(&container).map_or(u64::MAX, |size| u64::from(size.total));
-            !state.is_retiring(container)
-                && !state.is_emptying(container)
-                && used.get(&container).is_some_and(|used| used.saturating_mul(WORTH_KEEPING) >= total)
-        };
-        let there = last.filter(|piece| is_worth(piece)).map(|piece| (piece.fingerprint, piece.clone()));
+        let worth = self.shared.worth_keeping(&used);
+        let is_worth = |piece: &MetaPiece| worth.contains(&piece.address.container);
         let unwanted = unchanged.iter().filter(|(_, chunk)| !chunk.pieces.iter().all(is_worth));
         let unwanted = unwanted.map(|(bound, _)| (*bound).clone()).collect();
-        let writer = PieceWriter {
+        (self.piece_writer(last.iter().filter(|piece| is_worth(piece))), unwanted)
+    }
+
+    /// A writer that writes none of these pieces again.
+    pub(crate) fn piece_writer<'a>(&self, there: impl Iterator<Item = &'a MetaPiece>) -> PieceWriter<'_> {
+        PieceWriter {
             shared: &self.shared,
-            there: there.collect(),
+            there: there.map(|piece| (piece.fingerprint, *piece)).collect(),
             builder: Builder::new(),
             slots: Vec::new(),
+        }
+    }
+}
+
+impl Shared {
+    /// Of containers, with the bytes that pieces use of them, those that may stay for these pieces.
+    pub(crate) fn worth_keeping(&self, used: &BTreeMap<ContainerId, u64>) -> BTreeSet<ContainerId> {
+        let state = self.lock();
+        let is_worth = |(container, used): &(&ContainerId, &u64)| {
+            let total = state.sizes.get(container).map_or(u64::MAX, |size| u64::from(size.total));
+            !state.is_retiring(**container)
+                && !state.is_emptying(**container)
+                && used.saturating_mul(WORTH_KEEPING) >= total
         };
-        (writer, unwanted)
+        used.iter().filter(is_worth).map(|(container, _)| *container).collect()
     }
 }
 
@@ -230,7 +261,7 @@ enum Names<'a> {
 }
 
 /// Writes pieces that are not there yet, a container at a time.
-struct PieceWriter<'a> {
+pub(crate) struct PieceWriter<'a> {
     shared: &'a Shared,
     there: BTreeMap<Fingerprint, MetaPiece>,
     builder: Builder,
@@ -240,12 +271,15 @@ struct PieceWriter<'a> {
 
 impl PieceWriter<'_> {
     /// Cuts `bytes` into pieces and sees to it that they are written; gives their names.
-    async fn add(&mut self, bytes: &[u8]) -> Result<Vec<Fingerprint>, EngineError> {
+    pub(crate) async fn add(&mut self, bytes: &[u8]) -> Result<Vec<Fingerprint>, EngineError> {
         let mut names = Vec::new();
         let most = PIECE_BYTES.min(self.shared.config.container_bytes as usize / 4);
         for piece in pieces(bytes, most) {
             let name = self.shared.sealer.fingerprint(Kind::Meta, piece);
             names.push(name);
+            if names.len().is_multiple_of(PIECES_AT_ONCE) {
+                seam::yield_now().await;
+            }
             if self.there.contains_key(&name) || self.slots.iter().any(|(found, _)| *found == name) {
                 continue;
             }
@@ -260,7 +294,7 @@ impl PieceWriter<'_> {
     }
 
     /// Writes the container being filled.
-    async fn commit(&mut self) -> Result<(), EngineError> {
+    pub(crate) async fn commit(&mut self) -> Result<(), EngineError> {
         if self.builder.is_empty() {
             return Ok(());
         }
@@ -276,7 +310,26 @@ impl PieceWriter<'_> {
     }
 
     /// The pieces of these names, all written.
-    fn named(&self, names: &[Fingerprint]) -> Vec<MetaPiece> {
-        names.iter().filter_map(|name| self.there.get(name).cloned()).collect()
+    pub(crate) fn named(&self, names: &[Fingerprint]) -> Vec<MetaPiece> {
+        names.iter().filter_map(|name| self.there.get(name).copied()).collect()
+    }
+
+    /// Writes what leads from one piece to these, which are written: gives it, and all the pieces there are.
+    pub(crate) async fn tree(
+        &mut self,
+        pieces: Vec<MetaPiece>,
+    ) -> Result<(journal::Root, Vec<MetaPiece>), EngineError> {
+        let (mut level, mut all, mut levels) = (pieces, Vec::new(), 0);
+        loop {
+            all.extend_from_slice(&level);
+            if let [piece] = level[..] {
+                return Ok((journal::Root { piece, levels }, all));
+            }
+            let list = postcard::to_stdvec(&level).expect("plain values always encode");
+            let names = self.add(&list).await?;
+            self.commit().await?;
+            level = self.named(&names);
+            levels += 1;
+        }
     }
 }

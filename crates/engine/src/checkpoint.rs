@@ -35,7 +35,6 @@ impl Engine {
             || state.disks.values().any(|disk| disk.layers.len() >= times * LAYERS_MAX)
             || state.unsettled.len() >= times * UNSETTLED_MAX
             || self.shared.changes_take_room(&state, times)
-            || times == 1 && self.shared.start_wants_checkpoint(&state)
             || times == 1 && state.checkpoint_trouble.is_some() && self.shared.has_spare_room(&state)
     }
 
@@ -71,19 +70,16 @@ impl Engine {
     async fn checkpoint_in_turn(&self, known: &mut Known) -> Result<(), EngineError> {
         let boundary = self.draw_boundary();
         let roots = self.merge_all(&boundary.parts).await?;
-        let meta_before = self.shared.lock().meta.last().map(|(seq, ..)| *seq);
-        let meta_before = meta_before.unwrap_or(Seq(0));
+        let meta_before = self.meta_taken();
         let listed: Vec<_> = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
-        let Written { pieces, list, chunks } =
+        let Written { root, pieces, chunks } =
             self.write_body(known, &listed, self.totals_at(&boundary)).await?;
+        let (commits_before, told) = (boundary.commits_before, boundary.seq.min(meta_before));
         let pointer = {
             let mut state = self.shared.lock();
-            let number = state.checkpoint.as_ref().map_or(1, |pointer| pointer.number + 1);
-            let all = pieces.iter().chain(&list).cloned().collect();
-            let (listed, pieces) = if list.is_empty() { (false, pieces) } else { (true, list) };
-            let commits_before = boundary.commits_before;
-            let pointer = CheckpointPointer { number, pieces, listed, commits_before, meta_before };
-            state.coming.push((pointer.clone(), all));
+            let number = state.checkpoint_number() + 1;
+            let pointer = CheckpointPointer { number, root, commits_before, meta_before, told };
+            state.coming.push((pointer.clone(), pieces));
             pointer
         };
         let number = pointer.number;
@@ -96,6 +92,16 @@ impl Engine {
         self.shared.lock().plant(&boundary.parts, &roots);
         tracing::debug!(number, "checkpoint done");
         Ok(())
+    }
+
+    /// Metadata records before this seq are in the store now. The last one may be on its way there.
+    fn meta_taken(&self) -> Seq {
+        let (last, next_seq) = {
+            let state = self.shared.lock();
+            (state.meta.last().map(|(seq, ..)| *seq), state.next_seq)
+        };
+        let is_settled = self.shared.embedded().is_some_and(|meta| meta.is_settled());
+        last.filter(|_| !is_settled).unwrap_or(next_seq)
     }
 
     /// Totals over the commits before a boundary that are still there: it may have waited for another attempt.
@@ -128,6 +134,7 @@ impl Engine {
         parts.sort_by_key(|part| part.layers.len());
         let boundary = Arc::new(Boundary {
             commits_before: state.next_ordinal,
+            seq: state.next_seq,
             totals: state.totals,
             parts,
             entries: state.map_changes(),

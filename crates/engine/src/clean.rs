@@ -15,6 +15,9 @@
 //! has locked are emptied only with their row: what is live in them is locked in its new place first, and the media keep
 //! what is left until its time.
 //!
+//! Where a map page is lost for good, what it may have named is left alone ([`crate::kept`]): chosen for other reasons than
+//! garbage, as when its row is emptied, it is moved as a whole.
+//!
 //! Crash rules: copies without a stub are garbage of the next cycle; a stub beside a container that is still there
 //! leads to the same bytes; fragments behind a delete record are freed by the next start.
 
@@ -28,13 +31,14 @@ use crate::dedup::read_head;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::mark::{Marked, Slots};
+use crate::outcome::TURNSTILE_BYTES;
 use crate::progress::Progress;
 use crate::state::Size;
 use crate::stubs;
 
 /// Pause between looks at whether the start has found all containers.
 const INDEXING_PAUSE: Duration = Duration::from_millis(100);
-/// Deletions after which a checkpoint takes over what start records carry of them.
+/// Deletions after which a checkpoint takes them over.
 const DELETED_MAX: usize = 512;
 
 /// A container is small when it has at most one part in so many of the bytes that one may have.
@@ -69,6 +73,8 @@ pub(crate) struct Condemned {
     pub(crate) container: ContainerId,
     pub(crate) size: Size,
     pub(crate) live: Option<Slots>,
+    /// All of it moves but what is lost: nobody knows what of it is live.
+    pub(crate) whole: bool,
     /// The media keep it until then, ms; 0 when it is not locked.
     pub(crate) locked_until_ms: u64,
 }
@@ -302,14 +308,15 @@ impl Engine {
             |id: &ContainerId| locked.contains_key(id) && !(choice.also_locked && (choice.also)(*id));
         candidates.retain(|container| !is_spared(container));
         let stubs: Vec<ContainerId> = self.shared.lock().stubs.keys().copied().collect();
-        let marked = self.mark(progress).await?;
+        let mut marked = self.mark(progress).await?;
+        let kept = self.keep_named(&mut marked);
         let mut report = CleanReport {
             containers: candidates.len() as u64,
             pages: marked.pages,
             ..CleanReport::default()
         };
         report.stubs_removed = self.remove_stubs(&stubs, &marked).await?;
-        let (chosen, garbage) = self.choose(&candidates, &marked, choice, &locked).await;
+        let (chosen, garbage) = self.choose(&candidates, (&marked, &kept), choice, &locked).await;
         let condemned = self.condemn(chosen, &mut report).await;
         let swept = self.sweep(&condemned, &mut report, progress).await;
         let freed = report.freed_bytes.saturating_sub(report.moved_bytes);
@@ -344,9 +351,9 @@ impl Engine {
     async fn remove_stubs(&self, known: &[ContainerId], marked: &Marked) -> Result<u64, EngineError> {
         let free: Vec<ContainerId> =
             known.iter().filter(|stub| !marked.met.contains(stub)).copied().collect();
-        let limit = self.shared.config.meta_record_bytes();
+        let limit = self.shared.config.meta_record_bytes() - TURNSTILE_BYTES;
         for (some, txn) in stubs::in_txns(&free, limit, |stub| stubs::delete(*stub))? {
-            self.meta().txn(txn).await?;
+            self.shared.decided(txn).await?;
             let mut state = self.shared.lock();
             some.iter().for_each(|stub| drop(state.stubs.remove(stub)));
             // A read may still be on its way with what it found before the mark.
@@ -360,14 +367,19 @@ impl Engine {
     async fn choose(
         &self,
         candidates: &[ContainerId],
-        marked: &Marked,
+        (marked, kept): (&Marked, &BTreeSet<ContainerId>),
         choice: &Choice<'_>,
         locked: &BTreeMap<ContainerId, u64>,
     ) -> (Vec<Condemned>, u64) {
         let (mut chosen, mut small, mut garbage_bytes) = (Vec::new(), Vec::new(), 0);
         for container in candidates {
-            let live = marked.live.get(container).cloned();
+            let whole = kept.contains(container);
+            if whole && !(choice.also)(*container) {
+                continue;
+            }
             let Some(size) = self.size(*container).await else { continue };
+            let live =
+                if whole { Some(Slots::all(size.entries)) } else { marked.live.get(container).cloned() };
             let count = live.as_ref().map_or(0, Slots::count);
             let garbage = u64::from(size.entries.saturating_sub(count)) * 100;
             garbage_bytes += u64::from(size.total) * garbage / (u64::from(size.entries).max(1) * 100);
@@ -377,7 +389,7 @@ impl Engine {
             let is_wanted = count == 0 || enough || (choice.also)(*container);
             // Where room is in pieces, those that are written now are none: moving them would go on for ever.
             let is_small = u64::from(size.total) * SMALL_SHARE <= self.shared.container_limit() as u64;
-            let condemned = (count, Condemned { container: *container, size, live, locked_until_ms });
+            let condemned = (count, Condemned { container: *container, size, live, whole, locked_until_ms });
             match (is_wanted, is_small) {
                 (true, _) => chosen.push(condemned),
                 (false, true) => small.push(condemned),
@@ -430,9 +442,10 @@ impl crate::state::State {
         known.filter(|id| self.is_committed(*id) && !anchored.contains(id)).collect()
     }
 
-    /// Containers that recovery reads: pieces of the last checkpoint, and map logs behind it.
+    /// Containers that recovery reads: pieces of the last checkpoint and of the backlog, and map logs behind it.
     pub(crate) fn anchored(&self) -> BTreeSet<ContainerId> {
-        let pieces = self.pieces.iter().map(|piece| piece.address.container);
+        let backlogs = self.backlogs.iter().flat_map(|(_, pieces)| pieces.iter());
+        let pieces = self.pieces.iter().chain(backlogs).map(|piece| piece.address.container);
         pieces.chain(self.commits.iter().map(|commit| commit.container)).collect()
     }
 }

@@ -10,6 +10,7 @@ use seam::Rt;
 use units::{MediumId, NodeId};
 
 use crate::losses::OnLoss;
+use crate::outcome::MetaThrough;
 use crate::witness::Witness;
 
 /// What an engine stands on.
@@ -40,6 +41,9 @@ const REBUILD_AFTER: Duration = Duration::from_secs(600);
 /// Fragments moved, bytes written each second: a part of what one disk does, so that guests keep the rest.
 const REBUILD_BYTES_PER_SECOND: u64 = 100 << 20;
 
+/// A quarter of what a start record may have: the rows take up to half.
+const START_BACKLOG_BYTES: usize = 16 << 10;
+
 /// Sizes and limits. Nothing here can be tuned wrong by a user (R40): a site derives them.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -63,12 +67,13 @@ pub struct Config {
     pub index_tag_bits: u32,
     /// Map changes kept in RAM before a checkpoint: 1 M are about 100 MB and a second of recovery.
     pub overlay_entries_max: usize,
-    /// Commits carried in start records before a checkpoint: about 70 bytes each.
+    /// Commits that no checkpoint has before one is taken: about 70 bytes each.
     pub commits_max: usize,
-    /// Bytes of metadata records carried in start records before a checkpoint.
+    /// Bytes of metadata records that no checkpoint has before one is taken.
     pub meta_bytes_max: usize,
-    /// Pieces of a checkpoint named in its record, which every segment begins with; more stand in a list in the log.
-    pub checkpoint_pieces_max: usize,
+    /// Bytes of commits, deletions and metadata behind the last checkpoint that a start record carries, at most. With rows
+    /// and live segments it stays below [`journal::START_BYTES_MAX`].
+    pub start_backlog_bytes: usize,
     /// How long writes wait while nothing can be flushed, for want of room or media, before they are refused.
     pub write_patience: Duration,
     /// How long a medium is down before what it held is rebuilt on others.
@@ -79,6 +84,8 @@ pub struct Config {
     pub lease: Duration,
     /// What an opening does about losses.
     pub on_loss: OnLoss,
+    /// What stands between the engine and its metadata store: nothing but in tests.
+    pub meta_through: Option<MetaThrough>,
 }
 
 impl Config {
@@ -98,12 +105,13 @@ impl Config {
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
-            checkpoint_pieces_max: (container_bytes as usize >> 17).clamp(2, 64),
+            start_backlog_bytes: (segment_bytes as usize / 4).min(START_BACKLOG_BYTES),
             write_patience: WRITE_PATIENCE,
             rebuild_after: REBUILD_AFTER,
             rebuild_bytes_per_second: REBUILD_BYTES_PER_SECOND,
             lease: Duration::ZERO,
             on_loss: OnLoss::Refuse,
+            meta_through: None,
         }
     }
 
@@ -113,7 +121,7 @@ impl Config {
         u64::from(self.container_bytes >> 15).clamp(4, 128)
     }
 
-    /// Longest metadata record: fits a sealed unit, and start records hold several until a checkpoint takes them.
+    /// Longest metadata record: fits a sealed unit, and a segment holds several.
     pub fn meta_record_bytes(&self) -> usize {
         seal::PLAIN_BYTES_MAX.min(self.segment_bytes as usize / 8)
     }

@@ -62,6 +62,11 @@ pub(crate) struct Shared {
     /// The journal is taken over and its tail settled: writes may come.
     pub(crate) writable: AtomicBool,
     pub(crate) checkpoint_running: AtomicBool,
+    /// Held by what has the backlog told elsewhere.
+    pub(crate) telling: tokio::sync::Mutex<()>,
+    pub(crate) telling_runs: AtomicBool,
+    /// What metadata transactions pass.
+    pub(crate) turnstiles: crate::outcome::Turnstiles,
     pub(crate) indexing: AtomicBool,
     /// Lists of media that are being gone through: what they have is not known yet.
     pub(crate) reconciling: AtomicUsize,
@@ -157,8 +162,16 @@ impl Shared {
         what: ToCommit<'_>,
         changes: impl FnOnce(&Built) -> Vec<Flushed>,
     ) -> Result<Built, EngineError> {
-        let mint = || self.minted.fetch_add(1, Ordering::Relaxed);
-        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &|_| {}).await;
+        let mint = || {
+            let number = self.minted.fetch_add(1, Ordering::Relaxed);
+            self.lock().undecided.insert(number);
+            number
+        };
+        // What is given up is garbage wherever some of it is left.
+        let abandon = |number: u32| {
+            self.lock().undecided.remove(&number);
+        };
+        let written = self.pool.write(what.builder, &self.sealer, self.incarnation, &mint, &abandon).await;
         let is_in_pieces = self.container_limit() < self.config.container_bytes as usize;
         if is_in_pieces || written.as_ref().is_err_and(|error| error.kind == PoolErrorKind::NoSpace) {
             // What finds a place changes with each container.
@@ -200,6 +213,7 @@ impl Shared {
             self.lock().pending.remove(&container);
             return Err(error);
         }
+        self.lock().undecided.remove(&container.number);
         tracing::debug!(%container, "container committed");
         Ok(built)
     }

@@ -18,6 +18,8 @@ pub enum EngineErrorKind {
     Lost,
     /// The request makes no sense.
     Invalid,
+    /// What is on the media is of an earlier format; nothing was changed.
+    Format,
     /// Something else is in the way; try again.
     Busy,
     /// It is held: nobody may remove it yet.
@@ -78,6 +80,7 @@ impl From<RecoverError> for EngineError {
         let kind = match error.kind {
             RecoverErrorKind::Lost => EngineErrorKind::Lost,
             RecoverErrorKind::TooFewMedia => EngineErrorKind::TooFewMedia,
+            RecoverErrorKind::Format => EngineErrorKind::Format,
         };
         Self::new(kind, error.to_string())
     }

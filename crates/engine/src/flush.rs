@@ -94,6 +94,7 @@ impl Engine {
                     if any {
                         self.shared.set_stuck(None);
                     }
+                    self.tell_backlog_when_due();
                     self.checkpoint_when_due().await;
                     if any {
                         continue;
@@ -111,6 +112,7 @@ impl Engine {
                     self.shared.set_stuck(Some(error));
                     self.give_up_waiting();
                     // It may be what makes the room that the flush lacks.
+                    self.tell_backlog_when_due();
                     self.checkpoint_when_due().await;
                     if self.shared.lock().closed {
                         // The journal holds it until the next start.
@@ -173,7 +175,7 @@ impl Engine {
         }
     }
 
-    async fn pause(&self) {
+    pub(crate) async fn pause(&self) {
         self.shared.rt.sleep(RETRY).await;
         self.shared.pool.refresh_space().await;
     }
@@ -186,7 +188,7 @@ impl Engine {
     /// False when there is nothing to do.
     pub(crate) async fn flush_once(&self) -> Result<bool, EngineError> {
         let _gate = self.shared.flush_gate.lock().await;
-        let pressed = self.shared.journal()?.used_percent() >= PRESSURE_PERCENT;
+        let pressed = self.shared.uncovered_percent()? >= PRESSURE_PERCENT;
         let limit = self.shared.container_limit();
         let batch = {
             let mut state = self.shared.lock();
@@ -196,12 +198,11 @@ impl Engine {
             state.next_batch(limit)
         };
         if batch.is_empty() {
-            if pressed {
+            if self.shared.journal()?.used_percent() >= PRESSURE_PERCENT {
                 self.relieve_journal().await?;
             }
             return Ok(false);
         }
-        self.shared.check_flush()?;
         let flushed = self.flush_batch(&batch, limit).await;
         // Where a part failed too: the generations before it are in containers.
         let covered = self.shared.lock().covered;
@@ -218,9 +219,16 @@ impl Engine {
         Ok(true)
     }
 
-    /// The journal fills up and no write is buffered: metadata, commits and checkpoints fill it. The next start record
-    /// tells what they say, so the segments before it go.
+    /// The journal fills up and no write is buffered: metadata, commits and checkpoints fill it. The next start record, or the
+    /// log, tells what they say, so the segments before it go.
     pub(crate) async fn relieve_journal(&self) -> Result<(), EngineError> {
+        let is_idle = {
+            let state = self.shared.lock();
+            state.active.is_empty() && state.frozen.is_empty()
+        };
+        if is_idle {
+            self.shorten_start().await?;
+        }
         let (before, covered) = {
             let mut state = self.shared.lock();
             if !state.active.is_empty() || !state.frozen.is_empty() {

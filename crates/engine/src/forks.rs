@@ -76,6 +76,17 @@ impl Engine {
     /// `NotFound` when a source is not there; `Busy` while too many new disks wait for a checkpoint; when the journal or
     /// the metadata store does not take it.
     pub async fn fork(&self, txn: Txn, forks: &[Fork], remove: &[DiskId]) -> Result<bool, EngineError> {
+        let (engine, forks, remove) = (self.clone(), forks.to_vec(), remove.to_vec());
+        let work = async move { engine.fork_to_the_end(txn, &forks, &remove).await };
+        self.to_the_end("fork", work).await
+    }
+
+    async fn fork_to_the_end(
+        &self,
+        txn: Txn,
+        forks: &[Fork],
+        remove: &[DiskId],
+    ) -> Result<bool, EngineError> {
         self.check_writable()?;
         self.make_way(forks.len()).await?;
         let _gate = self.shared.fork_gate.read().await;
@@ -120,7 +131,7 @@ impl Engine {
             }
         }
         let (all, removal) = self.with_removal(all, remove).await?;
-        if self.meta().txn(all).await?.succeeded {
+        if self.shared.decided(all).await?.succeeded {
             unpublished.targets.clear();
             let mut state = self.shared.lock();
             for (fork, base) in forks.iter().zip(&bases) {
@@ -225,7 +236,7 @@ impl Engine {
         for some in free.chunks(SETTLED_AT_ONCE) {
             let delete = some.iter().map(|disk| Ok(Op::delete(&disk_key(*disk)?)));
             let deleted = match delete.collect::<Result<Vec<Op>, EngineError>>() {
-                Ok(then) => self.meta().txn(Txn { then, ..Txn::default() }).await.map_err(EngineError::from),
+                Ok(then) => self.shared.decided(Txn { then, ..Txn::default() }).await,
                 Err(error) => Err(error),
             };
             match deleted {
@@ -252,7 +263,7 @@ impl Engine {
             txn = txn.when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
             settled.push(*disk);
         }
-        if self.meta().txn(txn).await?.succeeded {
+        if self.shared.decided(txn).await?.succeeded {
             let mut state = self.shared.lock();
             settled.iter().for_each(|disk| state.settled(*disk));
         }

@@ -97,7 +97,7 @@ impl Engine {
     pub async fn believe_host(&self) -> Result<(), EngineError> {
         self.check_writable()?;
         let now_ms = self.host_time_ms().max(self.site_time_ms());
-        self.meta().txn(Txn::new().then(clock_op(now_ms)?)).await?;
+        self.shared.decided(Txn::new().then(clock_op(now_ms)?)).await?;
         self.shared.clock.raise(now_ms);
         self.shared.transport.tell_time(now_ms);
         Ok(())
@@ -109,7 +109,7 @@ impl Engine {
     /// When the metadata store does not take it.
     pub async fn keep_time(&self) -> Result<(), EngineError> {
         self.check_writable()?;
-        self.meta().txn(Txn::new().then(clock_op(self.site_time_ms())?)).await?;
+        self.shared.decided(Txn::new().then(clock_op(self.site_time_ms())?)).await?;
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Engine {
                 let record = HoldRecord { version: VERSION, until_ms: until_ms.max(was), enforced_ms };
                 all = all.then(Op::put(key(*disk)?, record.encode()));
             }
-            if self.meta().txn(all).await?.succeeded {
+            if self.shared.decided(all).await?.succeeded {
                 self.shared.holds_pending.store(true, Ordering::Release);
                 return Ok(true);
             }
@@ -238,7 +238,7 @@ impl Engine {
         }
         let put = Op::put(kv.key.clone(), HoldRecord { enforced_ms: hold.until_ms, ..record }.encode());
         let txn = Txn::new().when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
-        Ok(self.meta().txn(txn).await?.succeeded)
+        Ok(self.shared.decided(txn).await?.succeeded)
     }
 
     /// The hold of a disk, when it has one that is not over.

@@ -18,12 +18,13 @@
 //! in the same step. The journal is trimmed behind durable commits only [I5]. A write is admitted only when its
 //! worst-case flush fits what the pool has left beside the reserve [I10].
 //!
-//! Crash rules: all state is rebuilt from the newest start record, the checkpoint, the map logs of the commits since,
+//! Crash rules: all state is rebuilt from the newest start record, the checkpoint and the backlog, the map logs of the commits since,
 //! and the journal's records that no commit covers; the same code serves every kind of restart.
 //!
 //! What it does not do: no names of VMs and snapshots, no protocol.
 
 mod admission;
+mod backlog;
 mod body;
 mod checkpoint;
 mod clean;
@@ -38,6 +39,7 @@ mod flush;
 mod forks;
 mod generation;
 mod holds;
+mod kept;
 mod lacks;
 mod load;
 mod losses;
@@ -45,6 +47,7 @@ mod mark;
 mod members;
 mod metadata;
 mod open;
+mod outcome;
 mod pace;
 mod pages;
 mod progress;
@@ -56,7 +59,6 @@ mod reseal;
 mod scrub;
 mod sink;
 mod space;
-mod start;
 mod state;
 mod status;
 mod stubs;
@@ -76,8 +78,10 @@ pub use error::{EngineError, EngineErrorKind};
 pub use exposure::Exposure;
 pub use forks::{Fork, OpenDisk};
 pub use holds::Hold;
+pub use kept::Blocked;
 pub use losses::OnLoss;
 pub use members::{Joins, Moving};
+pub use outcome::{MetaThrough, Through};
 pub use progress::Progress;
 pub use scrub::{ScrubCursor, ScrubTotals};
 pub use space::{GroupSpace, SpaceReport};
@@ -87,11 +91,12 @@ pub use witness::{Witness, WitnessError, WitnessErrorKind, WitnessState};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a witness, a checkpoint object, the record of retiring containers and a hold.
+    /// Decodes `input` as a witness, a checkpoint object, a backlog, the record of retiring containers and a hold.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::WitnessState::decode(input);
         let _ = crate::body::Body::decode(input);
         let _ = crate::reseal::Retiring::decode(input);
+        let _ = crate::backlog::decode_backlog(input);
         crate::holds::fuzz_body(input);
     }
 }

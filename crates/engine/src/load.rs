@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use container::{Change, Head, MapLog, PRELUDE_BYTES};
-use journal::{CheckpointPointer, Commit, Deleted, MetaPiece, Record, Recovered};
-use map::Root;
+use journal::{Backlog, BacklogAt, CheckpointPointer, Commit, Deleted, MetaPiece, Record, Recovered, Root};
 use pool::Pool;
 use seal::{Kind, Sealer};
 use units::{DiskId, Fingerprint, Lba, Seq};
 
+use crate::backlog::{Kept, decode_backlog};
 use crate::body::Body;
 use crate::disk::Disk;
 use crate::engine::Shared;
@@ -23,6 +23,8 @@ use crate::state::{MapChange, State};
 
 /// Map logs read at a time.
 const READ_AHEAD: usize = 8;
+/// Pieces of a checkpoint or backlog read at a time.
+const PIECES_AHEAD: usize = 32;
 
 /// What the journal says, sorted.
 #[derive(Debug, Default)]
@@ -30,29 +32,25 @@ pub(crate) struct Story {
     pub(crate) checkpoint: Option<CheckpointPointer>,
     pub(crate) commits: Vec<Commit>,
     pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
-    pub(crate) rows: Vec<journal::Row>,
     pub(crate) covered: Seq,
     pub(crate) data: Vec<(Seq, Record)>,
-    pub(crate) ledger: Vec<journal::LedgerRun>,
-    /// All commits since the start record, for the ledger.
-    pub(crate) committed: Vec<units::ContainerId>,
-    /// Containers deleted since the start record: no id is used twice, so their order does not matter.
+    /// Containers deleted since the ledger was written: no id is used twice, so their order does not matter.
     pub(crate) deleted: Vec<Deleted>,
     /// Those deleted since the checkpoint: its totals count them.
     pub(crate) uncounted: Vec<Deleted>,
 }
 
 impl Story {
-    pub(crate) fn of(recovered: &mut Recovered) -> Self {
-        let start = &recovered.start;
+    /// What was recovered, behind a backlog that may have stood in the log.
+    pub(crate) fn of(recovered: &mut Recovered, backlog: Backlog) -> Self {
+        let Backlog { commits, meta, deleted } = backlog;
         let mut story = Self {
-            checkpoint: start.checkpoint.clone(),
-            commits: start.commits.clone(),
-            meta: start.meta.clone(),
-            rows: start.rows.clone(),
-            covered: start.covered,
-            ledger: start.ledger.clone(),
-            uncounted: start.deleted.clone(),
+            checkpoint: recovered.told.checkpoint.clone(),
+            commits,
+            meta,
+            covered: recovered.start.covered,
+            deleted: deleted.clone(),
+            uncounted: deleted,
             ..Self::default()
         };
         for (seq, record) in std::mem::take(&mut recovered.records) {
@@ -60,20 +58,21 @@ impl Story {
                 Record::Write { .. } | Record::Hole { .. } | Record::Cut(_) => story.data.push((seq, record)),
                 Record::Meta { fingerprint, unit } => story.meta.push((seq, fingerprint, unit)),
                 Record::Commit(commit) => {
-                    story.committed.push(commit.container);
                     story.covered = story.covered.max(commit.covered);
                     story.commits.push(commit);
                 }
                 Record::Checkpoint(pointer) => {
-                    story.checkpoint = Some(pointer);
-                    story.uncounted.clear();
+                    // One from before what the newest start record names was counted then, and is now.
+                    if pointer.number >= story.checkpoint.as_ref().map_or(0, |pointer| pointer.number) {
+                        story.checkpoint = Some(pointer);
+                        story.uncounted.clear();
+                    }
                 }
                 Record::Delete(deleted) => {
                     story.deleted.extend(&deleted);
                     story.uncounted.extend(deleted);
                 }
-                Record::Row(row) => story.rows.push(row),
-                Record::Start(_) => {}
+                Record::Row(_) | Record::Backlog(_) | Record::Start(_) => {}
             }
         }
         if let Some(pointer) = &story.checkpoint {
@@ -87,24 +86,60 @@ impl Story {
     }
 }
 
+/// The rows of the layout, as they were recovered.
+pub(crate) fn rows_of(recovered: &Recovered) -> Vec<journal::Row> {
+    let found = recovered.records.iter().filter_map(|(_, record)| match record {
+        Record::Row(row) => Some(row),
+        _ => None,
+    });
+    recovered.start.rows.iter().chain(found).cloned().collect()
+}
+
+/// The backlog, which may stand in the log: then with the pieces that reading it took.
+pub(crate) async fn read_backlog(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    recovered: &Recovered,
+) -> Result<(Backlog, Vec<Kept>), EngineError> {
+    let BacklogAt::Log(pointer) = &recovered.told.backlog else {
+        return Ok((recovered.backlog.clone(), Vec::new()));
+    };
+    let (bytes, pieces) = read_tree(pool, sealer, &pointer.root).await?;
+    let broken = || EngineError::new(EngineErrorKind::Lost, "the backlog does not decode");
+    let backlog = decode_backlog(&bytes).ok_or_else(broken)?;
+    Ok((backlog, vec![(pointer.told, pieces)]))
+}
+
 /// Reads and checks the checkpoint object; gives also every piece that this took.
 pub(crate) async fn read_body(
     pool: &Pool,
     sealer: &Arc<Sealer>,
     pointer: &CheckpointPointer,
-) -> Result<(Body, Vec<MetaPiece>), EngineError> {
+) -> Result<(Body, Arc<[MetaPiece]>), EngineError> {
     let broken =
         || EngineError::new(EngineErrorKind::Lost, format!("checkpoint {} does not decode", pointer.number));
-    let first = read_pieces(pool, sealer, &pointer.pieces).await?;
-    if !pointer.listed {
-        return Ok((Body::decode(&first).ok_or_else(broken)?, pointer.pieces.clone()));
+    let (bytes, pieces) = read_tree(pool, sealer, &pointer.root).await?;
+    Ok((Body::decode(&bytes).ok_or_else(broken)?, pieces))
+}
+
+/// The bytes that a root leads to, and every piece that this took.
+async fn read_tree(
+    pool: &Pool,
+    sealer: &Arc<Sealer>,
+    root: &Root,
+) -> Result<(Vec<u8>, Arc<[MetaPiece]>), EngineError> {
+    let (mut level, mut all) = (vec![root.piece], Vec::new());
+    for _ in 0..root.levels {
+        let list = read_pieces(pool, sealer, &level).await?;
+        all.append(&mut level);
+        let Ok((below, [])) = postcard::take_from_bytes::<Vec<MetaPiece>>(&list) else {
+            return Err(EngineError::new(EngineErrorKind::Lost, "a list of pieces does not decode"));
+        };
+        level = below;
     }
-    let Ok((mut pieces, [])) = postcard::take_from_bytes::<Vec<MetaPiece>>(&first) else {
-        return Err(broken());
-    };
-    let body = Body::decode(&read_pieces(pool, sealer, &pieces).await?).ok_or_else(broken)?;
-    pieces.extend_from_slice(&pointer.pieces);
-    Ok((body, pieces))
+    let bytes = read_pieces(pool, sealer, &level).await?;
+    all.append(&mut level);
+    Ok((bytes, all.into()))
 }
 
 async fn read_pieces(
@@ -112,12 +147,19 @@ async fn read_pieces(
     sealer: &Arc<Sealer>,
     pieces: &[MetaPiece],
 ) -> Result<Vec<u8>, EngineError> {
+    let read = |piece: &MetaPiece| {
+        let MetaPiece { fingerprint, address } = *piece;
+        async move {
+            let mut plain = Vec::new();
+            let mut check = |unit: &[u8]| sealer.open(Kind::Meta, fingerprint, unit, &mut plain).is_ok();
+            pool.read_unit(&address, &mut check).await.map(|()| plain)
+        }
+    };
     let mut bytes = Vec::new();
-    for piece in pieces {
-        let mut plain = Vec::new();
-        let mut check = |unit: &[u8]| sealer.open(Kind::Meta, piece.fingerprint, unit, &mut plain).is_ok();
-        pool.read_unit(&piece.address, &mut check).await?;
-        bytes.extend_from_slice(&plain);
+    for some in pieces.chunks(PIECES_AHEAD) {
+        for plain in seam::join_all(some.iter().map(read)).await {
+            bytes.extend_from_slice(&plain?);
+        }
     }
     Ok(bytes)
 }
@@ -139,7 +181,7 @@ pub(crate) struct Cast {
     /// In the order of their cuts.
     pub(crate) pending: VecDeque<Pending>,
     /// Trees of disks that never change and are not in RAM.
-    pub(crate) at_rest: BTreeMap<DiskId, Option<Root>>,
+    pub(crate) at_rest: BTreeMap<DiskId, Option<map::Root>>,
 }
 
 impl Cast {
@@ -147,7 +189,7 @@ impl Cast {
     /// checkpoint lists are as it says; the others are as their records say.
     pub(crate) fn new(
         records: Vec<(DiskId, DiskRecord)>,
-        listed: &BTreeMap<DiskId, Option<Root>>,
+        listed: &BTreeMap<DiskId, Option<map::Root>>,
         state: &mut State,
     ) -> Self {
         let mut cast = Self::default();

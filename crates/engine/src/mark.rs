@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container::UnitKind;
-use map::{Pages, Place, Root};
+use map::{Page, Pages, Place, Root};
 use units::{Address, ContainerId, DiskId, Fingerprint};
 
-use crate::disk::Layer;
+use crate::disk::{Disk, Layer};
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::kept::LostPages;
 use crate::pace::Step;
 use crate::pages::PageStore;
 use crate::progress::Progress;
@@ -43,6 +44,15 @@ impl Slots {
         self.0.get(usize::from(slot) / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
+    /// The first `count` slots.
+    pub(crate) fn all(count: u32) -> Self {
+        let mut slots = Self::default();
+        for slot in 0..count {
+            slots.set(slot as u16);
+        }
+        slots
+    }
+
     pub(crate) fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
@@ -56,11 +66,16 @@ pub(crate) struct Marked {
     pub(crate) met: BTreeSet<ContainerId>,
     /// Pages walked.
     pub(crate) pages: u64,
+    /// Pages that are lost for good.
+    pub(crate) lost: LostPages,
+    /// A loss ends the walk, for good or not.
+    is_strict: bool,
 }
 
 /// Trees and changes above them.
 struct Roots {
-    roots: Vec<Root>,
+    /// With their disks.
+    roots: Vec<(DiskId, Root)>,
     layers: Vec<Arc<Layer>>,
 }
 
@@ -71,8 +86,8 @@ impl Engine {
         let roots = self.all_roots().await?;
         let mut marked = Marked::default();
         let mut step = self.step();
-        for root in &roots.roots {
-            step = self.mark_tree(&mut marked, root, step, progress).await?;
+        for (disk, root) in &roots.roots {
+            step = self.mark_tree(&mut marked, Some(*disk), root, step, progress).await?;
         }
         for layer in &roots.layers {
             progress.check()?;
@@ -83,9 +98,9 @@ impl Engine {
 
     /// The containers that hold what a tree reaches.
     pub(crate) async fn containers_under(&self, root: &Root) -> Result<BTreeSet<ContainerId>, EngineError> {
-        let mut marked = Marked::default();
+        let mut marked = Marked { is_strict: true, ..Marked::default() };
         let step = self.step();
-        self.mark_tree(&mut marked, root, step, &Progress::default()).await?;
+        self.mark_tree(&mut marked, None, root, step, &Progress::default()).await?;
         Ok(marked.live.into_keys().collect())
     }
 
@@ -95,8 +110,8 @@ impl Engine {
         let meta = self.shared.embedded();
         let meta = meta.ok_or_else(|| EngineError::new(EngineErrorKind::Closed, "the engine is not open"))?;
         let mut roots = self.roots_in_ram();
-        roots.roots.extend(disks(&meta).await?.into_iter().filter_map(|(_, record)| match record.base {
-            Base::Root(root) => root,
+        roots.roots.extend(disks(&meta).await?.into_iter().filter_map(|(id, record)| match record.base {
+            Base::Root(root) => Some((id, root?)),
             _ => None,
         }));
         Ok(roots)
@@ -106,17 +121,18 @@ impl Engine {
         let mut state = self.shared.lock();
         let disks: Vec<_> = state.disks.keys().copied().collect();
         disks.iter().for_each(|disk| state.seal_overlay(*disk));
-        let mut roots: Vec<Root> = state.disks.values().filter_map(|disk| disk.root).collect();
+        let root_of = |(id, disk): (&DiskId, &Disk)| Some((*id, disk.root?));
+        let mut roots: Vec<(DiskId, Root)> = state.disks.iter().filter_map(root_of).collect();
         let mut layers: Vec<Arc<Layer>> =
             state.disks.values().flat_map(|disk| disk.layers.iter().cloned()).collect();
         // A checkpoint under way merges disks that may be deleted by now.
         if let Some(boundary) = &state.boundary {
             layers.extend(boundary.parts.iter().flat_map(|part| part.layers.iter().cloned()));
-            roots.extend(boundary.parts.iter().filter_map(|part| part.root));
+            roots.extend(boundary.parts.iter().filter_map(|part| Some((part.disk, part.root?))));
         }
         // Recovery begins with what the last checkpoint lists, for every disk that has a record.
         let has_record = |id: &DiskId| state.disks.contains_key(id) || state.tombstones.contains(id);
-        roots.extend(state.listed.iter().filter(|(id, _)| has_record(id)).map(|(_, root)| *root));
+        roots.extend(state.listed.iter().filter(|(id, _)| has_record(id)).map(|(id, root)| (*id, *root)));
         layers.sort_by_key(|layer| Arc::as_ptr(layer) as usize);
         layers.dedup_by(|a, b| Arc::ptr_eq(a, b));
         Roots { roots, layers }
@@ -133,8 +149,7 @@ impl Engine {
                 seam::yield_now().await;
                 step = self.next_step(step).await;
             }
-            let at = marked.place(&self.shared, UnitKind::Data, name, *address).await?;
-            marked.live.entry(at.container).or_default().set(at.slot);
+            marked.block(&self.shared, name, *address).await?;
         }
         Ok(step)
     }
@@ -142,6 +157,7 @@ impl Engine {
     async fn mark_tree<'a>(
         &'a self,
         marked: &mut Marked,
+        disk: Option<DiskId>,
         root: &Root,
         mut step: Step<'a>,
         progress: &Progress,
@@ -151,7 +167,14 @@ impl Engine {
         while let Some((level, some)) = stack.pop() {
             let mut unseen = Vec::new();
             for (name, address) in some {
-                let at = marked.place(&self.shared, UnitKind::Page(level), &name, address).await?;
+                let at = match marked.place(&self.shared, UnitKind::Page(level), &name, address).await {
+                    Ok(at) => at,
+                    Err(error) => {
+                        marked.pass(&self.shared, error)?;
+                        marked.lost.add(address.container, disk);
+                        continue;
+                    }
+                };
                 if marked.live.entry(at.container).or_default().set(at.slot) {
                     unseen.push((name, at));
                 }
@@ -169,15 +192,16 @@ impl Engine {
                     seam::yield_now().await;
                     step = self.next_step(step).await;
                 }
-                let page = pages.load(level, name, &at).await?;
+                let Some(page) = marked.load(&pages, level, name, &at).await? else {
+                    marked.lost.add(at.container, disk);
+                    continue;
+                };
                 for entry in page.entries() {
                     let Place::Stored(address) = entry.place else { continue };
                     if level > 0 {
                         below.push((entry.fingerprint, address));
                     } else {
-                        let at =
-                            marked.place(&self.shared, UnitKind::Data, &entry.fingerprint, address).await?;
-                        marked.live.entry(at.container).or_default().set(at.slot);
+                        marked.block(&self.shared, &entry.fingerprint, address).await?;
                     }
                 }
             }
@@ -189,6 +213,45 @@ impl Engine {
 }
 
 impl Marked {
+    /// Lets a loss that is for good pass, where that is allowed.
+    fn pass(&self, shared: &Shared, error: EngineError) -> Result<(), EngineError> {
+        if self.is_strict { Err(error) } else { shared.pass_loss(error) }
+    }
+
+    /// A page; `None` when it is lost for good: it was tried twice.
+    async fn load(
+        &self,
+        pages: &PageStore<'_>,
+        level: u8,
+        name: Fingerprint,
+        at: &Address,
+    ) -> Result<Option<Arc<Page>>, EngineError> {
+        if let Ok(page) = pages.load(level, name, at).await {
+            return Ok(Some(page));
+        }
+        match pages.load(level, name, at).await {
+            Ok(page) => Ok(Some(page)),
+            Err(error) => self.pass(pages.0, error).map(|()| None),
+        }
+    }
+
+    /// Marks a block. Where one went that is not where the stub of its container leads, nobody knows.
+    async fn block(
+        &mut self,
+        shared: &Shared,
+        name: &Fingerprint,
+        address: Address,
+    ) -> Result<(), EngineError> {
+        match self.place(shared, UnitKind::Data, name, address).await {
+            Ok(at) => drop(self.live.entry(at.container).or_default().set(at.slot)),
+            Err(error) => {
+                self.pass(shared, error)?;
+                self.lost.add_astray(address.container);
+            }
+        }
+        Ok(())
+    }
+
     /// Where something lies now; notes every stub on the way.
     async fn place(
         &mut self,

@@ -68,8 +68,8 @@ impl Persist for JournalPersist {
         })
     }
 
-    /// Every start record carries what no checkpoint holds yet: where checkpoints find no room, there must not be more
-    /// of it than a start record takes, or the journal could not go on.
+    /// The journal's segments stay for what no checkpoint holds yet: where checkpoints find no room, there must not be so much
+    /// of it that the journal could not go on.
     fn admit(&self, bytes: usize, frees: bool) -> BoxFuture<'_, Result<(), PersistError>> {
         Box::pin(room_for_meta(&self.shared, bytes, frees))
     }
@@ -98,9 +98,9 @@ impl Shared {
         let (limits, spare) = if frees { (DELETIONS_LIMITS, 1) } else { (RECORDS_LIMITS, 2) };
         let mut state = self.lock();
         let carried = state.meta_bytes();
-        // A record that finds little carried goes, however long: start records are made for that.
+        // A record that finds little before it goes, however long.
         let fits = carried <= most || carried + bytes <= limits * most;
-        if segments >= spare && fits && self.start_takes(&state, bytes) {
+        if segments >= spare && fits {
             state.meta_waits_since = None;
             return Ok(true);
         }
@@ -147,7 +147,7 @@ impl Engine {
             };
             let behind = next + IDS_RESERVED;
             let txn = Txn::new().when(compare).then(Op::put(key.clone(), behind.to_le_bytes()));
-            if meta.txn(txn).await?.succeeded {
+            if self.shared.decided(txn).await?.succeeded {
                 return Ok(next..behind);
             }
         }
@@ -165,6 +165,17 @@ impl Engine {
         create: &[(DiskId, u64)],
         remove: &[DiskId],
     ) -> Result<bool, EngineError> {
+        let (engine, create, remove) = (self.clone(), create.to_vec(), remove.to_vec());
+        let work = async move { engine.apply_to_the_end(txn, &create, &remove).await };
+        self.to_the_end("change of disks", work).await
+    }
+
+    async fn apply_to_the_end(
+        &self,
+        txn: Txn,
+        create: &[(DiskId, u64)],
+        remove: &[DiskId],
+    ) -> Result<bool, EngineError> {
         self.check_writable()?;
         let _gate = self.shared.fork_gate.read().await;
         let mut txn = txn;
@@ -175,7 +186,7 @@ impl Engine {
         }
         for _ in 0..RACES_MAX {
             let (all, removal) = self.with_removal(txn.clone(), remove).await?;
-            if self.meta().txn(all).await?.succeeded {
+            if self.shared.decided(all).await?.succeeded {
                 let mut state = self.shared.lock();
                 for (disk, bytes) in create {
                     state.disks.insert(*disk, Disk { bytes: *bytes, ..Disk::default() });
@@ -202,6 +213,11 @@ impl Engine {
     /// # Errors
     /// When the disk does not exist, the size is out of range or the change cannot be made durable.
     pub async fn resize(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
+        let engine = self.clone();
+        self.to_the_end("resize", async move { engine.resize_to_the_end(disk, bytes).await }).await
+    }
+
+    async fn resize_to_the_end(&self, disk: DiskId, bytes: u64) -> Result<(), EngineError> {
         check_bytes(bytes)?;
         self.check_writable()?;
         self.shared.lock().check_change(disk, 0, 0)?;
@@ -239,7 +255,7 @@ impl Engine {
             let Some((kv, record)) = find(&*meta, disk).await? else { return Err(no_disk(disk)) };
             let put = Op::put(kv.key.clone(), DiskRecord { bytes, ..record }.encode());
             let txn = Txn::new().when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
-            if meta.txn(txn).await?.succeeded {
+            if self.shared.decided(txn).await?.succeeded {
                 return Ok(());
             }
         }

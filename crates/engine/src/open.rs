@@ -22,7 +22,7 @@ use crate::dedup::{Dedup, read_head};
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::holds::kept_time;
-use crate::load::{Cast, Story, read_body, refill, replay, restore_meta};
+use crate::load::{Cast, Story, read_backlog, read_body, refill, replay, restore_meta, rows_of};
 use crate::losses::{Losses, OnLoss, recover};
 use crate::ranges::Ranges;
 use crate::record::disks;
@@ -53,7 +53,7 @@ impl Engine {
         let unknown = |error: WitnessError| without_witness(&error, &config);
         let witness = deps.witness.load().await.map_err(unknown)?;
         let key = deps.sealer.journal_key();
-        let found = journal::newest_epoch(&*deps.transport, &deps.up, key).await;
+        let found = journal::newest_epoch(&*deps.transport, &deps.up, key).await?;
         if found.0 > witness.epoch.0.saturating_add(EPOCHS_AHEAD_MAX) {
             // Counting on from there would leave none for those that come.
             let reason =
@@ -71,10 +71,8 @@ impl Engine {
 
         let shared = new_shared(&deps, &config, epoch);
         let engine = Self { shared: shared.clone() };
-        let story = recovered.as_mut().map(Story::of).unwrap_or_default();
         let next_seq = recovered.as_ref().map_or(Seq(1), |recovered| recovered.next_seq);
-        shared.pool.load_rows(&story.rows);
-        engine.load(story, next_seq, &mut losses).await?;
+        engine.load(recovered.as_mut(), next_seq, &mut losses).await?;
         shared.pool.refresh_space().await;
         let mut opening =
             Opening { deps, first_seq: next_seq, recovered, registered, attempts: 0, lost_with: None };
@@ -168,9 +166,7 @@ impl Engine {
             }
             let next_seq = again.as_ref().map_or(Seq(1), |found| found.next_seq);
             if was_lost || next_seq > opening.first_seq {
-                let story = again.as_mut().map(Story::of).unwrap_or_default();
-                self.shared.pool.load_rows(&story.rows);
-                self.load(story, next_seq, &mut losses).await?;
+                self.load(again.as_mut(), next_seq, &mut losses).await?;
                 (opening.first_seq, opening.recovered) = (next_seq, again);
                 if let Err(error) = losses.allow() {
                     opening.lost_with = Some(self.up());
@@ -188,10 +184,22 @@ impl Engine {
     }
 
     /// Maps, metadata and write buffer, as the journal tells them.
-    async fn load(&self, mut story: Story, next_seq: Seq, losses: &mut Losses) -> Result<(), EngineError> {
+    async fn load(
+        &self,
+        recovered: Option<&mut Recovered>,
+        next_seq: Seq,
+        losses: &mut Losses,
+    ) -> Result<(), EngineError> {
         let shared = &self.shared;
+        let (mut story, mut backlogs) = (Story::default(), Vec::new());
+        if let Some(recovered) = recovered {
+            shared.pool.load_rows(&rows_of(recovered));
+            let read = read_backlog(&shared.pool, &shared.sealer, recovered).await;
+            let (backlog, pieces) = losses.or_default(read)?;
+            (story, backlogs) = (Story::of(recovered, backlog), pieces);
+        }
         let mut body = None;
-        let mut pieces = Vec::new();
+        let mut pieces = Arc::default();
         if let Some(pointer) = &story.checkpoint {
             match read_body(&shared.pool, &shared.sealer, pointer).await {
                 Ok(read) => {
@@ -208,11 +216,9 @@ impl Engine {
             meta: story.meta,
             checkpoint: story.checkpoint,
             pieces,
+            backlogs,
             ..State::default()
         };
-        for run in &story.ledger {
-            state.ledger.insert(run.incarnation, run.committed.clone());
-        }
         shared.clock.go_on_from(losses.or_default(kept_time(&*meta).await)?);
         shared.transport.tell_time(shared.clock.now_ms());
         let records = losses.or_default(disks(&meta).await)?;
@@ -220,16 +226,15 @@ impl Engine {
         state.retiring = losses.or_default(retiring(&meta).await)?;
         // Another store's stamps say nothing of this one.
         *shared.checkpointing.lock().await = Known::default();
-        let (listed, totals) = body.map_or_else(Default::default, |body| (body.roots, body.totals));
+        let (listed, ledger, totals) =
+            body.map_or_else(Default::default, |body| (body.roots, body.ledger, body.totals));
+        state.ledger = ledger.into_iter().map(|run| (run.incarnation, run.committed)).collect();
         state.totals = totals;
         state.listed = listed.iter().filter_map(|(id, root)| Some((*id, (*root)?))).collect();
         let mut cast = Cast::new(records, &listed.into_iter().collect(), &mut state);
         state.next_ordinal = state.checkpoint.as_ref().map_or(0, |pointer| pointer.commits_before);
         replay(&shared.pool, &shared.sealer, &mut state, &story.commits, &mut cast, losses).await?;
         cast.come(&mut state, story.covered, losses)?;
-        for container in story.committed {
-            state.enter_committed(container);
-        }
         for deleted in &story.deleted {
             state.leave_committed(deleted.container);
             state.sizes.remove(&deleted.container);
@@ -261,7 +266,7 @@ impl Engine {
             let mut state = self.shared.lock();
             state.covered = state.covered.max(first_seq);
             // Written anew, so that a commit says what is covered.
-            state.pieces.clear();
+            state.pieces = Arc::default();
         }
         self.take_checkpoint().await
     }
@@ -280,6 +285,7 @@ impl Engine {
             first_seq: opening.first_seq,
             inherited: opening.recovered.as_ref().map(inherited).unwrap_or_default(),
             tail: opening.recovered.as_ref().and_then(|recovered| recovered.tail.clone()),
+            told: opening.recovered.as_ref().map(|recovered| recovered.told.clone()).unwrap_or_default(),
             lease: shared.config.lease,
             registered: opening.registered.clone(),
             first_number: (opening.attempts - 1) * SEGMENTS_PER_OPENING,
@@ -341,7 +347,7 @@ impl Engine {
         for medium in media {
             let committed = |id: ContainerId| {
                 let state = shared.lock();
-                let here = id.incarnation == shared.incarnation && !state.deleted_here.contains(&id.number);
+                let here = id.incarnation == shared.incarnation && state.undecided.contains(&id.number);
                 here || state.is_committed(id)
             };
             let keep = |id: ContainerId| {
@@ -464,6 +470,9 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         checkpointing: tokio::sync::Mutex::default(),
         writable: AtomicBool::new(false),
         checkpoint_running: AtomicBool::new(false),
+        telling: tokio::sync::Mutex::default(),
+        telling_runs: AtomicBool::new(false),
+        turnstiles: crate::outcome::Turnstiles::default(),
         indexing: AtomicBool::new(false),
         reconciling: AtomicUsize::new(0),
         fork_gate: tokio::sync::RwLock::default(),

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
-use journal::LedgerRun;
 use meta::{Key, Op, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, Incarnation};
@@ -24,7 +23,7 @@ use crate::progress::Progress;
 use crate::state::State;
 
 const RESEAL: Table = Table::new("reseal");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Cycles after which it is given up for now: each leaves only what was hit or anchored meanwhile.
 const CYCLES_MAX: usize = 8;
 /// How often, and how long apart, the journal is asked to leave its old segments while guests write: the next flushes
@@ -85,7 +84,7 @@ pub(crate) struct Retiring {
     version: u8,
     /// The epoch that everything is sealed under when this is done.
     epoch: u16,
-    runs: Vec<LedgerRun>,
+    ends: Vec<(Incarnation, u32)>,
 }
 
 impl Retiring {
@@ -101,26 +100,21 @@ fn key() -> Result<Key, EngineError> {
     Ok(RESEAL.key().number(0).end()?)
 }
 
-/// Containers by incarnation: runs of numbers, in order.
-pub(crate) type Runs = BTreeMap<Incarnation, Vec<(u32, u32)>>;
+/// Containers by incarnation: those with lower numbers. While the line is drawn none is on its way, and numbers only grow:
+/// so the record has no part of the ledger in it, however many gaps that has.
+pub(crate) type Ends = BTreeMap<Incarnation, u32>;
 
 impl State {
     /// Whether a container may hold units of a retired key epoch.
     pub(crate) fn is_retiring(&self, id: ContainerId) -> bool {
-        self.retiring.get(&id.incarnation).is_some_and(|runs| {
-            let at = runs.partition_point(|(start, _)| *start <= id.number);
-            at > 0 && runs[at - 1].1 > id.number
-        })
+        self.retiring.get(&id.incarnation).is_some_and(|end| id.number < *end)
     }
 
     /// Retiring containers that are still there.
     fn retiring_left(&self) -> u64 {
-        let left = |(incarnation, runs): (&Incarnation, &Vec<(u32, u32)>)| {
+        let left = |(incarnation, end): (&Incarnation, &u32)| {
             let committed = self.ledger.get(incarnation)?;
-            let overlaps = runs.iter().flat_map(|(start, end)| {
-                committed.iter().map(move |(a, b)| u64::from((*end).min(*b).saturating_sub((*start).max(*a))))
-            });
-            Some(overlaps.sum::<u64>())
+            Some(committed.iter().map(|(a, b)| u64::from((*b).min(*end).saturating_sub(*a))).sum::<u64>())
         };
         self.retiring.iter().filter_map(left).sum()
     }
@@ -146,6 +140,7 @@ impl Engine {
             progress.check()?;
             self.drain().await?;
             self.take_checkpoint().await?;
+            self.leave_backlogs().await?;
             if self.shared.lock().retiring_left() == 0 {
                 return self.leave_old_segments().await.map(|()| None);
             }
@@ -202,19 +197,30 @@ impl Engine {
         self.old_seals_arrived(epoch).await?;
         // Blocks in the buffer were sealed before.
         self.drain().await?;
-        let runs = {
+        let ends = {
             // Nothing is on its way to a container.
             let _cleaning = self.shared.cleaning.lock().await;
             let _checkpoint = self.shared.checkpointing.lock().await;
             let _gate = self.shared.flush_gate.lock().await;
+            let _telling = self.shared.telling.lock().await;
             let mut state = self.shared.lock();
-            state.retiring = state.ledger.clone();
-            state.ledger_runs()
+            state.retiring = state.ledger_ends();
+            state.retiring.iter().map(|(incarnation, end)| (*incarnation, *end)).collect()
         };
-        let record = Retiring { version: VERSION, epoch, runs };
+        let record = Retiring { version: VERSION, epoch, ends };
         let value = postcard::to_stdvec(&record).expect("plain values always encode");
-        self.meta().txn(Txn::new().then(Op::put(key()?, value))).await?;
+        self.shared.decided(Txn::new().then(Op::put(key()?, value))).await?;
         Ok(())
+    }
+
+    /// A backlog in the log that was sealed before is told anew.
+    async fn leave_backlogs(&self) -> Result<(), EngineError> {
+        let is_retiring = {
+            let state = self.shared.lock();
+            let mut pieces = state.backlogs.iter().flat_map(|(_, pieces)| pieces.iter());
+            pieces.any(|piece| state.is_retiring(piece.address.container))
+        };
+        if is_retiring { self.tell_backlog().await } else { Ok(()) }
     }
 
     /// Waits until what was sealed before `epoch` is in the journal, and so in the write buffer.
@@ -232,7 +238,7 @@ impl Engine {
 
     /// The record goes, and the journal goes on in a new segment, so that those with what was sealed before can go.
     async fn leave_old_segments(&self) -> Result<(), EngineError> {
-        self.meta().txn(Txn::new().then(Op::delete(&key()?))).await?;
+        self.shared.decided(Txn::new().then(Op::delete(&key()?))).await?;
         self.shared.lock().retiring.clear();
         let line = self.shared.lock().next_seq;
         for _ in 0..LEAVE_TRIES {
@@ -242,7 +248,8 @@ impl Engine {
                 let _gate = self.shared.flush_gate.lock().await;
                 self.relieve_journal().await?;
             }
-            if self.shared.lock().covered >= line {
+            let told = self.shared.journal()?.told().before;
+            if self.shared.lock().covered.min(told) >= line {
                 break;
             }
             self.shared.rt.sleep(LEAVE_PAUSE).await;
@@ -252,10 +259,10 @@ impl Engine {
 }
 
 /// What was being retired when the metadata store was last written.
-pub(crate) async fn retiring(meta: &std::sync::Arc<meta::Embedded>) -> Result<Runs, EngineError> {
-    let Some(kv) = meta.get(&key()?).await?.kv else { return Ok(Runs::new()) };
+pub(crate) async fn retiring(meta: &std::sync::Arc<meta::Embedded>) -> Result<Ends, EngineError> {
+    let Some(kv) = meta.get(&key()?).await?.kv else { return Ok(Ends::new()) };
     let damaged =
         || EngineError::new(EngineErrorKind::Lost, "the record of retiring containers makes no sense");
     let record = Retiring::decode(&kv.value).ok_or_else(damaged)?;
-    Ok(record.runs.into_iter().map(|run| (run.incarnation, run.committed)).collect())
+    Ok(record.ends.into_iter().collect())
 }

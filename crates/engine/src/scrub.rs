@@ -189,6 +189,9 @@ impl Engine {
         let state = self.shared.lock();
         let quiet = state.active.is_empty() && state.frozen.is_empty() && state.pending.is_empty();
         drop(state);
-        quiet && self.shared.pool.is_repaired() && !self.shared.checkpoint_running.load(Ordering::Relaxed)
+        quiet
+            && self.shared.pool.is_repaired()
+            && !self.shared.checkpoint_running.load(Ordering::Relaxed)
+            && !self.shared.telling_runs.load(Ordering::Relaxed)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use journal::{Entry, Registered, Sink, Start, WitnessError, WitnessErrorKind};
+use journal::{Entry, Registered, Sink, WitnessError, WitnessErrorKind};
 use seam::BoxFuture;
 use units::{DiskId, Seq};
 
@@ -35,22 +35,16 @@ impl Sink for EngineSink {
         }
     }
 
-    fn start(&self) -> Start {
-        let Some(shared) = self.shared.upgrade() else { return Start::default() };
+    fn start(&self) -> journal::Known {
+        let Some(shared) = self.shared.upgrade() else { return journal::Known::default() };
         // A new segment is the moment to see whether the journal fills up.
         shared.flush_wake.notify_one();
         let rows = shared.pool.rows();
         let state = shared.lock();
-        Start {
-            covered: state.covered,
-            live: Vec::new(),
-            checkpoint: state.checkpoint.clone(),
-            commits: state.commits.clone(),
-            meta: state.meta.clone(),
-            rows,
-            ledger: state.ledger_runs(),
-            deleted: state.deleted.clone(),
-        }
+        let (covered, checkpoint) = (state.covered, state.checkpoint.clone());
+        let is_short = state.backlog_bytes() <= shared.config.start_backlog_bytes;
+        let backlog = is_short.then(|| state.backlog());
+        journal::Known { covered, checkpoint, backlog, rows }
     }
 
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
@@ -106,7 +100,7 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             true
         }
         Entry::Delete(deleted) => {
-            deleted.into_iter().for_each(|deleted| state.delete_container(deleted, shared.incarnation));
+            deleted.into_iter().for_each(|deleted| state.delete_container(deleted));
             false
         }
         Entry::Cut(forks) => {
@@ -119,6 +113,8 @@ fn apply(state: &mut State, shared: &Arc<Shared>, seq: Seq, entry: Entry, limit:
             state.checkpointed(pointer);
             false
         }
+        // Where the backlog stands is the journal's business.
+        Entry::Backlog(_) => false,
         Entry::Row(row) => {
             shared.pool.row_journalled(&row);
             false

@@ -74,6 +74,8 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Boundary {
     pub(crate) commits_before: u64,
+    /// Seq of the first record behind it.
+    pub(crate) seq: Seq,
     pub(crate) totals: Totals,
     /// The disks, those with fewer layers first: what a disk shares with others is merged once.
     pub(crate) parts: Vec<Part>,
@@ -109,9 +111,11 @@ pub(crate) struct State {
     pub(crate) meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
     pub(crate) checkpoint: Option<CheckpointPointer>,
     /// Every piece that reading the last checkpoint takes: the object's, and those of its list.
-    pub(crate) pieces: Vec<MetaPiece>,
+    pub(crate) pieces: Arc<[MetaPiece]>,
     /// The same for checkpoints whose record was sent to the journal.
-    pub(crate) coming: Vec<(CheckpointPointer, Vec<MetaPiece>)>,
+    pub(crate) coming: Vec<(CheckpointPointer, Arc<[MetaPiece]>)>,
+    /// Backlogs in the log that recovery may read.
+    pub(crate) backlogs: Vec<crate::backlog::Kept>,
     pub(crate) boundary: Option<Arc<Boundary>>,
     /// Containers deleted since the last checkpoint.
     pub(crate) deleted: Vec<Deleted>,
@@ -134,8 +138,8 @@ pub(crate) struct State {
     pub(crate) listed: BTreeMap<DiskId, Root>,
     /// Count of deletions, moves and removed stubs: what an address led to before may be gone.
     pub(crate) deletions: u64,
-    /// Numbers of containers of this incarnation that are deleted.
-    pub(crate) deleted_here: BTreeSet<u32>,
+    /// Numbers of containers of this incarnation that are being written, or whose commit may be found or not behind a crash.
+    pub(crate) undecided: BTreeSet<u32>,
     /// Rows, by class and number, that the cleaner empties whatever their garbage: nothing of theirs stays.
     pub(crate) emptying: BTreeSet<(u8, u16)>,
     /// Deleted containers that media kept as the cleaner last looked.
@@ -150,7 +154,7 @@ pub(crate) struct State {
     pub(crate) hits: Option<BTreeSet<ContainerId>>,
     pub(crate) ledger: BTreeMap<Incarnation, Vec<(u32, u32)>>,
     /// Containers that may hold units of a retired key epoch.
-    pub(crate) retiring: crate::reseal::Runs,
+    pub(crate) retiring: crate::reseal::Ends,
     pub(crate) totals: Totals,
     /// RAM of generations that are not yet committed.
     pub(crate) buffered_bytes: u64,
@@ -163,9 +167,11 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// What was to be written before the end is written: the flusher ends.
     pub(crate) ended: bool,
+    /// What kept the cleaner from containers when it last looked.
+    pub(crate) cleaning_blocked: Option<crate::kept::Blocked>,
     /// Why the last checkpoint failed.
     pub(crate) checkpoint_trouble: Option<crate::error::EngineError>,
-    /// Since when metadata finds no room in start records.
+    /// Since when metadata finds no room in the journal.
     pub(crate) meta_waits_since: Option<std::time::Duration>,
 }
 
@@ -289,13 +295,10 @@ impl State {
     }
 
     /// A delete record is durable.
-    pub(crate) fn delete_container(&mut self, deleted: Deleted, here: Incarnation) {
+    pub(crate) fn delete_container(&mut self, deleted: Deleted) {
         let Deleted { container, total, blocks } = deleted;
         if !self.leave_committed(container) {
             return;
-        }
-        if container.incarnation == here {
-            self.deleted_here.insert(container.number);
         }
         self.sizes.remove(&container);
         self.unread.remove(&container);
@@ -371,6 +374,14 @@ impl State {
         self.ledger.iter().map(run).collect()
     }
 
+    /// Behind the last committed container of each incarnation.
+    pub(crate) fn ledger_ends(&self) -> BTreeMap<Incarnation, u32> {
+        let end = |(incarnation, runs): (&Incarnation, &Vec<(u32, u32)>)| {
+            runs.last().map(|(_, end)| (*incarnation, *end))
+        };
+        self.ledger.iter().filter_map(end).collect()
+    }
+
     /// A checkpoint record is durable: what it holds need not be carried any longer.
     pub(crate) fn checkpointed(&mut self, pointer: CheckpointPointer) {
         self.commits.retain(|commit| commit.ordinal >= pointer.commits_before);
@@ -380,8 +391,9 @@ impl State {
         let superseded: u64 = self.pieces.iter().map(|piece| u64::from(piece.address.length)).sum();
         self.changed_since_clean += superseded / units::BLOCK_U64;
         let coming = self.coming.iter().position(|(coming, _)| *coming == pointer);
-        let pieces = coming.and_then(|at| self.coming.drain(..=at).next_back());
-        self.pieces = pieces.map_or_else(|| pointer.pieces.clone(), |(_, pieces)| pieces);
+        if let Some((_, pieces)) = coming.and_then(|at| self.coming.drain(..=at).next_back()) {
+            self.pieces = pieces;
+        }
         self.checkpoint = Some(pointer);
     }
 
@@ -389,7 +401,7 @@ impl State {
     pub(crate) fn changed_since_checkpoint(&self) -> bool {
         let Some(pointer) = &self.checkpoint else { return true };
         self.boundary.is_some()
-            || self.meta.iter().any(|(seq, ..)| *seq > pointer.meta_before)
+            || self.meta.iter().any(|(seq, ..)| *seq >= pointer.meta_before)
             || self.map_changes() > 0
     }
 

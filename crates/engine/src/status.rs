@@ -9,6 +9,7 @@ use units::{BLOCK_U64, DiskId, Lba};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::exposure::Exposure;
+use crate::kept::Blocked;
 use crate::members::Moving;
 use crate::pages::PageStore;
 use crate::read::{Attempts, Source};
@@ -74,6 +75,8 @@ pub struct EngineStatus {
     pub stuck: Option<EngineError>,
     /// What the opening found lost, one sentence each.
     pub losses: Vec<String>,
+    /// What kept the cleaner from containers when it last looked.
+    pub cleaning_blocked: Option<Blocked>,
     /// Why the last checkpoint failed.
     pub checkpoint_trouble: Option<EngineError>,
     /// Tasks that panicked since the start.
@@ -124,6 +127,7 @@ impl Engine {
             repaired: stats.repaired.load(Ordering::Relaxed),
             stuck: self.shared.stuck_error(),
             losses: state.doubt.lost().to_vec(),
+            cleaning_blocked: state.cleaning_blocked.clone(),
             checkpoint_trouble: state.checkpoint_trouble.clone(),
             panics: self.shared.rt.panics(),
         }

@@ -14,6 +14,7 @@ use crate::clean::{CleanReport, Condemned};
 use crate::dedup::read_head;
 use crate::engine::{Engine, ToCommit};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::outcome::TURNSTILE_BYTES;
 use crate::pace::Step;
 use crate::pages::{open_page, seal_page};
 use crate::progress::Progress;
@@ -45,19 +46,36 @@ impl Engine {
             progress.add(bytes(some));
         }
         let mut step = self.step();
-        let mut moving = Moving::default();
+        let (mut moving, mut nothing_left) = (Moving::default(), Vec::new());
         for condemned in alive {
             progress.check()?;
             step = self.next_step(step).await;
-            let first = moving.written.len();
-            step = self.move_live(condemned, &mut moving, report, step).await?;
-            moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+            let (first, bytes) = (moving.written.len(), report.moved_bytes);
+            step = match self.move_live(condemned, &mut moving, report, step).await {
+                Ok(step) => step,
+                // It stays: what a lost page named in it cannot be told.
+                Err(error) if condemned.whole => {
+                    self.shared.pass_loss(error)?;
+                    step = self.step();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if report.moved_bytes == bytes {
+                nothing_left.push(condemned);
+            } else {
+                moving.whole.push_back(Whole { condemned, first, last: moving.written.len() });
+            }
             // Room for what comes next is made as soon as it can be.
             self.publish(&mut moving, report).await?;
             progress.add(u64::from(condemned.size.total));
         }
         self.write_moved(&mut moving).await?;
-        self.publish(&mut moving, report).await
+        self.publish(&mut moving, report).await?;
+        for some in nothing_left.chunks(DELETES_AT_ONCE) {
+            self.delete_containers(some, report).await?;
+        }
+        Ok(())
     }
 
     /// Copies what is live in a container, opened and checked, into the container being filled; gives the step in work.
@@ -77,7 +95,9 @@ impl Engine {
         let mut live = Vec::new();
         for (slot, entry) in head.entries.iter().enumerate() {
             let slot = slot as u16;
-            if slots.is_some_and(|slots| slots.contains(slot)) {
+            // Nothing but checkpoints names metadata, and what they name is no candidate.
+            let is_named = !condemned.whole || entry.kind != UnitKind::Meta;
+            if is_named && slots.is_some_and(|slots| slots.contains(slot)) {
                 let address =
                     head.address(slot, pages).ok_or_else(|| lost("its directory makes no sense"))?;
                 live.push(Live { kind: entry.kind, name: entry.fingerprint, address });
@@ -90,12 +110,14 @@ impl Engine {
             }
             match self.read_run(run).await {
                 Ok(read) => self.move_run(run, &read, moving, report).await?,
-                Err(error) if run.len() == 1 => return Err(error.into()),
                 // Some unit is lost, or its fragments differ from those of others.
                 Err(_) => {
                     for one in run.chunks(1) {
-                        let read = self.read_run(one).await?;
-                        self.move_run(one, &read, moving, report).await?;
+                        match self.read_run(one).await {
+                            Ok(read) => self.move_run(one, &read, moving, report).await?,
+                            Err(error) if condemned.whole => self.shared.pass_loss(error.into())?,
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
             }
@@ -219,9 +241,9 @@ impl Engine {
             self.lock_as(whole.condemned, to).await?;
             let mut changed = self.shared.lock().led_on(from, to);
             changed.push((from, to.to_vec()));
-            let limit = self.shared.config.meta_record_bytes();
+            let limit = self.shared.config.meta_record_bytes() - TURNSTILE_BYTES;
             for (stubs, txn) in stubs::in_txns(&changed, limit, |(from, to)| stubs::put(*from, to))? {
-                self.meta().txn(txn).await?;
+                self.shared.decided(txn).await?;
                 let mut state = self.shared.lock();
                 state.stubs.extend(stubs.iter().cloned());
                 // A read on its way may look for what nothing reaches any more.
@@ -262,10 +284,6 @@ impl Engine {
                 blocks: doomed.size.blocks,
             })
             .collect();
-        if self.shared.check_deletions(deleted.len()).is_err() {
-            self.take_checkpoint().await?;
-            self.shared.check_deletions(deleted.len())?;
-        }
         {
             // A checkpoint's totals have a deletion or not, as the order of their records says.
             let _turn = self.shared.checkpointing.lock().await;

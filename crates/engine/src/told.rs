@@ -31,6 +31,10 @@ impl From<EngineError> for Error {
                 (code::SNAPSHOT_HELD, Some(hint))
             }
             EngineErrorKind::Invalid => (code::INVALID_REQUEST, None),
+            EngineErrorKind::Format => {
+                let hint = "nothing was changed: start the site with the version of holdfast that wrote it";
+                (code::INVALID_REQUEST, Some(hint))
+            }
             EngineErrorKind::Busy => (code::BUSY, None),
             EngineErrorKind::Bug => {
                 let hint = "nothing acknowledged is lost; please report it with the server's log";

@@ -8,7 +8,8 @@
 //!
 //! It holds every fingerprint until its memory limit is reached, then every second, every fourth, ... A directory
 //! that one hook leads to gives the neighbours, since blocks written together are mostly written together again
-//! (sparse indexing, Lillibridge et al., FAST 2009).
+//! (sparse indexing, Lillibridge et al., FAST 2009). What is forgotten makes room: how it samples follows what is there, and
+//! not what was ever written.
 //!
 //! What it does not do: no I/O, no persistence, no check.
 

@@ -12,6 +12,8 @@
 //! keys, check the CRC of the segment header alone. The hash chain runs through the MACs; the first batch of a
 //! segment carries the MAC of the last acknowledged batch of the segment before.
 
+use std::ops::RangeInclusive;
+
 use proto::SegmentId;
 use units::{Epoch, Incarnation, MediumId, PAGE, Seq, crc32c, round_up_page};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -19,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const SEGMENT_MAGIC: [u8; 4] = *b"HFSG";
 const BATCH_MAGIC: [u8; 4] = *b"HFJB";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Most members of an ensemble: m+1 with the largest m.
 pub(crate) const MEMBERS_MAX: usize = 4;
 /// Bytes of a batch's header.
@@ -83,12 +85,12 @@ pub struct SegmentPlace {
 }
 
 impl SegmentPlace {
-    /// Reads a header page and checks its CRC.
+    /// Reads a header page, of an earlier version too, and checks its CRC.
     ///
     /// # Errors
     /// When the page is damaged or no segment header.
     pub fn decode(page: &[u8]) -> Result<Self, JournalFormatError> {
-        raw_segment(page).map(|raw| Self { id: id_of(&raw), slot_bytes: raw.slot_bytes.get() })
+        raw_segment(page, 1..=VERSION).map(|raw| Self { id: id_of(&raw), slot_bytes: raw.slot_bytes.get() })
     }
 }
 
@@ -135,7 +137,7 @@ impl SegmentHeader {
     /// # Errors
     /// When the page is damaged, forged or no segment header.
     pub fn decode(page: &[u8], key: &[u8; 32]) -> Result<Self, JournalFormatError> {
-        let raw = raw_segment(page)?;
+        let raw = raw_segment(page, VERSION..=VERSION)?;
         let blank = RawSegment { mac: [0; 16], crc: U32::new(0), ..raw };
         if mac(key, &[blank.as_bytes()]) != raw.mac {
             return Err(bad("segment header", "the authentication code does not match"));
@@ -146,11 +148,21 @@ impl SegmentHeader {
     }
 }
 
-fn raw_segment(page: &[u8]) -> Result<RawSegment, JournalFormatError> {
+/// The version of a segment header that is sound and of an earlier format.
+pub(crate) fn earlier_version(page: &[u8]) -> Option<u16> {
+    raw_segment(page, 1..=VERSION - 1).ok().map(|raw| raw.version.get())
+}
+
+/// The version of segments and batches.
+pub(crate) const fn version() -> u16 {
+    VERSION
+}
+
+fn raw_segment(page: &[u8], versions: RangeInclusive<u16>) -> Result<RawSegment, JournalFormatError> {
     let (raw, _) =
         RawSegment::read_from_prefix(page).map_err(|_| bad("segment header", "it is cut short"))?;
-    if raw.magic != SEGMENT_MAGIC || raw.version.get() != VERSION {
-        return Err(bad("segment header", "this is no segment header of version 1"));
+    if raw.magic != SEGMENT_MAGIC || !versions.contains(&raw.version.get()) {
+        return Err(bad("segment header", "this is no segment header of version 2"));
     }
     let blank = RawSegment { crc: U32::new(0), ..raw };
     if crc32c(blank.as_bytes()) != raw.crc.get() {
@@ -241,7 +253,7 @@ impl BatchHeader {
             || raw.zero.get() != 0
             || raw.spare != [0; 16]
         {
-            return Err(bad("batch", "this is no batch of version 1"));
+            return Err(bad("batch", "this is no batch of version 2"));
         }
         if raw.payload_bytes.get() as usize > MAX_PAYLOAD
             || raw.first_seq.get().checked_add(u64::from(raw.records.get())).is_none()

@@ -15,7 +15,8 @@
 //! [`Sink`] [I2]. One batch is on its way at a time, so a bad batch with a valid one behind it is corruption and
 //! never the tail. A member that fails is replaced by going on in a new segment; what was not acknowledged is
 //! written again there under the same seqs. A segment goes when a durable commit covers all its records [I5]:
-//! recovery does not ask for it, be the commit behind the newest start or in it. Where another process may take over, the
+//! recovery does not ask for it, be the commit behind the newest start or in it. Of commits, deletions and metadata a
+//! checkpoint and the **backlog** tell, up to a seq; for those behind it segments stay too. Where another process may take over, the
 //! segment in use lies on an ensemble that is registered for certain; its next ones are registered ahead. Elsewhere each
 //! segment is known outside before it is used.
 //!
@@ -41,17 +42,20 @@ mod recover;
 mod register;
 mod registry;
 mod roll;
+mod rows;
+mod start;
 mod takeover;
 mod writer;
 
 pub use ensemble::{ENSEMBLES_MAX, Ensemble, Ensembles, Fitness, Registered, WitnessError, WitnessErrorKind};
 pub use format::{BATCH_HEADER_BYTES, BatchHeader, JournalFormatError, SegmentHeader, SegmentPlace};
 pub use records::{
-    CheckpointPointer, Commit, Deleted, Entry, Fork, LedgerRun, LiveSegment, MetaPiece, Record, Row, Start,
-    Tail, decode_records,
+    BacklogPointer, CheckpointPointer, Commit, Deleted, Entry, Fork, LedgerRun, LiveSegment, MetaPiece,
+    Record, Root, Row, Tail, decode_records,
 };
 pub use recover::{RecoverError, RecoverErrorKind, Recovered, recover, salvage};
 pub use roll::SEGMENTS_PER_OPENING;
+pub use start::{Backlog, BacklogAt, Known, START_BYTES_MAX, Start, Told};
 pub use takeover::{newest_epoch, seal_media};
 pub use writer::{Append, Journal, JournalConfig, JournalError, JournalErrorKind, Sink};
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use units::{MediumId, Seq};
 
 use crate::writer::{Append, JournalConfig, JournalError, JournalErrorKind};
-use crate::{BATCH_HEADER_BYTES, Entry, LiveSegment};
+use crate::{BATCH_HEADER_BYTES, Entry, LiveSegment, Start, Told};
 
 /// Segments kept free for metadata, commits and checkpoints when writes have filled the rest.
 const CONTROL_SEGMENTS: usize = 2;
@@ -74,6 +74,8 @@ pub(crate) struct State {
     current: Option<SegmentId>,
     to_free: Vec<(MediumId, SegmentId)>,
     pub(crate) next_seq: Seq,
+    /// Up to where checkpoint and backlog tell what happened.
+    pub(crate) told: Told,
     /// Why nothing more is taken in.
     refused: Option<JournalError>,
     /// The writer is through.
@@ -86,6 +88,7 @@ impl State {
     pub(crate) fn new(config: &JournalConfig) -> Self {
         Self {
             next_seq: config.first_seq,
+            told: config.told.clone(),
             live: config.inherited.iter().map(|(live, _)| *live).collect(),
             segments: config.inherited.iter().map(|(live, media)| (live.id(), media.clone())).collect(),
             ..Self::default()
@@ -226,12 +229,14 @@ impl State {
         }
     }
 
-    /// Segments whose records all lie before `covered` go; never the one that takes records.
+    /// Segments whose records all lie before `covered` and are told go; never the one that takes records, nor one whose start
+    /// record has the backlog.
     pub(crate) fn trim(&mut self, covered: Seq) {
         assert!(covered <= self.next_seq, "I5: trim goes no further than what was written");
+        let needed = covered.min(self.told.before);
         while let Some(first) = self.live.first().copied() {
             let end = self.live.get(1).map_or(self.next_seq, |next| next.first_seq);
-            if Some(first.id()) == self.current || end > covered {
+            if Some(first.id()) == self.current || end > needed || self.told.is_in(first) {
                 break;
             }
             self.live.remove(0);
@@ -239,11 +244,23 @@ impl State {
         }
     }
 
+    /// How many segments stay for nothing but what no start record tells.
+    pub(crate) fn untold(&self, covered: Seq) -> usize {
+        let ends = self.live.iter().skip(1).map(|next| next.first_seq);
+        ends.filter(|end| *end <= covered).count()
+    }
+
+    /// The start record of `segment` is durable: what it tells is told.
+    pub(crate) fn begun(&mut self, start: &Start, segment: LiveSegment) {
+        self.told = Told::by(start, segment);
+    }
+
     /// The segment takes records from now on, the first of them `segment.first_seq`; one before it that got none
     /// holds nothing recovery needs.
     pub(crate) fn enlist(&mut self, segment: LiveSegment, members: &[MediumId]) {
         if let Some(last) = self.live.last().copied()
             && last.first_seq == segment.first_seq
+            && !self.told.is_in(last)
         {
             self.live.pop();
             self.release(last.id());

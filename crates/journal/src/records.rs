@@ -5,7 +5,7 @@
 //!  write     disk u64 | lba u64 | fingerprint 16 | sealed unit
 //!  hole      disk u64 | lba u64 | blocks u64
 //!  meta      fingerprint 16 | sealed unit
-//!  commit, checkpoint, row, cut, delete, start: postcard
+//!  commit, checkpoint, backlog, row, cut, delete, start: postcard
 //!  tail      first seq u64 | records u32 | zero u32 | records
 //! ```
 //! Kind 8 (reference to a durable block) is reserved. A start record takes no seq; it opens the first
@@ -17,7 +17,7 @@ use proto::SegmentId;
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, DiskId, Epoch, Fingerprint, Incarnation, Lba, MediumId, Seq};
 
-use crate::JournalFormatError;
+use crate::{JournalFormatError, Start};
 
 const WRITE: u8 = 1;
 const HOLE: u8 = 2;
@@ -29,6 +29,7 @@ const CUT: u8 = 7;
 const START: u8 = 9;
 const TAIL: u8 = 10;
 const DELETE: u8 = 11;
+const BACKLOG: u8 = 12;
 const TAIL_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 8;
 
@@ -62,8 +63,8 @@ impl Commit {
     }
 }
 
-/// One piece of a metadata checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One piece of what is sealed in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaPiece {
     /// Name of the piece.
     pub fingerprint: Fingerprint,
@@ -71,19 +72,39 @@ pub struct MetaPiece {
     pub address: Address,
 }
 
-/// A checkpoint: the maps and the metadata up to a commit stand in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Bytes in the log, sealed in pieces: the address of one piece leads to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its piece: the bytes themselves, or a list of pieces.
+    pub piece: MetaPiece,
+    /// Lists on the way from the root's piece to the bytes; 0 when it is the bytes.
+    pub levels: u8,
+}
+
+/// A checkpoint: the maps, the metadata and the ledger up to a commit stand in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointPointer {
-    /// Count of checkpoints of the site.
+    /// Count of checkpoints of the site, from 1.
     pub number: u64,
-    /// The checkpoint object, in order; or the list of its pieces, where `listed`.
-    pub pieces: Vec<MetaPiece>,
-    /// The checkpoint object has too many pieces to name them here.
-    pub listed: bool,
+    /// The checkpoint object.
+    pub root: Root,
     /// Commits with a lower ordinal are in it.
     pub commits_before: u64,
     /// Metadata records with a seq below this are in it.
     pub meta_before: Seq,
+    /// Every commit, deletion and metadata record with a seq below this is in it.
+    pub told: Seq,
+}
+
+/// What no checkpoint has yet stands in the log, so that the journal's segments can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogPointer {
+    /// The [`Backlog`].
+    pub root: Root,
+    /// Number of the checkpoint that it stands behind; 0 before the first.
+    pub behind: u64,
+    /// Every commit, deletion and metadata record with a seq below this is in the checkpoint or in it.
+    pub told: Seq,
 }
 
 /// A row of the layout: which media hold the fragments of a container. Of two records of a row the higher version
@@ -171,27 +192,6 @@ impl LiveSegment {
     }
 }
 
-/// All that recovery must know from before this segment.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Start {
-    /// Records before this seq are covered by `commits` and the checkpoint.
-    pub covered: Seq,
-    /// Older segments that hold records from `covered` on, oldest first.
-    pub live: Vec<LiveSegment>,
-    /// The last checkpoint.
-    pub checkpoint: Option<CheckpointPointer>,
-    /// Commits since the checkpoint, oldest first.
-    pub commits: Vec<Commit>,
-    /// Metadata records since the checkpoint: seq, name, sealed unit.
-    pub meta: Vec<(Seq, Fingerprint, Vec<u8>)>,
-    /// The layout.
-    pub rows: Vec<Row>,
-    /// Committed containers, by incarnation.
-    pub ledger: Vec<LedgerRun>,
-    /// Containers deleted since the checkpoint.
-    pub deleted: Vec<Deleted>,
-}
-
 /// The committed containers of one incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerRun {
@@ -235,6 +235,8 @@ pub enum Record {
     Commit(Commit),
     /// A checkpoint was taken.
     Checkpoint(CheckpointPointer),
+    /// What no checkpoint has yet was written to the log.
+    Backlog(BacklogPointer),
     /// A row joined the layout.
     Row(Row),
     /// The instant at which disks begin as others are: behind all records before it and before all behind it.
@@ -279,6 +281,8 @@ pub enum Entry {
     Commit(Commit),
     /// A checkpoint was taken.
     Checkpoint(CheckpointPointer),
+    /// What no checkpoint has yet was written to the log.
+    Backlog(BacklogPointer),
     /// A row joined the layout.
     Row(Row),
     /// The instant at which disks begin as others are.
@@ -297,6 +301,7 @@ impl Entry {
                 Self::Meta { unit, .. } => 16 + unit.len(),
                 Self::Commit(commit) => postcard_bytes(commit).len(),
                 Self::Checkpoint(pointer) => postcard_bytes(pointer).len(),
+                Self::Backlog(pointer) => postcard_bytes(pointer).len(),
                 Self::Row(row) => postcard_bytes(row).len(),
                 Self::Cut(forks) => postcard_bytes(forks).len(),
                 Self::Delete(deleted) => postcard_bytes(deleted).len(),
@@ -326,6 +331,7 @@ impl Entry {
             }
             Self::Commit(commit) => postcard_record(out, COMMIT, commit),
             Self::Checkpoint(pointer) => postcard_record(out, CHECKPOINT, pointer),
+            Self::Backlog(pointer) => postcard_record(out, BACKLOG, pointer),
             Self::Row(row) => postcard_record(out, ROW, row),
             Self::Cut(forks) => postcard_record(out, CUT, forks),
             Self::Delete(deleted) => postcard_record(out, DELETE, deleted),
@@ -482,6 +488,7 @@ fn decode_record(bytes: &[u8]) -> Result<(Record, &[u8]), JournalFormatError> {
         }
         COMMIT => Record::Commit(from_postcard(body)?),
         CHECKPOINT => Record::Checkpoint(from_postcard(body)?),
+        BACKLOG => Record::Backlog(from_postcard(body)?),
         ROW => Record::Row(from_postcard(body)?),
         CUT => Record::Cut(from_postcard(body)?),
         DELETE => Record::Delete(from_postcard(body)?),

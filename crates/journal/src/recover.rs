@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::{Request, Response, SegmentId, Transport};
 use units::{Epoch, MediumId, Seq};
 
+use crate::format::{earlier_version, version};
 use crate::reader::{Batch, Cursor, Reader, ask};
-use crate::{Ensemble, LiveSegment, Record, Registered, SegmentHeader, Start, Tail};
+use crate::{
+    Backlog, BacklogAt, Ensemble, LiveSegment, Record, Registered, SegmentHeader, Start, Tail, Told,
+};
 
 /// Why a journal cannot be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum RecoverErrorKind {
     Lost,
     /// The media that are there cannot tell whether acknowledged writes would be missing.
     TooFewMedia,
+    /// The journal is of an earlier format than this program writes.
+    Format,
 }
 
 /// A journal cannot be recovered from the media that are there.
@@ -27,6 +32,17 @@ pub struct RecoverError {
     pub reason: String,
 }
 
+impl RecoverError {
+    pub(crate) fn format(medium: MediumId, found: u16) -> Self {
+        let known = version();
+        let reason = format!(
+            "medium {medium} holds a journal of format {found}, and this program knows format {known} alone: use the \
+             version of holdfast that wrote it"
+        );
+        Self { kind: RecoverErrorKind::Format, reason }
+    }
+}
+
 /// What the journal says.
 #[derive(Debug)]
 pub struct Recovered {
@@ -36,8 +52,12 @@ pub struct Recovered {
     pub epoch: Epoch,
     /// The newest start record.
     pub start: Start,
-    /// By seq: writes and holes from before the newest segment that neither `start` nor a later commit covers, and
-    /// everything in the newest segment.
+    /// Up to where the checkpoint and the backlog tell what happened.
+    pub told: Told,
+    /// The backlog, where a start record has it.
+    pub backlog: Backlog,
+    /// By seq: writes, holes and cuts that no commit covers, commits, deletions, metadata and checkpoints that are not told,
+    /// and everything else in the newest segment.
     pub records: Vec<(Seq, Record)>,
     /// The last batch, which may be on fewer media than its ensemble: the new stream carries it in its first start.
     pub tail: Option<Tail>,
@@ -107,7 +127,7 @@ async fn tell(
     registered: &Registered,
     losses: &mut Losses,
 ) -> Result<Option<Recovered>, RecoverError> {
-    let (found, told) = list(transport, media, key).await;
+    let (found, told) = list(transport, media, key).await?;
     let mut witness = registered.last;
     if let Err(error) = require_each(&registered.ensembles, &told) {
         losses.meet(error)?;
@@ -169,24 +189,33 @@ async fn recover_from(
         _ => None,
     });
     let covered = commits.fold(start.covered, Seq::max);
-
     let this = LiveSegment { epoch: id.epoch, stream: id.stream, number: id.number, first_seq };
+    // The same of what is told by a checkpoint or a backlog.
+    let mut told = Told::by(&start, this);
+    newest.iter().for_each(|(_, record)| told.found(record));
+    let needed = covered.min(told.before);
+
     let mut live: Vec<LiveSegment> = start.live.iter().copied().chain([this]).collect();
     let mut records = Vec::new();
     let mut keep = Vec::new();
     for (i, segment) in live.iter().enumerate() {
         let end = live.get(i + 1).map_or(next_seq, |next| next.first_seq);
-        keep.push(end > covered);
-        if end > covered && *segment != this {
+        let stays = end > needed || told.is_in(*segment);
+        keep.push(stays);
+        if stays && *segment != this {
             records.extend(older(reader, found, segment, end, losses).await?);
         }
     }
-    // What the start record tells is not told again by records from before it.
+    let backlog = match (&told.backlog, start.backlog.clone()) {
+        (BacklogAt::Start(segment), BacklogAt::Here(backlog)) if *segment == this => backlog,
+        (BacklogAt::Start(segment), _) => earlier_backlog(reader, found, segment, losses).await?,
+        _ => Backlog::default(),
+    };
+    // What is told is not told again by records from before it.
     records.extend(tail);
-    records.retain(|(seq, record)| {
-        *seq >= covered && matches!(record, Record::Write { .. } | Record::Hole { .. } | Record::Cut(_))
-    });
+    records.retain(|(_, record)| !matches!(record, Record::Row(_) | Record::Start(_)));
     records.extend(newest);
+    records.retain(|(seq, record)| is_needed(*seq, record, covered, told.before));
     let mut keep = keep.into_iter();
     live.retain(|_| keep.next().unwrap_or(true));
     // The start was never acknowledged for certain: what it carries is carried on.
@@ -194,12 +223,53 @@ async fn recover_from(
     Ok(Recovered {
         live,
         tail,
+        told,
+        backlog,
         epoch: found.keys().map(|id| id.epoch).max().unwrap_or_default(),
         start: *start,
         records,
         next_seq,
         segments: found.iter().flat_map(|(id, f)| f.holders.iter().map(|m| (*m, *id))).collect(),
     })
+}
+
+/// Whether a record says what neither a commit covers nor a checkpoint or backlog tells.
+fn is_needed(seq: Seq, record: &Record, covered: Seq, told: Seq) -> bool {
+    match record {
+        Record::Write { .. } | Record::Hole { .. } | Record::Cut(_) => seq >= covered,
+        Record::Row(_) | Record::Start(_) => true,
+        Record::Meta { .. }
+        | Record::Commit(_)
+        | Record::Delete(_)
+        | Record::Checkpoint(_)
+        | Record::Backlog(_) => seq >= told,
+    }
+}
+
+/// The backlog in the start record of a segment before the newest.
+async fn earlier_backlog(
+    reader: &Reader<'_>,
+    found: &Found,
+    segment: &LiveSegment,
+    losses: &mut Losses,
+) -> Result<Backlog, RecoverError> {
+    let none = Place::default();
+    let place = found.get(&segment.id()).unwrap_or(&none);
+    let mut cursor = Cursor::new(segment.id(), &place.holders, place.slot_bytes);
+    let first = reader.batch(&mut cursor).await.ok().flatten();
+    let start = first.and_then(|batch| match batch.records.into_iter().next() {
+        Some((_, Record::Start(start))) => Some(start.backlog),
+        _ => None,
+    });
+    if let Some(BacklogAt::Here(backlog)) = start {
+        return Ok(backlog);
+    }
+    let reason = format!(
+        "the start of segment {}, which tells of commits and metadata, is damaged or missing on every medium that is there",
+        segment.number
+    );
+    losses.meet(lost(reason))?;
+    Ok(Backlog::default())
 }
 
 /// The records of a segment before `end`. All of them were acknowledged, so all must be found.
@@ -310,13 +380,20 @@ struct Place {
 }
 
 /// The segments on `media`, and which of these told.
-async fn list(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> (Found, BTreeSet<MediumId>) {
+async fn list(
+    transport: &dyn Transport,
+    media: &[MediumId],
+    key: &[u8; 32],
+) -> Result<(Found, BTreeSet<MediumId>), RecoverError> {
     let answers =
         seam::join_all(media.iter().map(|medium| ask(transport, *medium, Request::SegmentList))).await;
     let (mut found, mut told) = (Found::new(), BTreeSet::new());
     for (medium, answer) in media.iter().zip(answers) {
         let Ok(Response::Segments(pages)) = answer else { continue };
         told.insert(*medium);
+        if let Some(earlier) = pages.iter().find_map(|page| earlier_version(page.as_ref())) {
+            return Err(RecoverError::format(*medium, earlier));
+        }
         for header in pages.iter().filter_map(|page| SegmentHeader::decode(page.as_ref(), key).ok()) {
             let place = found.entry(header.id).or_default();
             place.slot_bytes = header.slot_bytes;
@@ -325,7 +402,7 @@ async fn list(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> 
             }
         }
     }
-    (found, told)
+    Ok((found, told))
 }
 
 fn jump(number: u32, from: Seq, to: Seq) -> RecoverError {

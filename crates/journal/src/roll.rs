@@ -5,7 +5,10 @@ use units::{MediumId, PAGE, PageBuf, PageSlice, Seq, round_up_page};
 
 use crate::format::MEMBERS_MAX;
 use crate::writer::{Failure, JournalError, JournalErrorKind, Writer, too_few};
-use crate::{BATCH_HEADER_BYTES, BatchHeader, Entry, LiveSegment, SegmentHeader};
+use crate::{
+    BATCH_HEADER_BYTES, BacklogAt, BatchHeader, Entry, Known, LiveSegment, START_BYTES_MAX, SegmentHeader,
+    Start,
+};
 
 /// Ensembles tried for one batch before its writers get an error.
 const ROLL_ATTEMPTS: usize = 16;
@@ -138,7 +141,7 @@ impl Writer {
     ) -> Result<Result<Segment, Vec<Failure>>, JournalError> {
         let config = &self.shared.config;
         let id = self.shared.id(number);
-        let (first_seq, payload) = self.start_payload()?;
+        let (start, first_seq, payload) = self.start_payload()?;
         let header = SegmentHeader { id, slot_bytes: config.segment_bytes, members: members.to_vec() };
         let header = PageBuf::copy_of(&header.encode(&config.key)).share();
         let open = || Request::SegmentOpen { id, header: header.clone() };
@@ -161,29 +164,38 @@ impl Writer {
         segment.index = 1;
         segment.previous = batch.mac;
         let live = LiveSegment { epoch: id.epoch, stream: id.stream, number, first_seq };
-        self.shared.lock().enlist(live, members);
+        let mut state = self.shared.lock();
+        state.begun(&start, live);
+        state.enlist(live, members);
+        drop(state);
         Ok(Ok(segment))
     }
 
-    /// The first batch of a segment, behind the room for its header: start record and tail. With the first seq the
-    /// segment holds.
-    fn start_payload(&self) -> Result<(Seq, Vec<u8>), JournalError> {
-        let mut start = self.shared.sink.start();
-        let first_seq = {
+    /// The first batch of a segment, behind the room for its header: start record and tail. With the record, and the first seq
+    /// the segment holds.
+    fn start_payload(&self) -> Result<(Start, Seq, Vec<u8>), JournalError> {
+        let Known { covered, checkpoint, backlog, rows } = self.shared.sink.start();
+        let (start, first_seq) = {
             let state = self.shared.lock();
             let first_seq = self.tail.as_ref().map_or(state.next_seq, |tail| tail.first);
-            start.live = state.live.iter().copied().filter(|live| live.first_seq < first_seq).collect();
-            first_seq
+            let (told, backlog) = match backlog {
+                Some(backlog) => (state.next_seq, BacklogAt::Here(backlog)),
+                None => (state.told.before, state.told.backlog.clone()),
+            };
+            let stays = |live: &LiveSegment| live.first_seq < first_seq || backlog == BacklogAt::Start(*live);
+            let live = state.live.iter().copied().filter(stays).collect();
+            (Start { covered, live, checkpoint, told, backlog, rows }, first_seq)
         };
         let mut payload = vec![0; BATCH_HEADER_BYTES];
         start.encode(&mut payload);
-        if round_up_page(payload.len()) * 2 > self.shared.config.segment_bytes as usize {
+        let most = START_BYTES_MAX.min(self.shared.config.segment_bytes as usize / 2);
+        if round_up_page(payload.len()) > most {
             let reason = "the start record leaves no room in a segment".into();
             return Err(JournalError { kind: JournalErrorKind::NoSpace, reason });
         }
         if let Some(tail) = &self.tail {
             tail.encode(&mut payload);
         }
-        Ok((first_seq, payload))
+        Ok((start, first_seq, payload))
     }
 }

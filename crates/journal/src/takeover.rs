@@ -3,26 +3,38 @@
 use proto::{CallError, CallErrorKind, Request, Response, Transport};
 use units::{Epoch, MediumId, PAGE};
 
-use crate::SegmentHeader;
+use crate::format::earlier_version;
 use crate::reader::ask;
+use crate::{RecoverError, SegmentHeader};
 
 /// How often a medium that gave no answer is asked again.
 const ATTEMPTS: usize = 3;
 
 /// The highest epoch that `media` know of: of segments, and of whom they were sealed for.
-pub async fn newest_epoch(transport: &dyn Transport, media: &[MediumId], key: &[u8; 32]) -> Epoch {
+///
+/// # Errors
+/// [`crate::RecoverErrorKind::Format`] when a medium has segments of an earlier format.
+pub async fn newest_epoch(
+    transport: &dyn Transport,
+    media: &[MediumId],
+    key: &[u8; 32],
+) -> Result<Epoch, RecoverError> {
     let of_one = |medium: MediumId| async move {
         let mut newest = Epoch(0);
         if let Ok(Response::Segments(pages)) = ask(transport, medium, Request::SegmentList).await {
+            if let Some(earlier) = pages.iter().find_map(|page| earlier_version(page.as_ref())) {
+                return Err(RecoverError::format(medium, earlier));
+            }
             let headers = pages.iter().filter_map(|page| SegmentHeader::decode(page.as_ref(), key).ok());
             newest = headers.map(|header| header.id.epoch).max().unwrap_or_default();
         }
         match ask(transport, medium, Request::Info { extent: PAGE as u64 }).await {
-            Ok(Response::Info(info)) => newest.max(info.sealed),
-            _ => newest,
+            Ok(Response::Info(info)) => Ok(newest.max(info.sealed)),
+            _ => Ok(newest),
         }
     };
-    seam::join_all(media.iter().map(|medium| of_one(*medium))).await.into_iter().max().unwrap_or_default()
+    let answers = seam::join_all(media.iter().map(|medium| of_one(*medium))).await;
+    Ok(answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default())
 }
 
 /// Has `media` take nothing from incarnations before the one that `transport` is of; gives those that will not. What is

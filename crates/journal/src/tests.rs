@@ -9,3 +9,4 @@ mod full;
 mod fuzz;
 mod registered;
 mod restart;
+mod told;

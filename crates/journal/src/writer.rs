@@ -13,7 +13,7 @@ use crate::queue::{Lane, Next, Queued, State};
 use crate::register::Registering;
 use crate::registry::Registry;
 use crate::roll::Segment;
-use crate::{Ensemble, Ensembles, Entry, LiveSegment, Registered, Start, Tail, WitnessError};
+use crate::{Ensemble, Ensembles, Entry, Known, LiveSegment, Registered, Tail, Told, WitnessError};
 
 /// How often a member that gave no answer is asked again before it counts as failed.
 const CALL_ATTEMPTS: usize = 3;
@@ -46,6 +46,8 @@ pub struct JournalConfig {
     pub inherited: Vec<(LiveSegment, Vec<MediumId>)>,
     /// The last batch of the stream before.
     pub tail: Option<Tail>,
+    /// What of that stream is told by the checkpoint and the backlog.
+    pub told: Told,
     /// How long leases hold that media grant; zero where nobody else can take over. Then ensembles are not registered
     /// ahead: each segment is, before it is used.
     pub lease: Duration,
@@ -85,8 +87,8 @@ pub trait Sink: Send + Sync {
     /// `entries` are durable on a whole ensemble, with the seqs from `first` on. Called before any of them is
     /// acknowledged, so what it makes visible is durable.
     fn durable(&self, first: Seq, entries: Vec<Entry>);
-    /// All that recovery must know as of the last [`Sink::durable`]; the journal fills in `live`.
-    fn start(&self) -> Start;
+    /// All that recovery must know as of the last [`Sink::durable`].
+    fn start(&self) -> Known;
     /// Has this known outside the journal, in place of what was.
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>>;
 }
@@ -198,8 +200,8 @@ impl Journal {
         append
     }
 
-    /// Tells that committed containers cover every record before `covered`: older segments go.
-    /// Only to be called with the seq of a durable commit record [I5].
+    /// Tells that committed containers cover every record before `covered`: older segments go, as far as what else they tell
+    /// is told elsewhere. Only to be called with the seq of a durable commit record [I5].
     pub fn trim(&self, covered: Seq) {
         self.shared.lock().trim(covered);
         self.shared.wake.notify_one();
@@ -210,6 +212,16 @@ impl Journal {
     pub fn used_percent(&self) -> usize {
         let state = self.shared.lock();
         state.live.len() * 100 / self.shared.config.segments_max
+    }
+
+    /// Segments that would go with [`Journal::trim`], were what they tell told elsewhere.
+    pub fn untold(&self, covered: Seq) -> usize {
+        self.shared.lock().untold(covered)
+    }
+
+    /// Up to where checkpoint and backlog tell what happened.
+    pub fn told(&self) -> Told {
+        self.shared.lock().told.clone()
     }
 
     /// Segments that metadata may still open before it waits for a trim.
@@ -489,6 +501,7 @@ impl Writer {
                     let mut state = self.shared.lock();
                     let first = state.next_seq;
                     state.next_seq = first.plus(entries.len() as u64);
+                    entries.iter().for_each(|entry| state.told.durable(entry));
                     first
                 };
                 self.shared.sink.durable(first, entries);

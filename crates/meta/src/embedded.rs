@@ -231,6 +231,11 @@ impl Embedded {
         Pieces { revision: state.revision(), head, chunks }
     }
 
+    /// Whether no record is on its way: all that was persisted before is in the state.
+    pub fn is_settled(&self) -> bool {
+        self.core.writer.try_lock().is_ok_and(|writer| !writer.unsettled)
+    }
+
     fn start(rt: Rt, persist: Arc<dyn Persist>, options: Options, mut state: State) -> Self {
         state.cut_into(options.keys_per_chunk);
         let record_bytes = options.record_bytes.clamp(RECORD_BYTES_LEAST, RECORD_BYTES_MAX);

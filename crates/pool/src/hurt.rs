@@ -24,7 +24,10 @@ struct Wound {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Hurt(BTreeMap<ContainerId, Wound>);
+pub(crate) struct Hurt(BTreeMap<ContainerId, Wound>, Looks);
+
+/// How often all were to be looked at again.
+pub(crate) type Looks = u64;
 
 impl Hurt {
     fn enter(&mut self, container: ContainerId, fragment_pages: u16, wrong: bool) {
@@ -49,6 +52,7 @@ impl Hurt {
 
     /// Media came back: each is to be looked at again.
     fn look_again(&mut self) {
+        self.1 += 1;
         self.0.values_mut().for_each(|wound| wound.again = true);
     }
 
@@ -66,6 +70,19 @@ impl Pool {
     /// Notes that something in a container cannot be read; `wrong` when its fragments are sound and yet not what was written.
     pub(crate) fn hurt(&self, container: ContainerId, fragment_pages: u16, wrong: bool) {
         lock(&self.shared.hurt).enter(container, fragment_pages, wrong);
+    }
+
+    /// How often all that is lost was to be looked at again.
+    pub(crate) fn looks(&self) -> Looks {
+        lock(&self.shared.hurt).1
+    }
+
+    /// [`Pool::hurt`] by a read that began after so many looks: media may have come back meanwhile.
+    pub(crate) fn hurt_since(&self, looks: Looks, container: ContainerId, fragment_pages: u16, wrong: bool) {
+        self.hurt(container, fragment_pages, wrong);
+        if self.looks() != looks {
+            self.look_again();
+        }
     }
 
     /// Notes that something in a container cannot be read. `fragment_pages`: pages of each fragment, 0 where no header says.

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::Row;
 use units::MediumId;
 
-use crate::geometry::Class;
+use crate::geometry::{CLASSES, Class};
 
-/// Most rows of a class. A site needs one row for each medium and set of media that are up; with media that fail and
-/// return, old rows add up, and the start of every journal segment lists them all.
+/// Most rows. A site needs one row for each medium and set of media that are up; with media that fail and return, old rows
+/// add up, and the start of every journal segment lists them all.
 pub(crate) const ROWS_MAX: usize = 1024;
-/// Most bytes of a row's record besides its media: class, number, version, two counts.
-const ROW_BYTES: usize = 1 + 3 + 5 + 2 * 5;
+/// Rows that a class may have in any case.
+pub(crate) const ROWS_OF_CLASS: usize = 64;
+/// Rows from which on a class with as many as that gets no more.
+const ROWS_SHARED: usize = ROWS_MAX - CLASSES.len() * ROWS_OF_CLASS;
 
 /// Class and number of a row.
 pub(crate) type RowKey = (u8, u16);
@@ -78,12 +80,6 @@ impl Layout {
     }
 
     /// All rows, in order.
-    /// Most bytes that all rows take in a record of the journal.
-    pub(crate) fn record_bytes(&self) -> usize {
-        let bytes = |row: &Row| ROW_BYTES + (row.members.len() + row.target.len()) * size_of::<MediumId>();
-        self.rows.values().map(bytes).sum()
-    }
-
     pub(crate) fn rows(&self) -> Vec<Row> {
         self.rows.values().cloned().collect()
     }
@@ -126,7 +122,7 @@ impl Layout {
 
     /// Number of the next row of a class: never one that was used before, since containers may name it.
     fn next_number(&self, class: Class) -> Option<u16> {
-        if self.of_class(class.number).count() >= ROWS_MAX {
+        if self.of_class(class.number).count() >= ROWS_OF_CLASS && self.rows.len() >= ROWS_SHARED {
             return None;
         }
         self.of_class(class.number).last().map_or(Some(0), |((_, row), _)| row.checked_add(1))

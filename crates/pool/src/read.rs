@@ -120,7 +120,7 @@ impl Pool {
         {
             return Ok(());
         }
-        let mut met = Met::default();
+        let (mut met, looks) = (Met::default(), self.looks());
         let result = self.read_hard(&stripe, &pieces, check, &mut met).await;
         if met.decoded {
             self.shared.stats.decoded.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Pool {
             self.repair_later(stripe, met.wrong);
         }
         if !matches!(result, Ok(true)) {
-            self.hurt(container, fragment_pages, result.is_ok());
+            self.hurt_since(looks, container, fragment_pages, result.is_ok());
         }
         match result? {
             true => Ok(()),

@@ -113,11 +113,6 @@ impl Pool {
         lock(&self.shared.layout).rows()
     }
 
-    /// Most bytes that the rows take in a record of the journal.
-    pub fn row_bytes(&self) -> usize {
-        lock(&self.shared.layout).record_bytes()
-    }
-
     /// Health of every medium, in the site's order.
     pub fn health(&self) -> Vec<MediumHealth> {
         self.lock_health().list()

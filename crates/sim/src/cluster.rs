@@ -217,6 +217,7 @@ impl Cluster {
             page_cache_bytes: self.spec.page_cache_bytes,
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
+            start_backlog_bytes: self.spec.start_backlog_bytes,
             index_tag_bits: self.spec.index_tag_bits,
             rebuild_after: self.spec.rebuild_after,
             rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,

@@ -30,6 +30,7 @@
 pub mod cluster;
 mod digest;
 mod executor;
+mod lost_answers;
 mod medium;
 mod model;
 mod net;
@@ -38,6 +39,7 @@ pub mod schedule;
 mod site;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
+pub use lost_answers::lost_answers;
 pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimStore};
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
 pub use net::{Fate, Link, LinkCounts, LinkPolicy};

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use units::{MediumId, NodeId, SiteId};
 
 use crate::executor::{Control, SimRuntime};
+use crate::lost_answers::lost_answers;
 use crate::medium::{Image, SimStore};
 use crate::net::{Link, LinkPolicy};
 use transport::{SimTransport, Wire, Wires};
@@ -50,6 +51,11 @@ pub struct SiteSpec {
     pub overlay_entries_max: usize,
     /// Commits before a checkpoint.
     pub commits_max: usize,
+    /// Bytes of commits, deletions and metadata behind the last checkpoint in a start record: none, and all of it goes to the
+    /// log.
+    pub start_backlog_bytes: usize,
+    /// Answers of the metadata store are lost at times.
+    pub lost_answers: bool,
     /// Bits of a fingerprint in the index.
     pub index_tag_bits: u32,
     /// How long a medium is down before what it held is rebuilt.
@@ -306,7 +312,11 @@ impl Site {
             sealer: self.sealer.clone(),
             witness: Arc::new(self.witness.open(rt.clone())),
         };
-        let config = Config { on_loss, ..self.config() };
+        let meta_through = self
+            .spec
+            .lost_answers
+            .then(|| lost_answers(&rt, self.control.rng("answers of the metadata store")));
+        let config = Config { on_loss, meta_through, ..self.config() };
         let boot = async move {
             let opened = node.open(deps, config).await;
             let ok = opened.is_ok();
@@ -326,6 +336,7 @@ impl Site {
             page_cache_bytes: self.spec.page_cache_bytes,
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
+            start_backlog_bytes: self.spec.start_backlog_bytes,
             index_tag_bits: self.spec.index_tag_bits,
             rebuild_after: self.spec.rebuild_after,
             rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,

@@ -2,8 +2,11 @@
 //! power cuts and restarts; the model judges it. An honest one passes every seed and replays; one with a planted
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
+mod backlog;
 mod exposure;
 mod flip;
+mod lost_pages;
+mod outcomes;
 mod panics;
 mod room;
 mod snapshots;

@@ -6,6 +6,7 @@
 //! | what | NUMBER | measured |
 //! |---|---|---|
 //! | `snapshots` | how many at most | time of a snapshot under writes; writes beside 0, then 10, ... NUMBER of them; RAM and bytes each |
+//! | `four` | how many | the slowest write beside snapshots of VMs with four disks, a checkpoint and a start beside them |
 //! | `clone` | - | time of a snapshot and a clone of a disk of 1 TiB |
 //! | `metadata` | span in GiB | bytes stored beyond the data for a write of 4 KiB, with a snapshot after each 60,000 writes |
 //! | `pair` | snapshots | writes in turns on two sites, one with so many snapshots, in short turns: 7 times 5 s each |
@@ -161,6 +162,47 @@ async fn snapshots(rt: seam::Rt, dir: &str, most: u64) -> Result<(), Failed> {
     bench.rest().await?;
     println!("a checkpoint beside {made} snapshots: {:.1} ms", ms(&begun.elapsed()));
     Ok(bench.site.stop().await?)
+}
+
+/// Snapshots of VMs with four disks, made by several tasks at once.
+async fn make_four(site: Site, count: u64) -> Result<(), String> {
+    let mut tasks = Vec::new();
+    for task in 0..SNAPSHOT_TASKS {
+        let (site, vm) = (site.clone(), name(&format!("four{task}")).map_err(|error| error.to_string())?);
+        site.catalog().create_vm(&vm, &[64 << 20; 4]).await.map_err(|error| error.to_string())?;
+        tasks.push(tokio::spawn(async move {
+            for _ in (task..count).step_by(SNAPSHOT_TASKS as usize) {
+                site.catalog().snapshot(&vm, None).await.map_err(|error| error.to_string())?;
+            }
+            Ok::<(), String>(())
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+async fn four(rt: seam::Rt, dir: &str, count: u64) -> Result<(), Failed> {
+    let mut bench = Bench::new(rt.clone(), dir, 16, GIB).await?;
+    let maker = tokio::spawn(make_four(bench.site.clone(), count));
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    while !maker.is_finished() {
+        let latencies = bench.writes_for(Duration::from_secs(1)).await?;
+        slowest = latencies.into_iter().fold(slowest, Duration::max);
+    }
+    maker.await??;
+    println!("{count} snapshots of four disks in {:.0} s", begun.elapsed().as_secs_f64());
+    println!("  the slowest write beside them: {:.1} ms", ms(&slowest));
+    let begun = Instant::now();
+    bench.rest().await?;
+    println!("  a checkpoint: {:.1} ms", ms(&begun.elapsed()));
+    bench.site.stop().await?;
+    drop(bench);
+    let begun = Instant::now();
+    let site = Site::start(rt, Options::new(dir)).await?.site;
+    println!("  a start: {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(site.stop().await?)
 }
 
 async fn clone(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
@@ -420,13 +462,14 @@ async fn mark(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
 
 fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: upkeep DIR snapshots COUNT | clone | metadata GIB | pair COUNT | count WRITES | mark | background MIB";
+    let usage = "usage: upkeep DIR snapshots COUNT | four COUNT | clone | metadata GIB | pair COUNT | count WRITES | mark | background MIB";
     let (dir, what) = arguments.first().zip(arguments.get(1)).ok_or(usage)?;
     let number = || arguments.get(2).and_then(|number| number.parse::<u64>().ok()).ok_or(usage);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rt: seam::Rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
     match what.as_str() {
         "snapshots" => runtime.block_on(snapshots(rt, dir, number()?)),
+        "four" => runtime.block_on(four(rt, dir, number()?)),
         "clone" => runtime.block_on(clone(rt, dir)),
         "metadata" => runtime.block_on(metadata(rt, dir, number()?)),
         "pair" => runtime.block_on(pair(rt, dir, number()?)),

@@ -269,6 +269,7 @@ impl Site {
     pub async fn status(&self) -> Result<Status> {
         let engine = self.engine().status().await;
         let exposure = self.shared.named_exposure(engine.exposure.clone()).await;
+        let blocked = engine.cleaning_blocked.clone();
         let (vms, provisioned_bytes) = self.catalog().totals().await?;
         let parts = &self.shared.parts;
         let (manifest, shared_devices) = (parts.home.manifest(), parts.home.shared_devices());
@@ -283,6 +284,9 @@ impl Site {
         status.0.provisioned_bytes = provisioned_bytes;
         status.add_trash(trash);
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
+        if let Some(blocked) = blocked {
+            status.add_blocked(&blocked, &self.shared.names_of(&blocked.disks).await?);
+        }
         status.add_troubles(&self.shared.troubles.list());
         status.add_clock(self.clock());
         status.add_keys(&self.keys().await);

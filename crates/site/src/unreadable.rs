@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::types::{Health, Unreadable};
 use api::{AFFECTED_NAMED, Result};
-use engine::Exposure;
+use engine::{Blocked, Exposure};
 use units::DiskId;
 
 use crate::running::Shared;
@@ -61,6 +61,32 @@ impl Judging {
         }
         let is_some = short > 0 || damaged > 0 || !unreadable.affected.is_empty();
         status.unreadable = is_some.then_some(unreadable);
+    }
+
+    /// With what keeps the cleaner from freeing room; `names` are those of its disks.
+    pub(crate) fn add_blocked(&mut self, blocked: &Blocked, names: &[String]) {
+        let Blocked { pages, containers, .. } = blocked;
+        let whose = match names {
+            [] => "the map of a deleted disk".to_owned(),
+            _ if names.len() > AFFECTED_SAID => {
+                format!(
+                    "maps of {} and {} more",
+                    names[..AFFECTED_SAID].join(", "),
+                    names.len() - AFFECTED_SAID
+                )
+            }
+            _ => format!("maps of {}", names.join(", ")),
+        };
+        let status = &mut self.0;
+        status.reasons.push(format!(
+            "the cleaner frees nothing in {containers} containers: {pages} pages of {whose} are lost, and what they named \
+             nobody knows"
+        ));
+        status.next.push(
+            "delete the disks and snapshots whose maps are damaged, once what can be read of them is saved"
+                .to_owned(),
+        );
+        status.health = if status.health == Health::Ok { Health::Degraded } else { status.health };
     }
 }
 

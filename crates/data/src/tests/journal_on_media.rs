@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use journal::{
-    Ensembles, Entry, Fitness, Journal, JournalConfig, Record, Recovered, Registered, Sink, Start,
+    Backlog, Ensembles, Entry, Fitness, Journal, JournalConfig, Known, Record, Recovered, Registered, Sink,
     WitnessError, recover,
 };
 use seam::{BoxFuture, Rt};
@@ -49,8 +49,8 @@ struct Witness(Mutex<Registered>);
 impl Sink for Witness {
     fn durable(&self, _first: Seq, _entries: Vec<Entry>) {}
 
-    fn start(&self) -> Start {
-        Start::default()
+    fn start(&self) -> Known {
+        Known { backlog: Some(Backlog::default()), ..Known::default() }
     }
 
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
@@ -101,6 +101,7 @@ async fn open_stream(
         first_seq: recovered.map_or(Seq(1), |r| r.next_seq),
         inherited: recovered.iter().flat_map(|r| &r.live).map(|l| (*l, on(l.id()))).collect(),
         tail: recovered.and_then(|r| r.tail.clone()),
+        told: recovered.map(|r| r.told.clone()).unwrap_or_default(),
     };
     let opened = Journal::open(rt.clone(), transport.clone(), Arc::new(Pool), witness.clone(), config).await;
     opened.unwrap()

@@ -9,8 +9,8 @@ use seam::{BoxFuture, Rt};
 use units::{Epoch, Incarnation, MediumId, PAGE, PageBuf, Seq};
 
 use crate::{
-    Append, Ensemble, Ensembles, Entry, Fitness, Journal, JournalConfig, JournalError, Record, Recovered,
-    Registered, Sink, Start, WitnessError, WitnessErrorKind,
+    Append, Backlog, BacklogAt, Ensemble, Ensembles, Entry, Fitness, Journal, JournalConfig, JournalError,
+    Known, Record, Recovered, Registered, Sink, WitnessError, WitnessErrorKind,
 };
 
 pub(super) use seam::testing::run;
@@ -295,7 +295,9 @@ impl Ensembles for FakePool {
 #[derive(Default)]
 pub(super) struct SinkState {
     pub(super) next: Seq,
-    pub(super) start: Start,
+    pub(super) known: Known,
+    /// What is known is too much for a start record.
+    pub(super) is_long: bool,
     /// All that became durable, by seq.
     pub(super) durable: BTreeMap<Seq, Entry>,
     pub(super) witness: Witness,
@@ -425,16 +427,20 @@ impl Sink for FakeSink {
         for (i, entry) in entries.into_iter().enumerate() {
             let seq = first.plus(i as u64);
             if let Entry::Commit(commit) = &entry {
-                state.start.covered = state.start.covered.max(commit.covered);
-                state.start.commits.push(commit.clone());
+                state.commit(commit);
+            }
+            if let Entry::Checkpoint(pointer) = &entry {
+                state.checkpointed(pointer);
             }
             state.durable.insert(seq, entry);
             state.next = seq.plus(1);
         }
     }
 
-    fn start(&self) -> Start {
-        self.state.lock().unwrap().start.clone()
+    fn start(&self) -> Known {
+        let state = self.state.lock().unwrap();
+        let backlog = state.known.backlog.clone().filter(|_| !state.is_long);
+        Known { backlog, ..state.known.clone() }
     }
 
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
@@ -495,16 +501,22 @@ impl Site {
         let ids = media.ids();
         let pool = Arc::new(FakePool { media: ids, width: 3, ..FakePool::default() });
         let next = recovered.map_or(Seq(1), |r| r.next_seq);
-        let mut start = recovered.map(|r| r.start.clone()).unwrap_or_default();
-        for (_, record) in recovered.iter().flat_map(|r| &r.records) {
-            if let Record::Commit(commit) = record {
-                start.covered = start.covered.max(commit.covered);
-                start.commits.push(commit.clone());
-            }
-        }
         let witness =
             Witness { answers: options.answers, holds: options.registered.clone(), ..Witness::default() };
-        let state = Mutex::new(SinkState { next, start, witness, ..SinkState::default() });
+        let known = Known { backlog: Some(Backlog::default()), ..Known::default() };
+        let mut state = SinkState { next, known, witness, ..SinkState::default() };
+        if let Some(recovered) = recovered {
+            state.known.covered = recovered.start.covered;
+            state.known.checkpoint = recovered.told.checkpoint.clone();
+            state.known.backlog = Some(recovered.backlog.clone());
+            state.is_long = matches!(recovered.told.backlog, BacklogAt::Log(_));
+        }
+        for (_, record) in recovered.iter().flat_map(|r| &r.records) {
+            if let Record::Commit(commit) = record {
+                state.commit(commit);
+            }
+        }
+        let state = Mutex::new(state);
         let leases = options.leases;
         let sink = Arc::new(FakeSink { rt: rt.clone(), media: media.clone(), leases, state });
         let on = |id| {
@@ -524,6 +536,7 @@ impl Site {
             first_seq: next,
             inherited: recovered.iter().flat_map(|r| &r.live).map(|l| (*l, on(l.id()))).collect(),
             tail: recovered.and_then(|r| r.tail.clone()),
+            told: recovered.map(|r| r.told.clone()).unwrap_or_default(),
         };
         let journal = Journal::open(rt.clone(), media.clone(), pool.clone(), sink.clone(), config).await?;
         Ok(Self { journal, media: media.clone(), pool, sink })

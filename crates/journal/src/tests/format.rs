@@ -1,4 +1,4 @@
-//! Goal: the stored bytes are what version 1 says, every flipped bit is found, and what is written reads back.
+//! Goal: the stored bytes are what version 2 says, every flipped bit is found, and what is written reads back.
 
 use proptest::prelude::*;
 use proto::SegmentId;
@@ -41,11 +41,13 @@ fn start() -> Start {
         covered: Seq(5),
         live: vec![LiveSegment { epoch: Epoch(2), stream: Incarnation(8), number: 3, first_seq: Seq(4) }],
         checkpoint: Some(pointer()),
-        commits: Vec::new(),
-        meta: vec![(Seq(3), Fingerprint([1; 16]), vec![1, 2, 3])],
+        told: Seq(6),
+        backlog: BacklogAt::Here(Backlog {
+            commits: Vec::new(),
+            meta: vec![(Seq(3), Fingerprint([1; 16]), vec![1, 2, 3])],
+            deleted: vec![deleted()],
+        }),
         rows: vec![row()],
-        ledger: vec![LedgerRun { incarnation: Incarnation(8), committed: vec![(0, 3), (5, 6)] }],
-        deleted: vec![deleted()],
     }
 }
 
@@ -58,17 +60,19 @@ fn deleted() -> Deleted {
     Deleted { container, total: 2048, blocks: 9 }
 }
 
-fn pointer() -> CheckpointPointer {
+fn root() -> Root {
     let container = ContainerId { incarnation: Incarnation(5), number: 6, row: 7, class: 2 };
     let address = Address { container, slot: 1, fragment_pages: 2, offset: 64, length: 99 };
     let piece = MetaPiece { fingerprint: Fingerprint([2; 16]), address };
-    CheckpointPointer {
-        number: 2,
-        pieces: vec![piece],
-        listed: true,
-        commits_before: 11,
-        meta_before: Seq(10),
-    }
+    Root { piece, levels: 1 }
+}
+
+fn pointer() -> CheckpointPointer {
+    CheckpointPointer { number: 2, root: root(), commits_before: 11, meta_before: Seq(10), told: Seq(9) }
+}
+
+fn backlog() -> BacklogPointer {
+    BacklogPointer { root: root(), behind: 2, told: Seq(300) }
 }
 
 #[test]
@@ -77,9 +81,9 @@ fn segment_header_bytes() {
     assert_eq!(page.len(), PAGE);
     assert_eq!(
         hex(&page[..80]),
-        "4846534701000300030000000000000088776655443322110900000000001000010101010101010101010101010101010202020202020202020202020202020203030303030303030303030303030303"
+        "4846534702000300030000000000000088776655443322110900000000001000010101010101010101010101010101010202020202020202020202020202020203030303030303030303030303030303"
     );
-    assert_eq!(hex(&page[224..248]), "fb50b55f6e3e24854c2622920a865f84d13094fd00000000");
+    assert_eq!(hex(&page[224..248]), "a6e6f552086fce98a29fb6f044ed518263714b7900000000");
     assert!(page[96..224].iter().all(|byte| *byte == 0) && page[248..].iter().all(|byte| *byte == 0));
     assert_eq!(SegmentHeader::decode(&page, &KEY).unwrap(), segment_header());
     let place = SegmentPlace::decode(&page).unwrap();
@@ -91,7 +95,7 @@ fn batch_bytes() {
     let (header, bytes) = batch();
     assert_eq!(
         hex(&bytes),
-        "48464a42010000000300000000000000887766554433221109000000040000004d00000000000000020000004d000000aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa14ba9dcc2e9d1cb6e3e20ea4c2b5ade900000000000000000000000000000000010000002500000001000000000000000100000000000000010101010101010101010101010101011f262d343b0200000018000000020000000000000002000000000000000300000000000000"
+        "48464a42020000000300000000000000887766554433221109000000040000004d00000000000000020000004d000000aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa75418d04acbe73a6d60abbddd49e578100000000000000000000000000000000010000002500000001000000000000000100000000000000010101010101010101010101010101011f262d343b0200000018000000020000000000000002000000000000000300000000000000"
     );
     assert_eq!(BatchHeader::peek(&bytes).unwrap(), header);
     assert_eq!((header.batch_bytes(), header.end_seq()), (PAGE, Seq(79)));
@@ -112,7 +116,7 @@ fn record_bytes() {
         ),
         (
             Entry::Checkpoint(pointer()),
-            "050000001d0000000201020202020202020202020202020202020506020701024063010b0a",
+            "050000001d00000002020202020202020202020202020202020506020701024063010b0a09",
         ),
         (
             Entry::Row(row()),
@@ -124,6 +128,10 @@ fn record_bytes() {
                 Fork { source: DiskId(6), target: DiskId(301) },
             ]),
             "07000000070000000205ac0206ad02",
+        ),
+        (
+            Entry::Backlog(backlog()),
+            "0c0000001c0000000202020202020202020202020202020205060207010240630102ac02",
         ),
         (Entry::Delete(vec![deleted()]), "0b000000090000000108ac020203801009"),
     ];
@@ -137,7 +145,7 @@ fn record_bytes() {
     start().encode(&mut bytes);
     assert_eq!(
         hex(&bytes),
-        "0900000091000000050102080304010201020202020202020202020202020202020506020701024063010b0a000103010101010101010101010101010101010301020301020703020404040404040404040404040404040405050505050505050505050505050505020404040404040404040404040404040406060606060606060606060606060606010802000305060108ac020203801009"
+        "09000000820000000501020803040102020202020202020202020202020202020506020701024063010b0a09060100010301010101010101010101010101010101030102030108ac020203801009030404040404040404040404040404040405050505050505050505050505050505060606060606060606060606060606060102070302000101010102"
     );
     bytes.clear();
     Tail { first: Seq(6), count: 1, payload: vec![1, 2] }.encode(&mut bytes);

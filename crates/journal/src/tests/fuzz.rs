@@ -34,7 +34,9 @@ fn corpus() -> Vec<Vec<u8>> {
     unsealed.seal(&mut batch, &key);
     let mut start = Vec::new();
     let meta = vec![(Seq(1), units::Fingerprint([1; 16]), vec![5; 40])];
-    Start { meta, rows: vec![Row::new(1, 2, vec![medium(3)])], ..Start::default() }.encode(&mut start);
+    let backlog = BacklogAt::Here(Backlog { meta, ..Backlog::default() });
+    let rows = vec![Row::new(1, 2, vec![medium(3)])];
+    Start { backlog, rows, ..Start::default() }.encode(&mut start);
     Tail { first: Seq(1), count: 0, payload: Vec::new() }.encode(&mut start);
     vec![header.encode(&key)[..300].to_vec(), batch, records, start]
 }

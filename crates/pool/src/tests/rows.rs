@@ -6,7 +6,7 @@ use proto::CallErrorKind;
 use super::script::{Fate, Kind};
 use super::site::{alone, medium_id, site};
 use crate::geometry::CLASSES;
-use crate::layout::{Layout, ROWS_MAX};
+use crate::layout::{Layout, ROWS_MAX, ROWS_OF_CLASS};
 
 fn row(class: u8, row: u16, media: &[usize]) -> Row {
     Row::new(class, row, media.iter().map(|number| medium_id(*number)).collect())
@@ -105,7 +105,14 @@ fn a_full_layout_falls_back_on_rows_that_are_up() {
     let together = [media.clone()];
     assert_eq!(layout.choose(CLASSES[1], next.clone(), &together, 0), None, "all media fail together");
     assert_eq!(layout.choose(CLASSES[1], next.clone(), &alone(&next), 0), None, "no row lies on these two");
-    assert_eq!(layout.rows().len(), ROWS_MAX);
+    assert_eq!(layout.rows().len(), ROWS_MAX - CLASSES.len() * ROWS_OF_CLASS);
+    // Others get some all the same, and all together no more than a start record takes.
+    for class in CLASSES {
+        for at in 0..2 * ROWS_OF_CLASS {
+            layout.choose(class, media[at..at + class.width()].to_vec(), &alone(&media), 0).unwrap();
+        }
+    }
+    assert_eq!(layout.rows().len(), ROWS_MAX - ROWS_OF_CLASS);
     // Numbers end before they come round.
     let mut layout = Layout::default();
     layout.load(row(1, u16::MAX, &[0, 1]));

@@ -109,6 +109,8 @@ fn spec(rng: &mut Rng) -> SiteSpec {
         page_cache_bytes: config.page_cache_bytes,
         overlay_entries_max: config.overlay_entries_max,
         commits_max: config.commits_max,
+        start_backlog_bytes: config.start_backlog_bytes,
+        lost_answers: false,
         index_tag_bits: config.index_tag_bits,
         rebuild_after: config.rebuild_after,
         rebuild_bytes_per_second: config.rebuild_bytes_per_second,

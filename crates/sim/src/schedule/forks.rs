@@ -1,5 +1,7 @@
 //! The administrator's snapshots, clones and reverts: disks that begin as others are at one instant.
 
+use std::time::Duration;
+
 use engine::Fork;
 use meta::Txn;
 use units::{BLOCK_U64, DiskId, Epoch, Lba};
@@ -14,6 +16,8 @@ use seam::Runtime;
 /// Most snapshots, and most disks that guests write to, with clones.
 const SNAPSHOTS_MAX: usize = 8;
 const HEADS_MAX: usize = 6;
+/// Where answers are lost, some callers go away after at most so many milliseconds.
+const CALLERS_MS: u64 = 30;
 /// Most disks cut at one instant.
 const AT_ONCE: usize = 3;
 
@@ -87,7 +91,9 @@ impl Admin {
         let now = self.world.now();
         let cuts: Vec<ReadId> = forks.iter().map(|_| self.world.lock().model.begin_read(now)).collect();
         let (asked, remove) = (forks.clone(), removed.clone());
-        let answer = self.world.ask(serving, None, move |engine| {
+        let goes_away = self.world.site.spec().lost_answers && self.rng.below(4) == 0;
+        let patience = goes_away.then(|| Duration::from_millis(self.rng.below(CALLERS_MS)));
+        let answer = self.world.ask(serving, patience, move |engine| {
             Box::pin(async move { engine.fork(Txn::new(), &asked, &remove).await })
         });
         match answer.await {

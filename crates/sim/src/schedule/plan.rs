@@ -229,6 +229,11 @@ fn victims(rng: &mut Rng, domains: &[Vec<usize>], family: Family) -> Vec<usize> 
     victims
 }
 
+/// What a start record carries: all there may be, little, or none, so that it goes to the log.
+pub(super) fn start_backlog_bytes(params: Params) -> usize {
+    [16 << 10, 1 << 10, 0][params.segments_max as usize % 3]
+}
+
 fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
     let container_bytes = [64, 96, 128][rng.index(3)] << 10;
     let params = Params {
@@ -253,6 +258,8 @@ fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
         page_cache_bytes: [8 << 10, 1 << 20][rng.index(2)],
         overlay_entries_max: [32, 256, 100_000][rng.index(3)],
         commits_max: [16, 24, 64][rng.index(3)],
+        start_backlog_bytes: start_backlog_bytes(params),
+        lost_answers: params.segments_max.is_multiple_of(2),
         // Few bits: the index guesses wrong all the time.
         index_tag_bits: [32, 3][rng.index(2)],
     }

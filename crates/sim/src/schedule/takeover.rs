@@ -19,7 +19,7 @@ use seam::{BoxFuture, Runtime};
 use tokio::sync::oneshot;
 use units::{BLOCK, BLOCK_U64, DiskId, Lba};
 
-use super::{Family, Outcome};
+use super::{Family, Outcome, plan};
 use crate::cluster::{Cluster, Compute};
 use crate::executor::{Control, Limits, SimRuntime, Simulation};
 use crate::model::{Contents, Fill, Model, OpId};
@@ -89,6 +89,8 @@ fn spec(rng: &mut Rng, nodes: usize, media: usize) -> SiteSpec {
         page_cache_bytes: 1 << 20,
         overlay_entries_max: [32, 256][rng.index(2)],
         commits_max: 24,
+        start_backlog_bytes: plan::start_backlog_bytes(params),
+        lost_answers: false,
         index_tag_bits: 32,
         rebuild_after: Duration::from_millis([5000, 60_000][rng.index(2)]),
         rebuild_bytes_per_second: 100 << 20,

@@ -22,6 +22,8 @@ pub(super) type Contents = Vec<(DiskId, Vec<u8>)>;
 pub(super) struct Store {
     pub(super) spec: SiteSpec,
     pub(super) image: SiteImage,
+    /// The containers that were committed then; those of commits in the newest segment come besides.
+    pub(super) ledger: Vec<journal::LedgerRun>,
     /// What was acknowledged.
     pub(super) now: Contents,
     /// The same before the last requests, which are all on different blocks.
@@ -50,6 +52,8 @@ fn spec(media: usize) -> SiteSpec {
         page_cache_bytes: 1 << 20,
         overlay_entries_max: 1000,
         commits_max: 64,
+        start_backlog_bytes: 16 << 10,
+        lost_answers: false,
         index_tag_bits: 32,
     }
 }
@@ -203,9 +207,10 @@ pub(super) fn make(media: usize) -> Store {
         let mut guest = Guest { engine, contents: &mut now };
         second_life(&site, &mut guest, media.is_multiple_of(3)).await;
         let older = guest.contents.clone();
+        let ledger = guest.engine.ledger();
         guest.at_once().await;
         site.end(life, false);
-        Store { spec: spec(media), image: site.image(), now, older }
+        Store { spec: spec(media), image: site.image(), ledger, now, older }
     };
     sim.run_until(work).expect("the store is made")
 }

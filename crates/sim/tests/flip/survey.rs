@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use container::{Change, FragmentHeader, Head, MapLog, PRELUDE_BYTES, UnitKind};
 use data::{Layout, Superblock};
-use journal::{BatchHeader, Record, SegmentHeader, Start, decode_records};
+use journal::{BacklogAt, BatchHeader, LedgerRun, Record, SegmentHeader, Start, decode_records};
 use proto::SegmentId;
 use seal::{KeyRing, Kind, Sealer};
 use sim::SiteImage;
@@ -68,7 +68,7 @@ pub(super) const KINDS: [&str; 25] = [
     "meta",
     "row",
     "start",
-    "start with checkpoint, commits, metadata, rows and ledger",
+    "start with checkpoint, commits, metadata and rows",
     "superblock",
     "table",
     "table log",
@@ -82,6 +82,7 @@ pub(super) const KINDS: [&str; 25] = [
 
 struct Surveyor<'a> {
     image: &'a SiteImage,
+    ledger: &'a [LedgerRun],
     layout: Layout,
     sealer: Sealer,
     places: BTreeMap<(usize, u64), Place>,
@@ -96,7 +97,7 @@ pub(super) fn survey(store: &Store) -> Survey {
     let layout = Layout::new(store.spec.params, store.spec.medium_bytes).expect("it was formatted so");
     let sealer = Sealer::new(&KeyRing::for_tests(1));
     let (places, kinds) = (BTreeMap::new(), BTreeSet::new());
-    let mut surveyor = Surveyor { image: &store.image, layout, sealer, places, kinds };
+    let mut surveyor = Surveyor { image: &store.image, ledger: &store.ledger, layout, sealer, places, kinds };
     surveyor.fixed();
     let (last, committed) = surveyor.journal();
     surveyor.fragments(&committed);
@@ -250,12 +251,10 @@ impl Surveyor<'_> {
                 }
             }
         }
-        let of_run = |run: &journal::LedgerRun| (run.incarnation, run.committed.clone());
-        let ledger: BTreeMap<_, _> = start.ledger.iter().map(of_run).collect();
         let mut committed: BTreeSet<ContainerId> = commits.iter().map(|commit| commit.container).collect();
         committed.extend(self.headers().into_iter().map(|(.., header)| header.container).filter(|id| {
-            let runs = ledger.get(&id.incarnation);
-            runs.is_some_and(|runs| runs.iter().any(|(start, end)| (*start..*end).contains(&id.number)))
+            let mut runs = self.ledger.iter().filter(|run| run.incarnation == id.incarnation);
+            runs.any(|run| run.committed.iter().any(|(start, end)| (*start..*end).contains(&id.number)))
         }));
         let (_, _, last) = batches.last().expect("a batch").clone();
         (last, committed)
@@ -269,12 +268,11 @@ impl Surveyor<'_> {
                 Record::Meta { .. } => "meta",
                 Record::Commit(_) => "commit",
                 Record::Checkpoint(_) => "checkpoint",
+                Record::Backlog(_) => "backlog",
                 Record::Row(_) => "row",
                 Record::Cut(_) => "cut",
                 Record::Delete(_) => "delete",
-                Record::Start(start) if is_full(start) => {
-                    "start with checkpoint, commits, metadata, rows and ledger"
-                }
+                Record::Start(start) if is_full(start) => "start with checkpoint, commits, metadata and rows",
                 Record::Start(_) => "start",
             });
         }
@@ -353,11 +351,11 @@ impl Surveyor<'_> {
 }
 
 fn is_full(start: &Start) -> bool {
+    let BacklogAt::Here(backlog) = &start.backlog else { return false };
     start.checkpoint.is_some()
-        && !start.commits.is_empty()
-        && !start.meta.is_empty()
+        && !backlog.commits.is_empty()
+        && !backlog.meta.is_empty()
         && !start.rows.is_empty()
-        && !start.ledger.is_empty()
 }
 
 /// Whether these bytes are an allocation table with a sound CRC.

@@ -42,6 +42,8 @@ pub(super) fn spec(room: u64) -> SiteSpec {
         page_cache_bytes: 1 << 20,
         overlay_entries_max: 8192,
         commits_max: 64,
+        start_backlog_bytes: 16 << 10,
+        lost_answers: false,
         index_tag_bits: 32,
     }
 }

@@ -44,6 +44,8 @@ fn spec(segment_bytes: u32) -> SiteSpec {
         page_cache_bytes: 1 << 20,
         overlay_entries_max: 1000,
         commits_max: 64,
+        start_backlog_bytes: 16 << 10,
+        lost_answers: false,
         index_tag_bits: 32,
     }
 }

@@ -261,6 +261,7 @@ fn engine_status(up: &[bool]) -> EngineStatus {
         repaired: 0,
         stuck: None,
         losses: Vec::new(),
+        cleaning_blocked: None,
         checkpoint_trouble: None,
         panics: Vec::new(),
     }
