@@ -89,7 +89,7 @@ impl EtcdAccess {
     /// `not_joined` when it has none; `manifest_damaged`.
     pub fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file(FILE);
-        let bytes = site::read_file(&path)?.ok_or_else(|| {
+        let bytes = machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
             Error::new(code::NOT_JOINED, reason)
         })?;
@@ -103,7 +103,7 @@ impl EtcdAccess {
     pub fn save(&self, directory: &Directory) -> Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(damaged)?;
         bytes.push(b'\n');
-        site::replace_file(&directory.file(FILE), &bytes)
+        machine::replace_file(&directory.file(FILE), &bytes)
     }
 }
 

@@ -89,12 +89,12 @@ impl Birth {
     }
 
     pub(crate) fn save(&self, directory: &Directory) -> Result<()> {
-        site::replace_file(&directory.file(FILE), &self.encode()?)
+        machine::replace_file(&directory.file(FILE), &self.encode()?)
     }
 
     /// What the founding manager's directory has; `None` in another manager's.
     pub(crate) fn load(directory: &Directory) -> Result<Option<Self>> {
-        site::read_file(&directory.file(FILE))?.map(|bytes| Self::decode(&bytes)).transpose()
+        machine::read_file(&directory.file(FILE))?.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
     /// What the metadata store has; `None` before the founding manager was there.

@@ -114,7 +114,7 @@ impl Catalogue {
     /// `no_catalogue`, `record_damaged`.
     pub fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file(FILE);
-        let bytes = site::read_file(&path)?.ok_or_else(|| {
+        let bytes = machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: there is no copy of the metadata store", path.display());
             Error::new(code::NO_CATALOGUE, reason)
         })?;
@@ -146,7 +146,7 @@ impl Catalogue {
                     } else if is_news {
                         let written = taken
                             .encode()
-                            .and_then(|bytes| site::replace_file(&directory.file(FILE), &bytes));
+                            .and_then(|bytes| machine::replace_file(&directory.file(FILE), &bytes));
                         match written {
                             Ok(()) => kept = Some(taken),
                             Err(error) => tracing::warn!(%error, "the metadata store is not copied"),

@@ -49,7 +49,7 @@ fn untrusted(error: &TrustError) -> Error {
 /// (`token_refused`, `node_name_taken`, ...).
 pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &Joining) -> Result<Member> {
     check_name(&joining.name)?;
-    if site::read_file(&directory.file("node.crt"))?.is_some() {
+    if machine::read_file(&directory.file("node.crt"))?.is_some() {
         let reason = format!("{}: the directory is a node's already", directory.root().display());
         return Err(Error::new(code::ALREADY_JOINED, reason));
     }
@@ -58,22 +58,22 @@ pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &J
         let reason = format!("{}: {error}", key_file.display());
         Error::new(code::IDENTITY_DAMAGED, reason)
     };
-    let new = match site::read_file(&key_file)? {
+    let new = match machine::read_file(&key_file)? {
         Some(key) => NewIdentity::load(&key).map_err(|error| damaged(&error))?,
         None => {
             let new = NewIdentity::create().map_err(|error| damaged(&error))?;
-            site::make_directory(directory.root())?;
-            site::replace_file(&key_file, &new.key())?;
+            machine::make_directory(directory.root())?;
+            machine::replace_file(&key_file, &new.key())?;
             new
         }
     };
     let request_file = directory.file("joining.csr");
     // The manager knows a request by its bytes, and each signature differs.
-    let request = match site::read_file(&request_file)? {
+    let request = match machine::read_file(&request_file)? {
         Some(request) => request,
         None => {
             let request = new.request().map_err(|error| damaged(&error))?;
-            site::replace_file(&request_file, &request)?;
+            machine::replace_file(&request_file, &request)?;
             request
         }
     };
@@ -93,7 +93,7 @@ pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &J
     let access = EtcdAccess::new(answer.endpoints, answer.managers)?;
     EtcdAccess { listen: joining.address, ..access }.save(directory)?;
     if let Some(key) = answer.key {
-        site::replace_file(&directory.file(KEY_FILE), &key)?;
+        machine::replace_file(&directory.file(KEY_FILE), &key)?;
     }
     if let Some(revoked) = answer.revoked {
         node::save_revoked(directory, &CertificateRevocationListDer::from(revoked))?;

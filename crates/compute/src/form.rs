@@ -9,7 +9,7 @@ use cluster::Birth;
 use data::{Layout, Params, Superblock};
 use meta::{Compare, Op, Revision, Store, Txn};
 use seal::EpochKeys;
-use site::{Entry, Manifest};
+use machine::{Entry, Manifest};
 use units::{Epoch, Map, NodeId, SiteId};
 
 use crate::home::{Nodes, NodesHome, Told};

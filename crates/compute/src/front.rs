@@ -13,7 +13,8 @@ use std::time::Duration;
 use api::{Error, Result, code};
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use site::{ClientLimits, Site};
+use machine::ClientLimits;
+use site::Site;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -94,7 +95,7 @@ impl Front {
     /// `port_in_use`, `nbd_socket`, `permission_denied`.
     pub(crate) async fn open(
         rt: &Rt,
-        directory: &site::Directory,
+        directory: &machine::Directory,
         (listen, outside): (SocketAddr, Option<SocketAddr>),
         (nbd_group, clients): (Option<u32>, ClientLimits),
         certificates: Certificates,
@@ -109,7 +110,7 @@ impl Front {
         };
         let disks = bind(&directory.nbd_socket())?;
         if let Some(group) = nbd_group {
-            site::admit_group(directory, group)?;
+            machine::admit_group(directory, group)?;
         }
         let interface = bind(&directory.api_socket())?;
         let (stop, stopped) = watch::channel(());

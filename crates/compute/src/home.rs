@@ -15,7 +15,7 @@ use meta::{Compare, Op, Revision, Store, Txn};
 use net::{Remote, TcpDial};
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::BoxFuture;
-use site::{Away, Entry, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium};
+use machine::{Away, Entry, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium};
 use tokio::sync::watch;
 use trust::Role;
 use units::{Epoch, Map, MediumId, NodeId, PAGE};
@@ -302,7 +302,7 @@ impl NodesHome {
             told.superblock.clone().ok_or_else(|| Away::for_now("it carries no superblock any more"))?;
         self.lock().told.insert(medium, Told { medium: told.medium, ..told });
         self.nodes.remote.place(medium, node);
-        if let Some(next) = site::brought_up_to(&has, keys) {
+        if let Some(next) = machine::brought_up_to(&has, keys) {
             self.write_superblock(medium, next).await.map_err(Away::for_now)?;
         }
         let answer = self.nodes.remote.call(medium, Request::Info { extent: EXTENT }).await;

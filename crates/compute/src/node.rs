@@ -11,7 +11,8 @@ use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use site::{ClientLimits, Lock, Options, Site};
+use machine::{ClientLimits, Lock, Options};
+use site::Site;
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};
 use trust::{Access, Identity, Member, Role};
@@ -88,7 +89,7 @@ pub async fn run(
     let (served, doors) = watch::channel(Served::Nowhere);
     let certificates =
         Certificates { site: identity.member().site, server: serves, outside: clients, client: asks.clone() };
-    let doors_of = site::Directory::new(&options.dir)?;
+    let doors_of = machine::Directory::new(&options.dir)?;
     let listen = (options.listen, options.nbd_listen);
     let (group, clients) = (options.nbd_group, options.clients.clone());
     let front = Front::open(&rt, &doors_of, listen, (group, clients), certificates, doors).await?;

@@ -10,7 +10,7 @@ use cluster::CLAIM;
 use data::Superblock;
 use meta::{Compare, Op, Revision, Store, Txn};
 use proto::{Request, Response, Transport};
-use site::{Entry, Manifest};
+use machine::{Entry, Manifest};
 use units::{Epoch, MediumId};
 
 use crate::home::{EXTENT, Nodes, NodesHome, Told};

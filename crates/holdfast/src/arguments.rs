@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use api::{MEDIA_MAX, code, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use site::{CLIENT_MEMORY_MIN, FileMedia};
+use machine::{CLIENT_MEMORY_MIN, FileMedia};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;

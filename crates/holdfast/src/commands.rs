@@ -15,7 +15,7 @@ use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, HowToDelete
 use api::{DEFINITION_BYTES_MAX, Version, VmName, code};
 use client::{Client, ClientError};
 use seam::Rt;
-use site::Directory;
+use machine::Directory;
 
 use crate::arguments::{ClientCommand, DiskCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use api::code;
 use api::types::{Recovered, Serving};
 use seam::Rt;
-use site::{OnLoss, Options, RecoverOptions, RecoveredSite, Site, Sizes};
+use machine::{OnLoss, Options, RecoverOptions, RecoveredSite, Sizes};
+use site::Site;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -15,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Layout, Level, Recover, Standalone};
 use crate::failure::Failure;
-use crate::machine::client_limits;
+use crate::host::client_limits;
 use crate::output::Printer;
 
 /// How long requests of the interface have to end at a stop.
@@ -90,7 +91,7 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
 
 fn site_options(options: Standalone) -> Result<Options, Failure> {
     Ok(Options {
-        nbd_group: options.nbd_group.as_deref().map(site::group_id).transpose()?,
+        nbd_group: options.nbd_group.as_deref().map(machine::group_id).transpose()?,
         clients: client_limits(options.client_memory),
         dir: options.dir,
         media: options.media,

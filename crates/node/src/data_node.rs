@@ -8,7 +8,7 @@ use api::{Error, Result, code};
 use media::Backend;
 use net::{Limits, Listener, SeatLimits, Server};
 use seam::Rt;
-use site::{Lock, Opener};
+use machine::{Lock, Opener};
 use tokio::sync::watch;
 use trust::rustls::ServerConfig;
 use trust::rustls::pki_types::CertificateRevocationListDer;

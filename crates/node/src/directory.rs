@@ -107,7 +107,7 @@ impl Record {
 
     pub(crate) fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file("node.json");
-        let Some(bytes) = site::read_file(&path)? else { return Ok(Self::new()) };
+        let Some(bytes) = machine::read_file(&path)? else { return Ok(Self::new()) };
         Self::decode(&bytes).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
             Error::new(code::MANIFEST_DAMAGED, reason)
@@ -119,6 +119,6 @@ impl Record {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::new(code::INVALID_PATH, format!("{}: {error}", path.display())))?;
         bytes.push(b'\n');
-        site::replace_file(&path, &bytes)
+        machine::replace_file(&path, &bytes)
     }
 }

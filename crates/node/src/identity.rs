@@ -26,7 +26,7 @@ pub fn load_identity(
 ) -> Result<(Identity, Option<CertificateRevocationListDer<'static>>)> {
     let read = |name: &str| -> Result<Vec<u8>> {
         let path = directory.file(name);
-        site::read_file(&path)?.ok_or_else(|| {
+        machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
             Error::new(code::NOT_JOINED, reason)
         })
@@ -36,7 +36,7 @@ pub fn load_identity(
     let authority = CertificateDer::from(read(AUTHORITY)?);
     let identity = Identity::load(certificate, authority, &read(KEY)?)
         .map_err(|error| damaged(&directory.file(CERTIFICATE), &error))?;
-    let revoked = site::read_file(&directory.file(REVOKED))?.map(CertificateRevocationListDer::from);
+    let revoked = machine::read_file(&directory.file(REVOKED))?.map(CertificateRevocationListDer::from);
     Ok((identity, revoked))
 }
 
@@ -45,10 +45,10 @@ pub fn load_identity(
 /// # Errors
 /// When a file cannot be written.
 pub fn save_identity(directory: &Directory, identity: &Identity) -> Result<()> {
-    site::make_directory(directory.root())?;
-    site::replace_file(&directory.file(KEY), identity.key())?;
-    site::replace_file(&directory.file(AUTHORITY), identity.authority())?;
-    site::replace_file(&directory.file(CERTIFICATE), identity.certificate())
+    machine::make_directory(directory.root())?;
+    machine::replace_file(&directory.file(KEY), identity.key())?;
+    machine::replace_file(&directory.file(AUTHORITY), identity.authority())?;
+    machine::replace_file(&directory.file(CERTIFICATE), identity.certificate())
 }
 
 /// Keeps the next certificate of a node that has joined, durably.
@@ -56,7 +56,7 @@ pub fn save_identity(directory: &Directory, identity: &Identity) -> Result<()> {
 /// # Errors
 /// When the file cannot be written.
 pub fn save_certificate(directory: &Directory, identity: &Identity) -> Result<()> {
-    site::replace_file(&directory.file(CERTIFICATE), identity.certificate())
+    machine::replace_file(&directory.file(CERTIFICATE), identity.certificate())
 }
 
 /// Keeps the list of revoked certificates, durably.
@@ -64,5 +64,5 @@ pub fn save_certificate(directory: &Directory, identity: &Identity) -> Result<()
 /// # Errors
 /// When the file cannot be written.
 pub fn save_revoked(directory: &Directory, revoked: &CertificateRevocationListDer<'_>) -> Result<()> {
-    site::replace_file(&directory.file(REVOKED), revoked)
+    machine::replace_file(&directory.file(REVOKED), revoked)
 }

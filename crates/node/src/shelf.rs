@@ -9,7 +9,7 @@ use data::{LocalTransport, OpenErrorKind, Superblock};
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::{BoxFuture, Rt};
-use site::Opener;
+use machine::Opener;
 use units::{Epoch, MediumId, PAGE, PageSlice, SiteId};
 
 use crate::directory::{Directory, Entry, Record};
@@ -157,7 +157,7 @@ impl Shelf {
             },
         };
         let place = Place { bytes: medium.len(), medium: Some(medium.clone()), ..place };
-        let superblock = match site::peek(&*medium).await {
+        let superblock = match machine::peek(&*medium).await {
             Ok(superblock) => superblock,
             Err(error) => return with(error.to_string(), place),
         };
@@ -190,7 +190,7 @@ impl Shelf {
         let place = Place { id: entry.id().unwrap_or_default(), superblock: None, ..place };
         let trouble = match entry.formatting {
             true => None,
-            false => site::check_free(medium).await.err().map(|error| error.to_string()),
+            false => machine::check_free(medium).await.err().map(|error| error.to_string()),
         };
         Place { trouble, ..place }
     }

@@ -17,7 +17,8 @@ use budget::Budget;
 use client::{Client, ClientError, ClientErrorKind};
 use media::Backend;
 use seam::{Rt, TokioRuntime};
-use site::{FileMedia, Options, Site, Sizes};
+use machine::{FileMedia, Options, Sizes};
+use site::Site;
 use tempfile::TempDir;
 
 use crate::Server;

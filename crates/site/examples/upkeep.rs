@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use api::{Version, VmName};
 use catalog::Deletion;
 use engine::{Engine, Progress, ScrubCursor};
-use site::{FileMedia, Options, Site};
+use machine::{FileMedia, Options};
+use site::Site;
 use units::DiskId;
 
 type Failed = Box<dyn std::error::Error>;

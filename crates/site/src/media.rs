@@ -19,10 +19,8 @@ use data::{Layout, Params, Superblock};
 use engine::{EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
-use crate::create;
-use crate::home::NewMedium;
-use crate::manifest::Entry;
-use crate::media_set;
+use machine::NewMedium;
+use machine::Entry;
 use crate::running::{Shared, Site};
 use task::Outcome;
 
@@ -107,7 +105,7 @@ impl Shared {
         let home = &self.parts.home;
         let check_size = async |bytes| {
             let params = params_for(&*self.keys.lock().await, bytes);
-            create::check_size(&path.display().to_string(), params, bytes)
+            machine::check_size(&path.display().to_string(), params, bytes)
         };
         if let Some(bytes) = file_bytes.filter(|bytes| bytes.is_multiple_of(PAGE as u64)) {
             check_size(bytes).await?;
@@ -220,7 +218,7 @@ impl Shared {
         let home = &self.parts.home;
         for id in home.manifest().ids() {
             let Ok(Some(has)) = home.superblock(id).await else { continue };
-            let Some(next) = media_set::brought_up_to(&has, &like) else { continue };
+            let Some(next) = machine::brought_up_to(&has, &like) else { continue };
             if let Err(error) = home.write_superblock(id, next).await {
                 tracing::warn!(%error, "a superblock does not tell how many media there are now");
             }

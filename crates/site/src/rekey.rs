@@ -13,7 +13,7 @@ use data::Superblock;
 use engine::Progress;
 use seal::{EPOCHS_MAX, EpochKeys};
 
-use crate::keys::random_key;
+use machine::random_key;
 use crate::running::{Shared, Site};
 use task::Outcome;
 
@@ -243,20 +243,9 @@ impl Shared {
         let home = &self.parts.home;
         for entry in home.manifest().media {
             let Some(own) = home.superblock(entry.id()).await? else { continue };
-            home.write_superblock(entry.id(), with_keys(&own, like)).await?;
+            home.write_superblock(entry.id(), machine::with_keys(&own, like)).await?;
         }
         Ok(())
-    }
-}
-
-/// A medium's superblock with the keys of another.
-pub(crate) fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
-    Superblock {
-        keys: like.keys.clone(),
-        epochs: like.epochs.clone(),
-        recovered_ms: like.recovered_ms,
-        generation: like.generation,
-        ..own.clone()
     }
 }
 

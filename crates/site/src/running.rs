@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
-use crate::clients::ClientLimits;
-use crate::directory::Directory;
-use crate::home::{Away, Home};
-use crate::lock::Lock;
+use machine::ClientLimits;
+use machine::Directory;
+use machine::{Away, Home};
+use machine::Lock;
 use crate::reconcilers;
 use crate::rekey::Rekey;
 use crate::status::{Judging, judge};
@@ -192,7 +192,7 @@ impl Site {
             nbd::Server::start(self.runtime().clone(), exports, &path, self.nbd_limits(), budget).await;
         *server =
             Some(started.map_err(|error| Error::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?);
-        self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
+        self.shared.parts.nbd_group.map_or(Ok(()), |group| machine::admit_group(self.directory(), group))
     }
 
     /// Serves the disks to those whom [`Site::serve_client`] is given.
@@ -273,7 +273,7 @@ impl Site {
         let (vms, provisioned_bytes) = self.catalog().totals().await?;
         let parts = &self.shared.parts;
         let (manifest, shared_devices) = (parts.home.manifest(), parts.home.shared_devices());
-        let shown = |entry: &crate::manifest::Entry| (entry.id(), parts.home.shown(entry), entry.bytes);
+        let shown = |entry: &machine::Entry| (entry.id(), parts.home.shown(entry), entry.bytes);
         let media = manifest.media.iter().map(shown).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();

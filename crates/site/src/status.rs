@@ -9,7 +9,7 @@ use engine::{EngineError, EngineStatus};
 use seam::PanicNote;
 use units::{MediumId, SiteId};
 
-use crate::home::Away;
+use machine::Away;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;

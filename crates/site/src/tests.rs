@@ -25,7 +25,8 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::{FileMedia, Options, Site, Sizes, Started};
+use machine::{FileMedia, Options, Sizes};
+use crate::{Site, Started};
 use api::Error;
 use catalog::Deletion;
 

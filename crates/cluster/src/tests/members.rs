@@ -131,7 +131,7 @@ async fn a_node_joins_with_a_token_that_nobody_else_can_use() {
     let (identity, revoked) = node::load_identity(&world.directory("d1")).unwrap();
     assert_eq!((identity.member(), revoked), (member, None));
     assert_eq!(
-        site::read_file(&world.directory("d1").file(KEY_FILE)).unwrap(),
+        machine::read_file(&world.directory("d1").file(KEY_FILE)).unwrap(),
         None,
         "data nodes have no key"
     );
@@ -146,7 +146,7 @@ async fn a_node_joins_with_a_token_that_nobody_else_can_use() {
     let taken = join(&world.rt, &world.directory("c0"), &other, &joining).await;
     assert_eq!(taken.unwrap_err().code, "node_name_taken");
     world.join("c1", &other).await.unwrap();
-    let key = site::read_file(&world.directory("c1").file(KEY_FILE)).unwrap();
+    let key = machine::read_file(&world.directory("c1").file(KEY_FILE)).unwrap();
     assert_eq!(key.as_deref(), Some(&world.founded.key[..]));
     let forged = JoinToken::new(&*world.rt, world.port.address(), token.authority);
     assert_eq!(world.refused("d3", &forged).await, "token_refused", "nobody gave it out");
@@ -169,9 +169,9 @@ async fn a_lost_answer_is_asked_for_again() {
     let (token, directory) = (world.token(Role::Data).await, world.directory("d2"));
     let new = trust::NewIdentity::create().unwrap();
     let asked = new.request().unwrap();
-    site::make_directory(directory.root()).unwrap();
-    site::replace_file(&directory.file("joining.key"), &new.key()).unwrap();
-    site::replace_file(&directory.file("joining.csr"), &asked).unwrap();
+    machine::make_directory(directory.root()).unwrap();
+    machine::replace_file(&directory.file("joining.key"), &new.key()).unwrap();
+    machine::replace_file(&directory.file("joining.csr"), &asked).unwrap();
     let asked = Join { secret: *token.secret(), name: "d2".to_owned(), address: None, request: asked };
     world.manager.join(&asked).await.unwrap();
     world.join("d2", &token).await.unwrap();

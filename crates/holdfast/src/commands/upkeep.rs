@@ -26,8 +26,8 @@ fn phrase(path: &Path) -> Result<String, Failure> {
         Error::new(code::PASSPHRASE_MISSING, reason).hint(hint)
     };
     let shown = path.display();
-    let bytes = site::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
-    let text = String::from_utf8(site::phrase_of(bytes));
+    let bytes = machine::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
+    let text = String::from_utf8(machine::phrase_of(bytes));
     Ok(text.map_err(|_| refused(format!("{shown}: the passphrase is not text in UTF-8")))?)
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use api::code;
 use seam::Rt;
-use site::Aside;
+use machine::Aside;
 
 use super::{Counter, absolute};
 use crate::arguments::ExportFormat;

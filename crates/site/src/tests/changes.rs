@@ -8,7 +8,8 @@ use nbd::Exports;
 
 use super::{Bench, NOW};
 use crate::attach;
-use crate::{Options, Site};
+use machine::Options;
+use crate::Site;
 
 const MIB: u64 = 1 << 20;
 
@@ -229,8 +230,8 @@ fn lines_for_guests_are_quoted_for_their_readers() {
 fn large_definitions_cost_what_they_are() {
     const VMS: usize = 40;
     let bench = Bench::new();
-    let medium = crate::FileMedia { count: 3, bytes: 1 << 30 };
-    let options = Options { sizes: crate::Sizes::Normal, file_media: Some(medium), ..bench.later("d") };
+    let medium = machine::FileMedia { count: 3, bytes: 1 << 30 };
+    let options = Options { sizes: machine::Sizes::Normal, file_media: Some(medium), ..bench.later("d") };
     let site = bench.start(options).unwrap().site;
     // Letters of a key stream: as good as random, and one byte each.
     let text = |seed: u64| {

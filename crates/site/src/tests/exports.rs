@@ -7,7 +7,8 @@ use api::{Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::{Options, Site};
+use machine::Options;
+use crate::Site;
 
 const MIB: u64 = 1 << 20;
 const EXPORT: TaskKind = TaskKind::Export;

@@ -217,9 +217,9 @@ fn what_was_not_stored_to_its_end_leaves_nothing() {
 #[test]
 fn a_vm_at_its_limits() {
     let bench = Bench::new();
-    let media = crate::FileMedia { count: 3, bytes: 1 << 30 };
+    let media = machine::FileMedia { count: 3, bytes: 1 << 30 };
     let options = bench.options("d", 3);
-    let options = crate::Options { file_media: Some(media), sizes: crate::Sizes::Normal, ..options };
+    let options = machine::Options { file_media: Some(media), sizes: machine::Sizes::Normal, ..options };
     let site = bench.start(options).unwrap().site;
     let (large, twin) = (name(&"v".repeat(63)), name(&"w".repeat(63)));
     let definition = "x".repeat(api::DEFINITION_BYTES_MAX);

@@ -7,7 +7,8 @@ use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Options, RecoverOptions, RecoveredSite, Site};
+use machine::{Options, RecoverOptions, RecoveredSite};
+use crate::Site;
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -272,7 +273,7 @@ fn a_journal_with_a_hole_ends_no_start() {
     });
     bench.stop(&site);
     drop(site);
-    let options = Options { on_loss: crate::OnLoss::ServeAll, ..bench.later("d") };
+    let options = Options { on_loss: machine::OnLoss::ServeAll, ..bench.later("d") };
     let site = bench.start(options).unwrap().site;
     bench.runtime.block_on(async {
         assert_eq!(read(&site, "web01/disk0", 9).await, Ok(contents(9)));

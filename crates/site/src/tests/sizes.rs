@@ -7,7 +7,7 @@ use data::{Layout, Params};
 use nbd::Exports;
 
 use super::{Bench, MEDIUM_BYTES};
-use crate::{FileMedia, Options};
+use machine::{FileMedia, Options};
 
 /// Blocks of the disk, and how often all of them are written anew: several times what a site of one medium holds.
 const BLOCKS: u64 = 500;

@@ -8,7 +8,7 @@ use api::types::{Health, ListVms, MediumState};
 use nbd::{Exports, OpenErrorKind};
 
 use super::{Bench, MEDIUM_BYTES, NOW, edit};
-use crate::Options;
+use machine::Options;
 
 fn media(dir: &Path) -> Vec<PathBuf> {
     let mut media: Vec<PathBuf> =
@@ -475,7 +475,7 @@ fn a_start_that_fails_leaves_no_new_recovery_key() {
     };
     (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(medium, aside).unwrap());
     let options = || Options { recovery_key_file: Some(bench.path("new")), ..bench.later("d") };
-    bench.refused(Options { on_loss: crate::OnLoss::Refuse, ..options() });
+    bench.refused(Options { on_loss: machine::OnLoss::Refuse, ..options() });
     assert!(!bench.path("new").exists(), "it would open nothing");
     (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(aside, medium).unwrap());
     drop(bench.made(options()));

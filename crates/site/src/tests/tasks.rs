@@ -8,7 +8,8 @@ use meta::Stored;
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use crate::{Options, Site};
+use machine::Options;
+use crate::Site;
 use task::Record;
 
 const MIB: u64 = 1 << 20;

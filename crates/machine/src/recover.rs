@@ -10,10 +10,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::types::MediumState;
 use api::{Error, Result, code};
 use data::{LocalTransport, Superblock};
-use engine::OnLoss;
 use media::Backend;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
@@ -24,8 +22,6 @@ use crate::keys;
 use crate::lock::Lock;
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Found, Opener, medium_error, peek};
-use crate::running::Site;
-use crate::start::Options;
 use crate::witness;
 
 /// What to recover a site from.
@@ -60,64 +56,31 @@ pub struct RecoveredSite {
     pub lost: Vec<String>,
 }
 
-impl Site {
-    /// Makes the directory of a site anew, and gives up what is lost where that is said. The site does not serve.
-    ///
-    /// # Errors
-    /// `site_exists` when the directory has a site; `recovery_key_wrong`; `media_missing`; `foreign_medium` when the
-    /// media are of several sites; `journal_lost` when the media do not tell all that was acknowledged. Nothing is
-    /// changed on the media before all of that is known. Where losses are accepted, as [`Site::start`].
-    pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
-        let directory = Directory::new(&options.dir)?;
-        if !options.accept_loss {
-            return Self::make_anew(rt, options, directory).await;
-        }
-        let accept = Options {
-            passphrase_file: options.passphrase_file.clone(),
-            backend: options.backend,
-            on_loss: OnLoss::Accept,
-            ..Options::new(&options.dir)
-        };
-        let mut lost = Vec::new();
-        if Manifest::load(&directory.manifest())?.is_none() {
-            lost = Self::make_anew(rt.clone(), options, directory).await?.lost;
-        }
-        let accepted = accept_losses(rt, accept).await?;
-        lost.extend(accepted.lost);
-        Ok(RecoveredSite { lost, ..accepted })
+/// Makes the directory of a site anew. The site does not serve.
+///
+/// # Errors
+/// `site_exists` when the directory has a site; `recovery_key_wrong`; `media_missing`; `foreign_medium` when the
+/// media are of several sites; `journal_lost` when the media do not tell all that was acknowledged. Nothing is
+/// changed on the media before all of that is known.
+pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
+    let directory = Directory::new(&options.dir)?;
+    let key_file = options.recovery_key_file.as_deref().ok_or_else(|| {
+        let reason = format!("{}: no site is there, and no recovery key is given", options.dir.display());
+        Error::new(code::RECOVERY_KEY_WRONG, reason)
+            .hint("name the directory of the site, or its media and recovery key")
+    })?;
+    let recovery = read_recovery_key(key_file)?;
+    directory.make()?;
+    let _lock = Lock::take(&directory.lock())?;
+    if Manifest::load(&directory.manifest())?.is_some() {
+        let reason = format!("{}: there is a site already", directory.root().display());
+        return Err(Error::new(code::SITE_EXISTS, reason)
+            .hint("start it with `holdfast standalone`, or name another directory"));
     }
-
-    async fn make_anew(rt: Rt, options: RecoverOptions, directory: Directory) -> Result<RecoveredSite> {
-        let key_file = options.recovery_key_file.as_deref().ok_or_else(|| {
-            let reason = format!("{}: no site is there, and no recovery key is given", options.dir.display());
-            Error::new(code::RECOVERY_KEY_WRONG, reason)
-                .hint("name the directory of the site, or its media and recovery key")
-        })?;
-        let recovery = read_recovery_key(key_file)?;
-        directory.make()?;
-        let _lock = Lock::take(&directory.lock())?;
-        if Manifest::load(&directory.manifest())?.is_some() {
-            let reason = format!("{}: there is a site already", directory.root().display());
-            return Err(Error::new(code::SITE_EXISTS, reason)
-                .hint("start it with `holdfast standalone`, or name another directory"));
-        }
-        keys::check_new_site(&directory, options.passphrase_file.as_deref())?;
-        let opener = Opener::new(&rt, options.backend)?;
-        let work = Recovering { rt, directory, options, media: Vec::new() };
-        work.run(&opener, &recovery).await
-    }
-}
-
-/// Opens the site, has it go on from what is left, and stops it.
-async fn accept_losses(rt: Rt, options: Options) -> Result<RecoveredSite> {
-    let site = Site::start(rt, options).await?.site;
-    let lost = site.engine().losses();
-    let status = site.status().await;
-    site.stop().await?;
-    let status = status?;
-    let media = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
-    let id = site.shared.parts.home.manifest().site();
-    Ok(RecoveredSite { site: id, media, missing: status.media.len() - media, lost })
+    keys::check_new_site(&directory, options.passphrase_file.as_deref())?;
+    let opener = Opener::new(&rt, options.backend)?;
+    let work = Recovering { rt, directory, options, media: Vec::new() };
+    work.run(&opener, &recovery).await
 }
 
 fn read_recovery_key(path: &Path) -> Result<RecoveryKey> {
@@ -309,7 +272,7 @@ impl Recovering {
             let old = &found.superblock;
             let generation = newest.generation + 1;
             let like = Superblock { keys: keys.clone(), generation, recovered_ms, ..newest.clone() };
-            let superblock = Superblock { media, ..crate::rekey::with_keys(old, &like) };
+            let superblock = Superblock { media, ..media_set::with_keys(old, &like) };
             data::write_superblock(&*found.medium, &superblock)
                 .await
                 .map_err(|error| medium_error(&error))?;

@@ -68,6 +68,14 @@ impl Directory {
         self.root.join("api.sock")
     }
 
+    /// Whether there is a site.
+    ///
+    /// # Errors
+    /// When what there is cannot be read.
+    pub fn has_site(&self) -> Result<bool> {
+        Ok(crate::manifest::Manifest::load(&self.manifest())?.is_some())
+    }
+
     pub(crate) fn manifest(&self) -> PathBuf {
         self.root.join("site.json")
     }

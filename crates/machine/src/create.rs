@@ -20,7 +20,7 @@ use crate::directory::{self, Directory};
 use crate::keys;
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Opener, Unfinished, check_free, medium_error};
-use crate::start::{FileMedia, Options, Sizes};
+use crate::open::{FileMedia, Options, Sizes};
 use crate::witness;
 
 /// Media of a site when nothing is said: six sparse files of 64 GiB, so that any two may be lost.

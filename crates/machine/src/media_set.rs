@@ -232,7 +232,7 @@ pub fn brought_up_to(has: &Superblock, newest: &Superblock) -> Option<Superblock
         && has.epochs == newest.epochs
         && has.media == newest.media
         && has.recovered_ms == newest.recovered_ms;
-    (!same).then(|| Superblock { media: newest.media, ..crate::rekey::with_keys(has, newest) })
+    (!same).then(|| Superblock { media: newest.media, ..with_keys(has, newest) })
 }
 
 /// Rewrites the superblock of a medium that has other keys, or another count of media, than `newest`.
@@ -285,4 +285,15 @@ pub(crate) async fn node(found: &Found, like: &Superblock) -> std::result::Resul
         return Err(format!("{}: its sizes differ from the site's", found.medium.name()));
     }
     data::open(found.medium.clone(), found.superblock.site).await.map_err(|error| error.to_string())
+}
+
+/// A medium's superblock with the keys of another.
+pub(crate) fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
+    Superblock {
+        keys: like.keys.clone(),
+        epochs: like.epochs.clone(),
+        recovered_ms: like.recovered_ms,
+        generation: like.generation,
+        ..own.clone()
+    }
 }

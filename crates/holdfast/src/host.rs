@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use site::{CLIENT_MEMORY_MIN, ClientLimits};
+use machine::{CLIENT_MEMORY_MIN, ClientLimits};
 
 /// Files that are not connections of clients: media, nodes, the interface, tasks.
 const FILES_KEPT: u64 = 1024;
