@@ -7,9 +7,9 @@
 use api::{Error, Result, code};
 use cluster::Birth;
 use data::{Layout, Params, Superblock};
+use machine::{Entry, Manifest};
 use meta::{Compare, Op, Revision, Store, Txn};
 use seal::EpochKeys;
-use machine::{Entry, Manifest};
 use units::{Epoch, Map, NodeId, SiteId};
 
 use crate::home::{Nodes, NodesHome, Told};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Error, Result, code};
+use machine::ClientLimits;
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use machine::ClientLimits;
 use site::Site;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use api::{Error, Result, code};
 use cluster::{EtcdAccess, Membership, Roster, State};
+use machine::{ClientLimits, Lock, Options};
 use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use machine::{ClientLimits, Lock, Options};
 use site::Site;
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};

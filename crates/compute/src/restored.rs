@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use api::{Error, Result, code};
 use cluster::CLAIM;
 use data::Superblock;
+use machine::{Entry, Manifest};
 use meta::{Compare, Op, Revision, Store, Txn};
 use proto::{Request, Response, Transport};
-use machine::{Entry, Manifest};
 use units::{Epoch, MediumId};
 
 use crate::home::{EXTENT, Nodes, NodesHome, Told};

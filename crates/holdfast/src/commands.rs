@@ -14,8 +14,8 @@ use std::time::Duration;
 use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, HowToDelete, NewDisk};
 use api::{DEFINITION_BYTES_MAX, Version, VmName, code};
 use client::{Client, ClientError};
-use seam::Rt;
 use machine::Directory;
+use seam::Rt;
 
 use crate::arguments::{ClientCommand, DiskCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;

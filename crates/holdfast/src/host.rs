@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use machine::{CLIENT_MEMORY_MIN, ClientLimits};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are not connections of clients: media, nodes, the interface, tasks.
 const FILES_KEPT: u64 = 1024;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::code;
 use api::types::{Recovered, Serving};
-use seam::Rt;
 use machine::{OnLoss, Options, RecoverOptions, RecoveredSite, Sizes};
+use seam::Rt;
 use site::Site;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;

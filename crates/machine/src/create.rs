@@ -298,7 +298,10 @@ impl First<'_> {
 }
 
 /// Refuses a medium on which a site could not go on for long.
-pub(crate) fn check_size(name: &str, params: Params, bytes: u64) -> Result<()> {
+///
+/// # Errors
+/// `medium_too_small`; `invalid_size` for one that is no whole number of pages.
+pub fn check_size(name: &str, params: Params, bytes: u64) -> Result<()> {
     let least = params.least_medium_bytes();
     if bytes >= least && Layout::new(params, bytes).is_some() {
         return Ok(());

@@ -149,7 +149,8 @@ pub(crate) fn check_new_site(directory: &Directory, passphrase_file: Option<&Pat
     }
 }
 
-pub(crate) fn random_key(rt: &dyn Runtime) -> [u8; KEY_BYTES] {
+/// A key of random bytes.
+pub fn random_key(rt: &dyn Runtime) -> [u8; KEY_BYTES] {
     let mut key = [0; KEY_BYTES];
     rt.fill_random(&mut key);
     key

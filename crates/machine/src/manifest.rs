@@ -55,7 +55,7 @@ pub struct Entry {
     pub leaving: bool,
     /// It leaves because its node does, and stays when that is to stay after all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) with_node: bool,
+    pub with_node: bool,
     /// The data node that holds it, where the site has such.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_or_none")]
     node: Option<[u8; 16]>,

@@ -288,7 +288,7 @@ pub(crate) async fn node(found: &Found, like: &Superblock) -> std::result::Resul
 }
 
 /// A medium's superblock with the keys of another.
-pub(crate) fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
+pub fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
     Superblock {
         keys: like.keys.clone(),
         epochs: like.epochs.clone(),

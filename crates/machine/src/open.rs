@@ -100,7 +100,6 @@ impl Options {
 }
 
 /// A site whose engine is open: what whoever serves it is given.
-#[derive(Debug)]
 pub struct Opened {
     /// The runtime.
     pub rt: Rt,
@@ -118,6 +117,12 @@ pub struct Opened {
     pub ring: KeyRing,
     /// Held as long as the site is open.
     pub lock: Arc<Lock>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({})", self.directory.root().display())
+    }
 }
 
 /// What a start found or made.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{Error, Result, code};
+use machine::{Lock, Opener};
 use media::Backend;
 use net::{Limits, Listener, SeatLimits, Server};
 use seam::Rt;
-use machine::{Lock, Opener};
 use tokio::sync::watch;
 use trust::rustls::ServerConfig;
 use trust::rustls::pki_types::CertificateRevocationListDer;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use api::{Error, Result, code};
 use data::{LocalTransport, OpenErrorKind, Superblock};
+use machine::Opener;
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::{BoxFuture, Rt};
-use machine::Opener;
 use units::{Epoch, MediumId, PAGE, PageSlice, SiteId};
 
 use crate::directory::{Directory, Entry, Record};

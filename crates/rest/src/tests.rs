@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use budget::Budget;
 use client::{Client, ClientError, ClientErrorKind};
+use machine::{FileMedia, Options, Sizes};
 use media::Backend;
 use seam::{Rt, TokioRuntime};
-use machine::{FileMedia, Options, Sizes};
 use site::Site;
 use tempfile::TempDir;
 

@@ -19,9 +19,9 @@ use data::{Layout, Params, Superblock};
 use engine::{EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
-use machine::NewMedium;
-use machine::Entry;
 use crate::running::{Shared, Site};
+use machine::Entry;
+use machine::NewMedium;
 use task::Outcome;
 
 /// Pause between looks at how far a drain or rebuild is.

@@ -13,8 +13,8 @@ use data::Superblock;
 use engine::Progress;
 use seal::{EPOCHS_MAX, EpochKeys};
 
-use machine::random_key;
 use crate::running::{Shared, Site};
+use machine::random_key;
 use task::Outcome;
 
 /// After this a rotation that failed is tried again: what stood in its way may be mended.

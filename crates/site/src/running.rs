@@ -18,13 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
-use machine::ClientLimits;
-use machine::Directory;
-use machine::{Away, Home};
-use machine::Lock;
 use crate::reconcilers;
 use crate::rekey::Rekey;
 use crate::status::{Judging, judge};
+use machine::ClientLimits;
+use machine::Directory;
+use machine::Lock;
+use machine::{Away, Home};
 
 /// How long clients have to take their replies when the site stops.
 const CLIENTS_WITHIN: Duration = Duration::from_secs(10);

@@ -25,10 +25,10 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use machine::{FileMedia, Options, Sizes};
 use crate::{Site, Started};
 use api::Error;
 use catalog::Deletion;
+use machine::{FileMedia, Options, Sizes};
 
 const MEDIUM_BYTES: u64 = 16 << 20;
 /// Past the trash.

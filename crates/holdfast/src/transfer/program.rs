@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use api::code;
-use seam::Rt;
 use machine::Aside;
+use seam::Rt;
 
 use super::{Counter, absolute};
 use crate::arguments::ExportFormat;

@@ -42,13 +42,8 @@ fn damaged_input() {
     assert!(
         crate::keys::recovery_of(recovery.as_bytes()).is_some() && crate::keys::key_of(&[7; 32]).is_some()
     );
-    let corpus = [
-        slot,
-        manifest.to_vec(),
-        recovery.into_bytes(),
-        vec![7; 32],
-        b"correct horse\r\n\n".to_vec(),
-    ];
+    let corpus =
+        [slot, manifest.to_vec(), recovery.into_bytes(), vec![7; 32], b"correct horse\r\n\n".to_vec()];
     replay(&corpus, MUTATIONS, |input| {
         fuzz_body(input);
         let mut input = input.to_vec();

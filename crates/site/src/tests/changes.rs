@@ -7,9 +7,9 @@ use api::{DISKS_MAX, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
+use crate::Site;
 use crate::attach;
 use machine::Options;
-use crate::Site;
 
 const MIB: u64 = 1 << 20;
 

@@ -7,8 +7,8 @@ use api::{Version, VmName};
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use machine::Options;
 use crate::Site;
+use machine::Options;
 
 const MIB: u64 = 1 << 20;
 const EXPORT: TaskKind = TaskKind::Export;

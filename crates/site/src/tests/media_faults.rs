@@ -9,8 +9,8 @@ use api::types::{Health, Medium, MediumState, Status, TaskKind};
 use super::Bench;
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
-use machine::{FileMedia, Options};
 use crate::Site;
+use machine::{FileMedia, Options};
 
 const MIB: u64 = 1 << 20;
 /// Where the two copies of a superblock stand.

@@ -7,8 +7,8 @@ use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use machine::{Options, RecoverOptions, RecoveredSite};
 use crate::Site;
+use machine::{Options, RecoverOptions, RecoveredSite};
 
 const DISK_BYTES: u64 = 4 << 20;
 

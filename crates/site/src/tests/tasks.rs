@@ -8,8 +8,8 @@ use meta::Stored;
 use nbd::Exports;
 
 use super::{Bench, NOW};
-use machine::Options;
 use crate::Site;
+use machine::Options;
 use task::Record;
 
 const MIB: u64 = 1 << 20;
