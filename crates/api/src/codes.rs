@@ -416,6 +416,9 @@ codes! {
     TOO_FEW_MEDIA too_few_media 503 1 "Too few media"
         "Too few media are there to do it safely."
         "`status` lists the media; bring missing ones back.";
+    TOO_MANY_ATTRIBUTES too_many_attributes 409 6 "Too many tags or labels"
+        "A VM has 32 tags and 32 labels at most."
+        "Remove some of them first.";
     TOO_MANY_CERTIFICATES too_many_certificates 409 6 "Too many certificates"
         "More certificates have not ended than records can hold."
         "Wait until some have ended; a node that asks again and again does not keep its answers.";

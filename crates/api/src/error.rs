@@ -2,9 +2,10 @@
 
 use std::error::Error as Cause;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::codes::Code;
+use crate::codes::{Code, code};
 
 /// What the caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,21 @@ impl Error {
     pub fn caused_by(mut self, source: impl Cause + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// A file could not be read or written.
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::of_io(code::FILE_ERROR, path.display(), error)
+    }
+
+    /// The system refused something of `what`; `code` is for what no other code says better.
+    pub fn of_io(code: &'static Code, what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => code::NO_SPACE,
+            std::io::ErrorKind::PermissionDenied => code::PERMISSION_DENIED,
+            _ => code,
+        };
+        Self::new(code, format!("{what}: {error}"))
     }
 
     /// What the caller can do about it.

@@ -24,11 +24,11 @@ pub use codes::{Code, code};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::{
     AFFECTED_NAMED, CHANGES_AT_ONCE, DEFINITION_BYTES_MAX, DISK_BYTES_MAX, DISK_BYTES_MIN, DISKS_MAX,
-    FILES_MAX, HISTORY_MAX, MEDIA_MAX, PASSPHRASE_BYTES_MAX, RUNNING_MAX, SCRUB_EVERY_S_MAX,
-    SCRUB_EVERY_S_MIN, SNAPSHOTS_AT_ONCE, SPACE_ROWS_AT_ONCE, TRASH_AT_ONCE, TRASH_KEEP, TRASH_KEEP_MAX,
-    VMS_MAX,
+    FILES_MAX, FOLDER_BYTES_MAX, HISTORY_MAX, LABEL_CHARS_MAX, MEDIA_MAX, PASSPHRASE_BYTES_MAX, RUNNING_MAX,
+    SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SNAPSHOTS_AT_ONCE, SPACE_ROWS_AT_ONCE, TAGS_MAX, TRASH_AT_ONCE,
+    TRASH_KEEP, TRASH_KEEP_MAX, VMS_MAX,
 };
-pub use names::{FileName, VmName, check_disk_bytes, disk_bytes_for, fold};
+pub use names::{FileName, VmName, check_disk_bytes, disk_bytes_for, fold, parse_folder, parse_label_value};
 pub use problem::Problem;
 pub use size::{format_size, parse_size};
 pub use time::{format_time, held, parse_span, parse_until};

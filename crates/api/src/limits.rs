@@ -12,6 +12,12 @@ pub const DISKS_MAX: usize = 32;
 pub const VMS_MAX: usize = 10_000;
 /// Most files of a VM: its record, which has them all, stays a few KiB.
 pub const FILES_MAX: usize = 64;
+/// Most tags, and most labels, of a VM: its record has them all.
+pub const TAGS_MAX: usize = 32;
+/// Longest value of a label, characters.
+pub const LABEL_CHARS_MAX: usize = 255;
+/// Longest folder, bytes.
+pub const FOLDER_BYTES_MAX: usize = 255;
 /// Longest definition, bytes. A libvirt XML has some 10 KiB; a metadata record must fit a sealed unit of 1 MiB.
 pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
 /// Most snapshots in one answer.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::codes::code;
 use crate::error::{Error, Result};
-use crate::limits::{DISK_BYTES_MAX, DISK_BYTES_MIN};
+use crate::limits::{DISK_BYTES_MAX, DISK_BYTES_MIN, FOLDER_BYTES_MAX, LABEL_CHARS_MAX};
 
 /// Longest name of a VM, in bytes.
 const NAME_BYTES_MAX: usize = 63;
@@ -71,6 +71,36 @@ impl VmName {
 /// What a name is found by.
 pub fn fold(name: &str) -> String {
     name.to_ascii_lowercase()
+}
+
+/// A folder: `/`, or names of VMs' kind with a `/` before each; the same however its case.
+///
+/// # Errors
+/// `invalid_name`.
+pub fn parse_folder(text: &str) -> Result<String> {
+    let wrong = || {
+        let shown: String = text.chars().take(FOLDER_BYTES_MAX).collect();
+        Error::new(code::INVALID_NAME, format!("{shown:?} is no folder"))
+            .hint("give it as /prod/web: each part as a VM's name, 255 characters in all; / for none")
+    };
+    let rest = text.strip_prefix('/').filter(|_| text.len() <= FOLDER_BYTES_MAX).ok_or_else(wrong)?;
+    if !rest.is_empty() && rest.split('/').any(|part| VmName::parse(part).is_err()) {
+        return Err(wrong());
+    }
+    Ok(text.to_owned())
+}
+
+/// A label's value: any text of one line, not too long.
+///
+/// # Errors
+/// `invalid_name`.
+pub fn parse_label_value(text: &str) -> Result<String> {
+    if text.chars().count() <= LABEL_CHARS_MAX && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    let shown: String = text.chars().take(40).collect();
+    Err(Error::new(code::INVALID_NAME, format!("{shown:?} is no value for a label"))
+        .hint("a label's value is one line of at most 255 characters"))
 }
 
 /// The name of a file of a VM: `[A-Za-z0-9][A-Za-z0-9._+-]{0,126}`, and no name that a disk could have.

@@ -1,5 +1,6 @@
 //! What goes over the wire, for server and client alike. Sizes are bytes, times milliseconds since the Unix epoch.
 
+mod attributes;
 mod files;
 mod media;
 mod snapshots;
@@ -10,6 +11,7 @@ mod upkeep;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use attributes::{Attributes, ChangeAttributes, ListVms};
 pub use files::{ChangeFile, NewFile};
 pub use media::{Moving, NewMedium};
 pub use snapshots::Asked;
@@ -194,6 +196,9 @@ pub struct VmSummary {
     pub disks: usize,
     /// Size of all its disks together.
     pub bytes: u64,
+    /// Its folder, tags and labels.
+    #[serde(flatten)]
+    pub attributes: Attributes,
 }
 
 /// Whether a VM is there for guests.
@@ -217,6 +222,9 @@ pub struct Vm {
     pub created_ms: u64,
     /// Whether a definition is stored with it.
     pub has_definition: bool,
+    /// Its folder, tags and labels.
+    #[serde(flatten)]
+    pub attributes: Attributes,
     /// Its disks.
     pub disks: Vec<Disk>,
     /// Its files, each exported to read: `bytes` is the length, and the export is filled up with zeros to whole sectors.

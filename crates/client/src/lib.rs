@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use api::Problem;
 use api::types::{
-    AddDisk, AttachInfo, Begun, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List, Medium, NewExport,
-    NewImport, Progress, Status, Task, TaskKind, Vm, VmSummary,
+    AddDisk, AttachInfo, Begun, ChangeAttributes, ChangeDisk, ChangeVm, CreateVm, Definition, GiveUp, List,
+    ListVms, Medium, NewExport, NewImport, Progress, Status, Task, TaskKind, Vm, VmSummary,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use seam::Rt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use snapshots::also;
 use tokio::net::UnixStream;
 
 /// Longest answer taken, bytes: ten thousand VMs are 2 MB.
@@ -100,12 +101,24 @@ impl Client {
         self.call(Method::GET, "status", None::<&()>).await
     }
 
-    /// Every VM, by name.
+    /// The VMs that `which` asks for, by name.
     ///
     /// # Errors
     /// See [`ClientErrorKind`].
-    pub async fn vms(&self) -> Result<List<VmSummary>> {
-        self.call(Method::GET, "vms", None::<&()>).await
+    pub async fn vms(&self, which: &ListVms) -> Result<List<VmSummary>> {
+        let mut path = "vms?".to_owned();
+        let asked =
+            [("name", &which.name), ("tag", &which.tag), ("folder", &which.folder), ("label", &which.label)];
+        asked.into_iter().for_each(|(key, value)| also(&mut path, key, value.as_deref()));
+        self.call(Method::GET, &path, None::<&()>).await
+    }
+
+    /// Changes the folder, tags and labels of a VM.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn change_attributes(&self, name: &str, change: &ChangeAttributes) -> Result<Vm> {
+        self.call(Method::PATCH, &format!("{}/attributes", vm_path(name)), Some(change)).await
     }
 
     /// A VM by name.

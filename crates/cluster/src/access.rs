@@ -10,13 +10,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use etcd::Etcd;
 use meta::{Get, Key, KeyRange, Lease, LeaseId, Page, Revision, Store, Txn, TxnResult, Watch};
 use node::Directory;
 use seam::{BoxFuture, Rt};
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use trust::Identity;
 use trust::rustls::pki_types::CertificateDer;
 
@@ -43,8 +42,8 @@ pub struct EtcdAccess {
     pub listen: Option<SocketAddr>,
 }
 
-fn damaged(reason: impl std::fmt::Display) -> SiteError {
-    SiteError::new(code::MANIFEST_DAMAGED, format!("{FILE}: {reason}"))
+fn damaged(reason: impl std::fmt::Display) -> Error {
+    Error::new(code::MANIFEST_DAMAGED, format!("{FILE}: {reason}"))
 }
 
 impl EtcdAccess {
@@ -54,7 +53,7 @@ impl EtcdAccess {
     /// `invalid_address` when they are none, too many or not `https://`.
     pub fn new(endpoints: Vec<String>, managers: Vec<SocketAddr>) -> Result<Self> {
         let access = Self { version: VERSION, endpoints, managers, listen: None };
-        access.check().map_err(|why| SiteError::new(code::INVALID_ADDRESS, why))?;
+        access.check().map_err(|why| Error::new(code::INVALID_ADDRESS, why))?;
         Ok(access)
     }
 
@@ -90,9 +89,9 @@ impl EtcdAccess {
     /// `not_joined` when it has none; `manifest_damaged`.
     pub fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file(FILE);
-        let bytes = site::read_file(&path)?.ok_or_else(|| {
+        let bytes = machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
-            SiteError::new(code::NOT_JOINED, reason)
+            Error::new(code::NOT_JOINED, reason)
         })?;
         Self::decode(&bytes)
     }
@@ -104,19 +103,19 @@ impl EtcdAccess {
     pub fn save(&self, directory: &Directory) -> Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(damaged)?;
         bytes.push(b'\n');
-        site::replace_file(&directory.file(FILE), &bytes)
+        machine::replace_file(&directory.file(FILE), &bytes)
     }
 }
 
 /// What a store said as an error of the site.
-pub fn store_error(error: &meta::Error) -> SiteError {
+pub fn store_error(error: &meta::Error) -> Error {
     let reason = format!("the metadata store: {error}");
     match error.kind {
-        meta::ErrorKind::Full => SiteError::new(code::METADATA_FULL, reason),
+        meta::ErrorKind::Full => Error::new(code::METADATA_FULL, reason),
         meta::ErrorKind::Unavailable | meta::ErrorKind::Unknown | meta::ErrorKind::Stopped => {
-            SiteError::new(code::METADATA_UNAVAILABLE, reason)
+            Error::new(code::METADATA_UNAVAILABLE, reason)
         }
-        _ => SiteError::new(code::INTERNAL, reason),
+        _ => Error::new(code::INTERNAL, reason),
     }
 }
 

@@ -7,13 +7,12 @@
 //! before the first compute node formats them, and the site's keys, wrapped by the key that compute nodes get when they join
 //! and by the recovery key. Once there are media, each carries the wrapped keys, and these count.
 
-use api::code;
+use api::{Error, Result, code};
 use meta::{Key, Store, Table};
 use node::Directory;
 use seal::{Kek, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 
 use crate::access::store_error;
 use crate::text::{hex, of_hex_exact};
@@ -41,9 +40,9 @@ struct Text {
     keys: String,
 }
 
-fn damaged(reason: impl std::fmt::Display) -> SiteError {
+fn damaged(reason: impl std::fmt::Display) -> Error {
     let reason = format!("the record of what the site begins with: {reason}");
-    SiteError::new(code::RECORD_DAMAGED, reason)
+    Error::new(code::RECORD_DAMAGED, reason)
 }
 
 impl Birth {
@@ -64,7 +63,7 @@ impl Birth {
             return Ok(());
         }
         let reason = format!("a site begins with 1 to {NODES_MAX} data nodes, not {data_nodes}");
-        Err(SiteError::new(code::INVALID_REQUEST, reason))
+        Err(Error::new(code::INVALID_REQUEST, reason))
     }
 
     /// The key of the record.
@@ -90,12 +89,12 @@ impl Birth {
     }
 
     pub(crate) fn save(&self, directory: &Directory) -> Result<()> {
-        site::replace_file(&directory.file(FILE), &self.encode()?)
+        machine::replace_file(&directory.file(FILE), &self.encode()?)
     }
 
     /// What the founding manager's directory has; `None` in another manager's.
     pub(crate) fn load(directory: &Directory) -> Result<Option<Self>> {
-        site::read_file(&directory.file(FILE))?.map(|bytes| Self::decode(&bytes)).transpose()
+        machine::read_file(&directory.file(FILE))?.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
     /// What the metadata store has; `None` before the founding manager was there.

@@ -10,12 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use meta::{Compare, Key, KeyRange, Op, Store, Table, Txn};
 use node::Directory;
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use tokio::sync::watch;
 
 use crate::access::store_error;
@@ -65,8 +64,8 @@ struct Text {
     entries: Vec<(String, String)>,
 }
 
-fn damaged(reason: impl std::fmt::Display) -> SiteError {
-    SiteError::new(code::RECORD_DAMAGED, format!("{FILE}: {reason}"))
+fn damaged(reason: impl std::fmt::Display) -> Error {
+    Error::new(code::RECORD_DAMAGED, format!("{FILE}: {reason}"))
 }
 
 async fn list(store: &dyn Store, range: KeyRange) -> Result<Vec<meta::KeyValue>> {
@@ -115,9 +114,9 @@ impl Catalogue {
     /// `no_catalogue`, `record_damaged`.
     pub fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file(FILE);
-        let bytes = site::read_file(&path)?.ok_or_else(|| {
+        let bytes = machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: there is no copy of the metadata store", path.display());
-            SiteError::new(code::NO_CATALOGUE, reason)
+            Error::new(code::NO_CATALOGUE, reason)
         })?;
         Self::decode(&bytes)
     }
@@ -147,7 +146,7 @@ impl Catalogue {
                     } else if is_news {
                         let written = taken
                             .encode()
-                            .and_then(|bytes| site::replace_file(&directory.file(FILE), &bytes));
+                            .and_then(|bytes| machine::replace_file(&directory.file(FILE), &bytes));
                         match written {
                             Ok(()) => kept = Some(taken),
                             Err(error) => tracing::warn!(%error, "the metadata store is not copied"),
@@ -171,7 +170,7 @@ impl Catalogue {
         for range in [MEDIA.all(), KeyRange::one(&CLAIM.key().number(0).end()?)] {
             if !list(store, range).await?.is_empty() {
                 let reason = "the metadata store knows the site: nothing is to be restored";
-                return Err(SiteError::new(code::SITE_EXISTS, reason));
+                return Err(Error::new(code::SITE_EXISTS, reason));
             }
         }
         let (media, others): (Vec<_>, Vec<_>) =

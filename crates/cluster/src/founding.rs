@@ -17,12 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use node::Directory;
 use seal::RecoveryKey;
 use seam::Rt;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use trust::{Authority, Identity, Member, NewIdentity, Role, TrustError};
 use units::{NodeId, SiteId};
 
@@ -67,8 +66,8 @@ impl Founding {
     /// Keeps the recovery key; only in the directory itself it takes the place of one of a founding that was cut off.
     fn keep(&self, directory: &Directory, recovery: &RecoveryKey) -> Result<()> {
         match &self.recovery_key_file {
-            Some(path) => site::write_recovery_file(path, recovery),
-            None => site::replace_file(
+            Some(path) => machine::write_recovery_file(path, recovery),
+            None => machine::replace_file(
                 &directory.file(RECOVERY_KEY),
                 format!("{}\n", recovery.to_text()).as_bytes(),
             ),
@@ -108,12 +107,12 @@ struct Record {
     listen: SocketAddr,
 }
 
-fn damaged(what: &str, reason: impl std::fmt::Display) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, format!("{what}: {reason}"))
+fn damaged(what: &str, reason: impl std::fmt::Display) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, format!("{what}: {reason}"))
 }
 
-fn failed(error: &TrustError) -> SiteError {
-    SiteError::new(code::INTERNAL, format!("a certificate cannot be made: {error}"))
+fn failed(error: &TrustError) -> Error {
+    Error::new(code::INTERNAL, format!("a certificate cannot be made: {error}"))
 }
 
 /// Founds a site of many nodes in the directory of its first manager.
@@ -124,7 +123,7 @@ fn failed(error: &TrustError) -> SiteError {
 pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<SiteId> {
     check_name(&founding.name)?;
     Birth::check(founding.data_nodes)?;
-    let refused = |reason: String| Err(SiteError::new(code::INVALID_ADDRESS, reason));
+    let refused = |reason: String| Err(Error::new(code::INVALID_ADDRESS, reason));
     if founding.etcd.is_empty() || founding.etcd.len() > ADDRESSES_MAX {
         return refused(format!("etcd has 1 to {ADDRESSES_MAX} members, not {}", founding.etcd.len()));
     }
@@ -137,33 +136,33 @@ pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<Site
             return refused(format!("{name}={address}: a member of etcd has that name or address"));
         }
     }
-    if site::read_file(&directory.file("node.crt"))?.is_some() {
+    if machine::read_file(&directory.file("node.crt"))?.is_some() {
         let reason = format!("{}: the directory is a node's already", directory.root().display());
-        return Err(SiteError::new(code::ALREADY_JOINED, reason));
+        return Err(Error::new(code::ALREADY_JOINED, reason));
     }
     if let Some(path) = &founding.recovery_key_file {
-        site::check_no_recovery_file(path)?;
+        machine::check_no_recovery_file(path)?;
     }
     let mut random = [0; 16];
     rt.fill_random(&mut random);
     let site = SiteId(random);
     let authority = Authority::create(&**rt, site).map_err(|error| failed(&error))?;
-    site::make_directory(directory.root())?;
-    site::replace_file(&directory.file(AUTHORITY_KEY), &authority.key())?;
+    machine::make_directory(directory.root())?;
+    machine::replace_file(&directory.file(AUTHORITY_KEY), &authority.key())?;
     let mut key = [0; 32];
     rt.fill_random(&mut key);
-    site::replace_file(&directory.file(KEY_FILE), &key)?;
+    machine::replace_file(&directory.file(KEY_FILE), &key)?;
     let (birth, recovery) = Birth::new(rt, founding.data_nodes, &key);
     birth.save(directory)?;
     let record = Record { version: VERSION, name: founding.name.clone(), listen: founding.listen };
     let record = serde_json::to_vec_pretty(&record).map_err(|error| damaged(RECORD, error))?;
-    site::replace_file(&directory.file(RECORD), &record)?;
+    machine::replace_file(&directory.file(RECORD), &record)?;
     let endpoints = founding.etcd.iter().map(|(_, address)| format!("https://{address}")).collect();
     EtcdAccess::new(endpoints, vec![founding.listen])?.save(directory)?;
     let peers = Authority::create(&**rt, site).map_err(|error| failed(&error))?;
-    site::replace_file(&directory.file(ETCD_AUTHORITY_KEY), &peers.key())?;
+    machine::replace_file(&directory.file(ETCD_AUTHORITY_KEY), &peers.key())?;
     let certificate = trust::certificate_pem(peers.certificate());
-    site::replace_file(&directory.file(ETCD_AUTHORITY), certificate.as_bytes())?;
+    machine::replace_file(&directory.file(ETCD_AUTHORITY), certificate.as_bytes())?;
     for (name, address) in &founding.etcd {
         equip(rt, directory, [&authority, &peers], (site, founding), (name, *address))?;
     }
@@ -193,8 +192,8 @@ fn equip(
     (name, address): (&str, SocketAddr),
 ) -> Result<()> {
     let folder = directory.file("etcd").join(name);
-    site::make_directory(&folder)?;
-    let put = |file: String, text: &str| site::replace_file(&folder.join(file), text.as_bytes());
+    machine::make_directory(&folder)?;
+    let put = |file: String, text: &str| machine::replace_file(&folder.join(file), text.as_bytes());
     for (authority, own, trusted) in [(clients, "server", "authority"), (peers, "peer", "peer-authority")] {
         let issued = authority.issue_etcd(&**rt, site, name, &[address.ip()], ETCD_LIFE);
         let (certificate, key) = issued.map_err(|error| failed(&error))?;
@@ -255,7 +254,7 @@ pub fn load_founded(directory: &Directory) -> Result<Founded> {
         let path = directory.file(name);
         let missing =
             || damaged(&path.display().to_string(), "it is missing: this is no manager's directory");
-        site::read_file(&path)?.ok_or_else(missing)
+        machine::read_file(&path)?.ok_or_else(missing)
     };
     let authority = Authority::load(identity.authority().clone(), &need(AUTHORITY_KEY)?)
         .map_err(|error| damaged(AUTHORITY_KEY, error))?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -12,7 +12,6 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use node::Directory;
 use seam::Rt;
-use site::{Result, SiteError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use trust::rustls::ClientConfig;
@@ -39,8 +38,8 @@ pub struct Joining {
     pub address: Option<SocketAddr>,
 }
 
-fn untrusted(error: &TrustError) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, format!("the manager's answer: {error}"))
+fn untrusted(error: &TrustError) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, format!("the manager's answer: {error}"))
 }
 
 /// Joins a site with a token. The same again after a crash or a lost answer.
@@ -50,31 +49,31 @@ fn untrusted(error: &TrustError) -> SiteError {
 /// (`token_refused`, `node_name_taken`, ...).
 pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &Joining) -> Result<Member> {
     check_name(&joining.name)?;
-    if site::read_file(&directory.file("node.crt"))?.is_some() {
+    if machine::read_file(&directory.file("node.crt"))?.is_some() {
         let reason = format!("{}: the directory is a node's already", directory.root().display());
-        return Err(SiteError::new(code::ALREADY_JOINED, reason));
+        return Err(Error::new(code::ALREADY_JOINED, reason));
     }
     let key_file = directory.file(NEW_KEY);
     let damaged = |error: &TrustError| {
         let reason = format!("{}: {error}", key_file.display());
-        SiteError::new(code::IDENTITY_DAMAGED, reason)
+        Error::new(code::IDENTITY_DAMAGED, reason)
     };
-    let new = match site::read_file(&key_file)? {
+    let new = match machine::read_file(&key_file)? {
         Some(key) => NewIdentity::load(&key).map_err(|error| damaged(&error))?,
         None => {
             let new = NewIdentity::create().map_err(|error| damaged(&error))?;
-            site::make_directory(directory.root())?;
-            site::replace_file(&key_file, &new.key())?;
+            machine::make_directory(directory.root())?;
+            machine::replace_file(&key_file, &new.key())?;
             new
         }
     };
     let request_file = directory.file("joining.csr");
     // The manager knows a request by its bytes, and each signature differs.
-    let request = match site::read_file(&request_file)? {
+    let request = match machine::read_file(&request_file)? {
         Some(request) => request,
         None => {
             let request = new.request().map_err(|error| damaged(&error))?;
-            site::replace_file(&request_file, &request)?;
+            machine::replace_file(&request_file, &request)?;
             request
         }
     };
@@ -87,14 +86,14 @@ pub async fn join(rt: &Rt, directory: &Directory, token: &JoinToken, joining: &J
     let authority = CertificateDer::from(answer.authority);
     if Fingerprint::of(&authority) != token.authority {
         let reason = "the manager's answer names another authority than the token";
-        return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
+        return Err(Error::new(code::IDENTITY_DAMAGED, reason));
     }
     let identity = new.complete(CertificateDer::from(answer.certificate), authority);
     let identity = identity.map_err(|error| untrusted(&error))?;
     let access = EtcdAccess::new(answer.endpoints, answer.managers)?;
     EtcdAccess { listen: joining.address, ..access }.save(directory)?;
     if let Some(key) = answer.key {
-        site::replace_file(&directory.file(KEY_FILE), &key)?;
+        machine::replace_file(&directory.file(KEY_FILE), &key)?;
     }
     if let Some(revoked) = answer.revoked {
         node::save_revoked(directory, &CertificateRevocationListDer::from(revoked))?;
@@ -131,7 +130,7 @@ async fn ask(
     body: Vec<u8>,
 ) -> Result<Vec<u8>> {
     let unreachable =
-        |why: String| SiteError::new(code::MANAGER_UNREACHABLE, format!("the manager at {manager}: {why}"));
+        |why: String| Error::new(code::MANAGER_UNREACHABLE, format!("the manager at {manager}: {why}"));
     let said = |error: &dyn std::fmt::Display| unreachable(error.to_string());
     let work = async {
         let stream = TcpStream::connect(manager).await.map_err(|error| said(&error))?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Result;
 use node::Directory;
 use seam::Rt;
-use site::Result;
 use tokio::sync::watch;
 use trust::{Identity, Member, Role};
 

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Code, code};
+use api::{Code, Error, Result, code};
 use meta::{Compare, Op, Revision, Store, Txn};
 use seam::Rt;
-use site::{Result, SiteError};
 use trust::rustls::pki_types::CertificateDer;
 use trust::{Authority, Fingerprint, Identity, Member, NewIdentity, Revoked, Role};
 use units::{NodeId, SiteId};
@@ -36,15 +35,15 @@ const TOKENS_MAX: usize = 1024;
 /// Others may change the same records at the same moment.
 const ATTEMPTS: usize = 8;
 
-fn refused(code: &'static Code, reason: impl Into<String>) -> SiteError {
-    SiteError::new(code, reason)
+fn refused(code: &'static Code, reason: impl Into<String>) -> Error {
+    Error::new(code, reason)
 }
 
-fn untrusted(error: &trust::TrustError) -> SiteError {
+fn untrusted(error: &trust::TrustError) -> Error {
     refused(code::INVALID_REQUEST, format!("the certificate request: {error}"))
 }
 
-fn busy() -> SiteError {
+fn busy() -> Error {
     refused(code::BUSY, "others keep changing the same records")
 }
 

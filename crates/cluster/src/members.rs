@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use meta::{KeyValue, Revision, Store};
 use seam::Rt;
-use site::{Result, SiteError};
 use tokio::sync::{Notify, watch};
 use trust::Role;
 use trust::rustls::pki_types::CertificateRevocationListDer;
@@ -51,7 +50,7 @@ fn decode(kv: &KeyValue) -> Result<Node> {
     let id = NODES.segments(&kv.key).and_then(|mut segments| node_id(segments.text()?));
     let id = id.ok_or_else(|| {
         let reason = format!("the key {:?} in the metadata store names no node", kv.key);
-        SiteError::new(code::RECORD_DAMAGED, reason)
+        Error::new(code::RECORD_DAMAGED, reason)
     })?;
     Node::decode(id, &kv.value)
 }

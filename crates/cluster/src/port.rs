@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -14,7 +14,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use net::{SeatLimits, Seats};
 use seam::Rt;
-use site::{Result, SiteError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -57,7 +56,7 @@ impl Port {
         access: watch::Receiver<Arc<Access<ServerConfig>>>,
         listen: SocketAddr,
     ) -> Result<Self> {
-        let unusable = |error: std::io::Error| SiteError::of_io(code::PORT_IN_USE, listen, &error);
+        let unusable = |error: std::io::Error| Error::of_io(code::PORT_IN_USE, listen, &error);
         let listener = TcpListener::bind(listen).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
         let (stop, stopped) = watch::channel(());
@@ -166,18 +165,18 @@ async fn handle(
     let (head, body) = request.into_parts();
     let (is_join, is_renew) = (head.uri.path() == "/v1/join", head.uri.path() == "/v1/renew");
     if head.method != Method::POST || !(is_join || is_renew) {
-        return Err(SiteError::new(code::NOT_FOUND, "there is nothing at that path"));
+        return Err(Error::new(code::NOT_FOUND, "there is nothing at that path"));
     }
     let read = Limited::new(body, REQUEST_MAX).collect().await;
     let read =
-        read.map_err(|error| SiteError::new(code::INVALID_REQUEST, format!("the request's body: {error}")))?;
+        read.map_err(|error| Error::new(code::INVALID_REQUEST, format!("the request's body: {error}")))?;
     let bytes = read.to_bytes();
     if is_join {
         return manager.join(&Join::decode(&bytes)?).await?.encode();
     }
     let Some(peer) = peer else {
         let reason = "a node shows its certificate to get the next one";
-        return Err(SiteError::new(code::TOKEN_REFUSED, reason));
+        return Err(Error::new(code::TOKEN_REFUSED, reason));
     };
     let asked = Renew::decode(&bytes)?;
     Renewed(manager.renew(peer, &asked.0).await?.to_vec()).encode()

@@ -14,11 +14,10 @@
 
 use std::net::SocketAddr;
 
-use api::code;
+use api::{Error, Result, code};
 use meta::{Key, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use trust::{Authority, Role};
 use units::NodeId;
@@ -178,9 +177,9 @@ struct EntryText {
     ends_ms: u64,
 }
 
-fn damaged(what: &str, reason: impl std::fmt::Display) -> SiteError {
+fn damaged(what: &str, reason: impl std::fmt::Display) -> Error {
     let reason = format!("the record of {what} in the metadata store: {reason}");
-    SiteError::new(code::RECORD_DAMAGED, reason)
+    Error::new(code::RECORD_DAMAGED, reason)
 }
 
 fn read<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {

@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use api::code;
-use site::{Result, SiteError};
+use api::{Error, Result, code};
 use units::NodeId;
 
 /// Longest name of a node.
@@ -51,5 +50,5 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-    Err(SiteError::new(code::INVALID_NAME, format!("{shown:?} is no name of a node")))
+    Err(Error::new(code::INVALID_NAME, format!("{shown:?} is no name of a node")))
 }

@@ -10,9 +10,8 @@
 
 use std::net::SocketAddr;
 
-use api::code;
+use api::{Error, Result, code};
 use seam::Runtime;
-use site::{Result, SiteError};
 use trust::Fingerprint;
 
 use crate::text::{hex, of_hex};
@@ -41,8 +40,8 @@ impl std::fmt::Debug for JoinToken {
     }
 }
 
-fn invalid(reason: &str) -> SiteError {
-    SiteError::new(code::TOKEN_INVALID, format!("the token cannot be read: {reason}"))
+fn invalid(reason: &str) -> Error {
+    Error::new(code::TOKEN_INVALID, format!("the token cannot be read: {reason}"))
 }
 
 impl JoinToken {

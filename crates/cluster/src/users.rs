@@ -7,10 +7,10 @@
 //! | manager | everything | everything, users too |
 //! | client | nothing | nothing |
 
+use api::Result;
 use etcd::{Etcd, Right, UserRole};
 use meta::{KeyRange, Table};
 use seam::BoxFuture;
-use site::Result;
 use trust::{Member, Role};
 use units::NodeId;
 

@@ -12,10 +12,9 @@
 
 use std::net::SocketAddr;
 
-use api::{Code, code};
+use api::{Code, Error, Result, code};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 
 use crate::records::{DER_MAX, LIST_MAX};
 use crate::text::{hex, of_hex, of_hex_exact};
@@ -26,9 +25,9 @@ pub(crate) const REQUEST_MAX: usize = 16 << 10;
 /// Longest answer, bytes.
 pub(crate) const ANSWER_MAX: usize = 2 * (LIST_MAX + 4 * DER_MAX);
 
-fn malformed(reason: impl std::fmt::Display) -> SiteError {
+fn malformed(reason: impl std::fmt::Display) -> Error {
     let reason = format!("what the other end says cannot be read: {reason}");
-    SiteError::new(code::INVALID_REQUEST, reason)
+    Error::new(code::INVALID_REQUEST, reason)
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8], version: impl Fn(&T) -> u32) -> Result<T> {
@@ -185,20 +184,20 @@ impl Renewed {
 }
 
 /// The body of an answer that refuses.
-pub(crate) fn refuse(error: &SiteError) -> Vec<u8> {
+pub(crate) fn refuse(error: &Error) -> Vec<u8> {
     let text = RefusalText { code: error.code.name.to_owned(), message: error.reason.clone() };
     serde_json::to_vec(&text).unwrap_or_default()
 }
 
 /// What an answer that refuses says: a code of the table, or that it cannot be read.
-pub(crate) fn refusal(bytes: &[u8]) -> SiteError {
+pub(crate) fn refusal(bytes: &[u8]) -> Error {
     const SHOWN_MAX: usize = 500;
     let Ok(text) = serde_json::from_slice::<RefusalText>(bytes) else {
         return malformed("it refuses, without a reason");
     };
     let message: String = text.message.chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
     match Code::find(&text.code).filter(|code| [404, 403, 409, 503, 507, 500, 422].contains(&code.status)) {
-        Some(code) => SiteError::new(code, message),
+        Some(code) => Error::new(code, message),
         None => malformed(format!("it refuses: {message}")),
     }
 }

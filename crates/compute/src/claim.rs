@@ -48,7 +48,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn new(rt: &Rt, store: Arc<dyn Store>) -> site::Result<Self> {
+    pub(crate) fn new(rt: &Rt, store: Arc<dyn Store>) -> api::Result<Self> {
         let key = crate::records::claim_key()?;
         let mut nonce = [0; NONCE_BYTES];
         rt.fill_random(&mut nonce);

@@ -4,12 +4,12 @@
 //! An attempt that was cut off leaves media that carry the site's superblock and are in no list: the next one takes them as
 //! they are.
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::Birth;
 use data::{Layout, Params, Superblock};
+use machine::{Entry, Manifest};
 use meta::{Compare, Op, Revision, Store, Txn};
 use seal::EpochKeys;
-use site::{Entry, Manifest, Result, SiteError};
 use units::{Epoch, Map, NodeId, SiteId};
 
 use crate::home::{Nodes, NodesHome, Told};
@@ -21,7 +21,7 @@ use crate::restored::was_used;
 /// # Errors
 /// `too_few_media` until then; `metadata_lost` when the media are those of a site that was in use; what formatting media can meet.
 pub(crate) async fn form(nodes: &Nodes, store: &dyn Store, site: SiteId) -> Result<(Manifest, Revision)> {
-    let waiting = |reason: String| SiteError::new(code::TOO_FEW_MEDIA, reason);
+    let waiting = |reason: String| Error::new(code::TOO_FEW_MEDIA, reason);
     let birth = Birth::find(store).await?;
     let birth = birth.ok_or_else(|| waiting("the founding manager has not started yet".to_owned()))?;
     let (all, silent) = nodes.list_all().await;
@@ -41,7 +41,7 @@ pub(crate) async fn form(nodes: &Nodes, store: &dyn Store, site: SiteId) -> Resu
                 "{} holds data of this site, which its metadata store does not know",
                 nodes.place(told).display()
             );
-            return Err(SiteError::new(code::METADATA_LOST, reason));
+            return Err(Error::new(code::METADATA_LOST, reason));
         }
     }
     let mut by_node: Map<NodeId, usize> = Map::default();
@@ -62,7 +62,7 @@ pub(crate) async fn form(nodes: &Nodes, store: &dyn Store, site: SiteId) -> Resu
             let superblock = superblock(site, told, media.len() as u16, &birth);
             nodes.format(Epoch(0), told.node, &superblock).await.map_err(|error| {
                 let reason = format!("{}: {}", nodes.place(told).display(), error.reason);
-                SiteError::new(code::MEDIUM_ERROR, reason)
+                Error::new(code::MEDIUM_ERROR, reason)
             })?;
             tracing::info!(medium = %nodes.place(told).display(), "formatted");
         }

@@ -10,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
+use machine::ClientLimits;
 use net::{Knock, Seat, SeatLimits, Seats};
 use seam::{BoxFuture, Rt};
-use site::{ClientLimits, Result, Site, SiteError};
+use site::Site;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -94,7 +95,7 @@ impl Front {
     /// `port_in_use`, `nbd_socket`, `permission_denied`.
     pub(crate) async fn open(
         rt: &Rt,
-        directory: &site::Directory,
+        directory: &machine::Directory,
         (listen, outside): (SocketAddr, Option<SocketAddr>),
         (nbd_group, clients): (Option<u32>, ClientLimits),
         certificates: Certificates,
@@ -109,7 +110,7 @@ impl Front {
         };
         let disks = bind(&directory.nbd_socket())?;
         if let Some(group) = nbd_group {
-            site::admit_group(directory, group)?;
+            machine::admit_group(directory, group)?;
         }
         let interface = bind(&directory.api_socket())?;
         let (stop, stopped) = watch::channel(());
@@ -137,8 +138,8 @@ impl Front {
     }
 }
 
-fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> SiteError {
-    SiteError::of_io(code::PORT_IN_USE, listen, error)
+fn port_in_use(listen: SocketAddr, error: &std::io::Error) -> Error {
+    Error::of_io(code::PORT_IN_USE, listen, error)
 }
 
 async fn listen_at(listen: SocketAddr) -> Result<TcpListener> {
@@ -156,7 +157,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
-    listen().map_err(|error: std::io::Error| SiteError::of_io(code::NBD_SOCKET, path.display(), &error))
+    listen().map_err(|error: std::io::Error| Error::of_io(code::NBD_SOCKET, path.display(), &error))
 }
 
 impl Shared {
@@ -355,7 +356,7 @@ impl Shared {
                 }
             }
             let reason = "no compute node serves the site now, or the one that does cannot be reached";
-            let error = SiteError::new(code::NOT_SERVED, reason);
+            let error = Error::new(code::NOT_SERVED, reason);
             let body = api::Problem::from(error).body();
             let head = format!(
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\

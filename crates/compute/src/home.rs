@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::{Node, Roster, store_error};
 use data::Superblock;
+use machine::{Away, Entry, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium};
 use meta::{Compare, Op, Revision, Store, Txn};
 use net::{Remote, TcpDial};
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::BoxFuture;
-use site::{Away, Entry, FoundMedia, FoundMedium, Home, IsNamed, Manifest, NewMedium, Result, SiteError};
 use tokio::sync::watch;
 use trust::Role;
 use units::{Epoch, Map, MediumId, NodeId, PAGE};
@@ -154,14 +154,14 @@ pub async fn media_of_nodes(store: &dyn Store) -> Result<BTreeMap<NodeId, u64>> 
     Ok(counts)
 }
 
-fn medium_error(error: &CallError) -> SiteError {
+fn medium_error(error: &CallError) -> Error {
     let code = match error.kind {
         CallErrorKind::NoSpace => code::NO_SPACE,
         CallErrorKind::NotFound => code::MEDIUM_MISSING,
         CallErrorKind::Invalid => code::MEDIUM_INVALID,
         _ => code::MEDIUM_ERROR,
     };
-    SiteError::new(code, error.to_string())
+    Error::new(code, error.to_string())
 }
 
 impl NodesHome {
@@ -177,7 +177,7 @@ impl NodesHome {
         let Some(kv) = got.kv else { return Ok(None) };
         let manifest = Manifest::decode(&kv.value).map_err(|reason| {
             let reason = format!("the list of media in the metadata store: {reason}");
-            SiteError::new(code::RECORD_DAMAGED, reason)
+            Error::new(code::RECORD_DAMAGED, reason)
         })?;
         Ok(Some((manifest, kv.mod_revision)))
     }
@@ -210,7 +210,7 @@ impl NodesHome {
                 let is_done = got.kv.as_ref().is_some_and(|kv| *kv.value == value[..]);
                 if !is_done {
                     let reason = "the list of media was changed by another compute node";
-                    return Err(SiteError::new(code::CLOSING, reason));
+                    return Err(Error::new(code::CLOSING, reason));
                 }
                 got.kv.map_or(Revision::NONE, |kv| kv.mod_revision)
             }
@@ -257,7 +257,7 @@ impl NodesHome {
 
     async fn find_new_at(&self, place: &Path, is_named: IsNamed<'_>) -> Result<NewMedium> {
         let text = place.to_str().unwrap_or_default();
-        let refused = |code, reason: String| Err(SiteError::new(code, reason));
+        let refused = |code, reason: String| Err(Error::new(code, reason));
         let Some((name, path)) = text.split_once(':') else {
             let reason = format!("{}: a medium of a data node is named NODE:PATH", place.display());
             return refused(code::INVALID_PATH, reason);
@@ -302,7 +302,7 @@ impl NodesHome {
             told.superblock.clone().ok_or_else(|| Away::for_now("it carries no superblock any more"))?;
         self.lock().told.insert(medium, Told { medium: told.medium, ..told });
         self.nodes.remote.place(medium, node);
-        if let Some(next) = site::brought_up_to(&has, keys) {
+        if let Some(next) = machine::brought_up_to(&has, keys) {
             self.write_superblock(medium, next).await.map_err(Away::for_now)?;
         }
         let answer = self.nodes.remote.call(medium, Request::Info { extent: EXTENT }).await;
@@ -366,7 +366,7 @@ impl Home for NodesHome {
 
     fn write_superblock(&self, medium: MediumId, superblock: Superblock) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let gone = || SiteError::new(code::MEDIUM_ERROR, "no data node has the medium");
+            let gone = || Error::new(code::MEDIUM_ERROR, "no data node has the medium");
             let told = self.told(medium).ok_or_else(gone)?;
             let page = superblock.encode().share();
             debug_assert_eq!(page.len(), PAGE, "a superblock is a page");
@@ -398,7 +398,7 @@ impl Home for NodesHome {
         Box::pin(async move {
             if file_bytes.is_some() {
                 let reason = "files for media are made on the data node";
-                return Err(SiteError::new(code::INVALID_REQUEST, reason));
+                return Err(Error::new(code::INVALID_REQUEST, reason));
             }
             self.find_new_at(path, is_named).await
         })
@@ -406,7 +406,7 @@ impl Home for NodesHome {
 
     fn format<'a>(&'a self, new: &'a NewMedium, superblock: Superblock) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let on_none = || SiteError::new(code::MEDIUM_ERROR, "the new medium is on no data node");
+            let on_none = || Error::new(code::MEDIUM_ERROR, "the new medium is on no data node");
             let node = new.node.ok_or_else(on_none)?;
             self.nodes.format(self.epoch(), node, &superblock).await.map_err(|error| medium_error(&error))?;
             let medium = NodeMedium {

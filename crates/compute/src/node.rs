@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::{EtcdAccess, Membership, Roster, State};
+use machine::{ClientLimits, Lock, Options};
 use meta::Store;
 use net::{Limits, Remote, TcpDial};
 use node::Directory;
 use seam::Rt;
-use site::{ClientLimits, Lock, Options, Result, Site, SiteError};
+use site::Site;
 use tokio::sync::watch;
 use trust::rustls::{ClientConfig, ServerConfig};
 use trust::{Access, Identity, Member, Role};
@@ -79,7 +80,7 @@ pub async fn run(
     let (identity, revoked) = node::load_identity(&directory)?;
     if identity.member().role != Role::Compute {
         let reason = format!("{}: its certificate is that of another role", directory.root().display());
-        return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
+        return Err(Error::new(code::IDENTITY_DAMAGED, reason));
     }
     let lock = Arc::new(Lock::take(&directory.file("lock"))?);
     let (server, serves) = watch::channel(server_access(&rt, &identity, &NODES, revoked.as_ref())?);
@@ -88,7 +89,7 @@ pub async fn run(
     let (served, doors) = watch::channel(Served::Nowhere);
     let certificates =
         Certificates { site: identity.member().site, server: serves, outside: clients, client: asks.clone() };
-    let doors_of = site::Directory::new(&options.dir)?;
+    let doors_of = machine::Directory::new(&options.dir)?;
     let listen = (options.listen, options.nbd_listen);
     let (group, clients) = (options.nbd_group, options.clients.clone());
     let front = Front::open(&rt, &doors_of, listen, (group, clients), certificates, doors).await?;
@@ -106,8 +107,8 @@ pub async fn run(
     outcome
 }
 
-fn refused(error: &dyn std::fmt::Display) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, error.to_string())
+fn refused(error: &dyn std::fmt::Display) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, error.to_string())
 }
 
 type Revoked<'a> = Option<&'a trust::rustls::pki_types::CertificateRevocationListDer<'static>>;
@@ -265,7 +266,7 @@ impl Compute<'_> {
         let mut stop = self.stop.clone();
         site.serve_without_socket().await;
         let budget = site.budget().clone();
-        let api = rest::Server::without_socket(self.rt.clone(), Arc::new(site.clone()), budget);
+        let api = rest::Server::without_socket(self.rt.clone(), site.clone(), budget);
         let serves = Arc::new(Serves { site: site.clone(), api });
         self.served.send_replace(Served::Here(serves.clone()));
         tracing::info!(epoch = site.engine().epoch().0, "this node serves the site");

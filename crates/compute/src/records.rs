@@ -8,11 +8,10 @@
 
 use std::net::SocketAddr;
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::{CLAIM, MEDIA, SERVING};
 use meta::Key;
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use units::NodeId;
 
 const VERSION: u32 = 1;
@@ -53,9 +52,9 @@ struct Text {
     address: SocketAddr,
 }
 
-fn damaged(reason: impl std::fmt::Display) -> SiteError {
+fn damaged(reason: impl std::fmt::Display) -> Error {
     let reason = format!("the record of who serves, in the metadata store: {reason}");
-    SiteError::new(code::RECORD_DAMAGED, reason)
+    Error::new(code::RECORD_DAMAGED, reason)
 }
 
 impl Serving {

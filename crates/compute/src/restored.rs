@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use api::code;
+use api::{Error, Result, code};
 use cluster::CLAIM;
 use data::Superblock;
+use machine::{Entry, Manifest};
 use meta::{Compare, Op, Revision, Store, Txn};
 use proto::{Request, Response, Transport};
-use site::{Entry, Manifest, Result, SiteError};
 use units::{Epoch, MediumId};
 
 use crate::home::{EXTENT, Nodes, NodesHome, Told};
@@ -30,7 +30,7 @@ fn missing_key() -> Result<meta::Key> {
 pub async fn allow_missing(store: &dyn Store, missing: usize) -> Result<()> {
     if missing > MISSING_MAX {
         let reason = format!("no more than {MISSING_MAX} media may be missing, not {missing}");
-        return Err(SiteError::new(code::INVALID_REQUEST, reason));
+        return Err(Error::new(code::INVALID_REQUEST, reason));
     }
     let put = Txn::new().then(Op::put(missing_key()?, missing.to_string().into_bytes()));
     store.txn(put).await.map_err(|error| cluster::store_error(&error))?;
@@ -51,7 +51,7 @@ pub(crate) async fn was_used(nodes: &Nodes, told: &Told) -> Result<bool> {
         Ok(Response::Info(info)) => Ok(info.sealed > Epoch(0)),
         answer => {
             let reason = format!("{}: {answer:?}", nodes.place(told).display());
-            Err(SiteError::new(code::MEDIUM_ERROR, reason))
+            Err(Error::new(code::MEDIUM_ERROR, reason))
         }
     }
 }
@@ -94,7 +94,7 @@ pub(crate) async fn check(
     // Whatever becomes of it: what stands there counts, and is looked at again at the next attempt.
     store.txn(put).await.map_err(|error| cluster::store_error(&error))?;
     let loaded = NodesHome::load(store).await?.filter(|(stored, _)| *stored == next);
-    loaded.ok_or_else(|| SiteError::new(code::CLOSING, "another compute node looks at the same media"))
+    loaded.ok_or_else(|| Error::new(code::CLOSING, "another compute node looks at the same media"))
 }
 
 /// The list as the media have it.
@@ -124,7 +124,7 @@ fn brought_up(manifest: &Manifest, of_site: &[Told], missing: usize) -> Result<M
             usize::from(total).max(next.media.len()),
             there.len()
         );
-        return Err(SiteError::new(code::MEDIA_MISSING, reason)
+        return Err(Error::new(code::MEDIA_MISSING, reason)
             .hint("bring them back; when they are lost for good: `site restore --missing`"));
     }
     Ok(next)

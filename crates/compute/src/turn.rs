@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Result;
 use cluster::store_error;
 use meta::{Compare, ErrorKind, LeaseId, Op, Revision, Store, Txn};
 use seam::Rt;
-use site::Result;
 use tokio::sync::watch;
 use units::NodeId;
 

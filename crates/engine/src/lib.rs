@@ -63,6 +63,7 @@ mod state;
 mod status;
 mod stubs;
 mod sweep;
+mod told;
 mod verify;
 mod walk;
 mod witness;

@@ -1,5 +1,6 @@
 //! The command line as it is typed.
 
+mod attributes;
 mod client;
 mod files;
 mod media;
@@ -15,10 +16,11 @@ use std::time::Duration;
 
 use api::{MEDIA_MAX, code, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use site::{CLIENT_MEMORY_MIN, FileMedia};
+use machine::{CLIENT_MEMORY_MIN, FileMedia};
 
 use crate::failure::Failure;
 use crate::output::Format as Output;
+pub(crate) use attributes::{LabelAct, TagAct, WhichVms};
 pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
 pub(crate) use files::FileCommand;
 pub(crate) use media::{MediaCommand, NewMediumArguments};

@@ -1,5 +1,6 @@
 //! Commands that ask a running site.
 
+mod attributes;
 mod files;
 mod media;
 mod snapshots;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use api::types::{AddDisk, ChangeDisk, CreateVm, Definition, Deleted, HowToDelete, NewDisk};
 use api::{DEFINITION_BYTES_MAX, Version, VmName, code};
 use client::{Client, ClientError};
+use machine::Directory;
 use seam::Rt;
-use site::Directory;
 
 use crate::arguments::{ClientCommand, DiskCommand, TaskCommand, VmCommand};
 use crate::failure::Failure;
@@ -77,7 +78,10 @@ impl Asking {
         let (client, printer) = (&self.client, self.printer);
         let failed = |error| self.failed(error);
         match command {
-            VmCommand::List => printer.vms(&client.vms().await.map_err(failed)?),
+            VmCommand::List(which) => self.list_vms(which).await,
+            VmCommand::Folder { name, folder } => self.set_folder(&name, folder).await,
+            VmCommand::Tag { name, act, tags } => self.change_tags(&name, act, tags).await,
+            VmCommand::Label { name, act, labels } => self.change_labels(&name, act, labels).await,
             VmCommand::Show { name } => {
                 let name = VmName::parse(&name)?;
                 printer.vm(&client.vm(name.as_str()).await.map_err(failed)?, &self.socket)

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use api::{Code, Problem, code, types};
+use api::{Code, Error, Problem, code, types};
 use client::{ClientError, ClientErrorKind};
-use site::SiteError;
 
 use crate::output::Format;
 
@@ -118,14 +117,8 @@ impl From<Problem> for Failure {
     }
 }
 
-impl From<SiteError> for Failure {
-    fn from(error: SiteError) -> Self {
-        Self::of_code(error.code, &error.reason).hint(&error.hint)
-    }
-}
-
-impl From<api::Error> for Failure {
-    fn from(error: api::Error) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         Self::of_code(error.code, error.reason).hint(error.hint)
     }
 }

@@ -20,7 +20,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod harden;
-mod machine;
+mod host;
 mod offline;
 mod output;
 mod roles;
@@ -119,7 +119,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 fn threads() -> Result<(tokio::runtime::Runtime, Rt), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(code::RUNTIME, error.to_string()))?;
-    machine::raise_open_files();
+    host::raise_open_files();
     let rt = Arc::new(seam::TokioRuntime::new(runtime.handle().clone()));
     Ok((runtime, rt))
 }

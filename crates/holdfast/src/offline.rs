@@ -6,7 +6,7 @@ use std::path::Path;
 use api::types::{Explanation, List, Script, Written};
 use api::{Code, code};
 use clap::CommandFactory;
-use site::Aside;
+use machine::Aside;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{code, types};
+use api::{Error, code, types};
 use clap::ValueEnum;
 use cluster::{
     Catalogue, EtcdAccess, Founded, Founding, JoinToken, Joining, Manager, Membership, Meta, Node, Port,
@@ -28,7 +28,6 @@ use cluster::{
 use node::{DataNode, Directory};
 use seam::Rt;
 use serde::Deserialize;
-use site::SiteError;
 use tokio::sync::watch;
 use trust::Access;
 use trust::rustls::ServerConfig;
@@ -38,7 +37,7 @@ use crate::arguments::{
     ComputeArguments, DataArguments, Found, Io, JoinArguments, Level, ManagerArguments, NodeCommand, Role,
 };
 use crate::failure::Failure;
-use crate::machine::client_limits;
+use crate::host::client_limits;
 use crate::output::Printer;
 use crate::serve::{Stop, log_to_stderr};
 
@@ -64,7 +63,7 @@ struct Config {
 impl Config {
     fn load(directory: &Directory) -> Result<Self, Failure> {
         let path = directory.file("config.toml");
-        let Some(bytes) = site::read_file(&path)? else { return Ok(Self::default()) };
+        let Some(bytes) = machine::read_file(&path)? else { return Ok(Self::default()) };
         let wrong =
             |reason: String| Failure::failed(code::CONFIG_INVALID, format!("{}: {reason}", path.display()));
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
@@ -187,14 +186,14 @@ async fn add_client(
     let (manager, ..) = open_manager(rt, dir).await?;
     let client = manager.new_client(&name, life).await?;
     let folder = Directory::new(out)?;
-    site::make_directory(folder.root())?;
+    machine::make_directory(folder.root())?;
     let files = [
         ("ca-cert.pem", trust::certificate_pem(client.authority())),
         ("client-cert.pem", trust::certificate_pem(client.certificate())),
         ("client-key.pem", trust::key_pem(client.key())),
     ];
     for (file, text) in &files {
-        site::replace_file(&folder.file(file), text.as_bytes())?;
+        machine::replace_file(&folder.file(file), text.as_bytes())?;
     }
     let ends_ms = trust::ends_ms(client.certificate()).unwrap_or_default();
     let out = folder.root().display().to_string();
@@ -248,7 +247,7 @@ pub(crate) async fn node(rt: Rt, command: NodeCommand, printer: Printer) -> Resu
             let media = compute::media_of_nodes(&*meta).await?.get(&found.id).copied().unwrap_or_default();
             if media > 0 && !lost {
                 let reason = format!("{} media of the site are on {}", media, found.name);
-                return Err(SiteError::new(code::NODE_HAS_MEDIA, reason).into());
+                return Err(Error::new(code::NODE_HAS_MEDIA, reason).into());
             }
             crate::commands::really(yes, || format!("node {} would be out of the site", found.name))?;
             let gone = manager.remove(&node).await?;
@@ -290,7 +289,7 @@ pub(crate) async fn manager(rt: Rt, options: ManagerArguments, printer: Printer)
     log_to_stderr(choice(options.log, config.log.as_deref(), "log", Level::Info)?);
     let mut stop = Stop::new()?;
     let founded = cluster::load_founded(&directory)?;
-    let _lock = site::Lock::take(&directory.file("lock"))?;
+    let _lock = machine::Lock::take(&directory.file("lock"))?;
     let begun = Membership::begin(&rt, &directory, founded.identity.clone(), &founded.access);
     let mut membership = tokio::select! {
         membership = begun => membership,
@@ -346,7 +345,7 @@ pub(crate) async fn compute(rt: Rt, options: ComputeArguments, printer: Printer)
     let joined = EtcdAccess::load(&directory)?.listen;
     let listen = options.listen.or(config.listen).or(joined).ok_or_else(|| no_address(&directory))?;
     let nbd_listen = options.nbd_listen.or(config.nbd_listen);
-    let nbd_group = options.nbd_group.or(config.nbd_group).as_deref().map(site::group_id).transpose()?;
+    let nbd_group = options.nbd_group.or(config.nbd_group).as_deref().map(machine::group_id).transpose()?;
     let rebuild_after = match (options.rebuild_after, config.rebuild_after.as_deref()) {
         (Some(given), _) => Some(given),
         (None, setting) => setting.map(api::parse_span).transpose()?,

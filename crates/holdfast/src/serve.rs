@@ -1,13 +1,13 @@
 //! `holdfast standalone`: a site from its start to a clean stop.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::code;
 use api::types::{Recovered, Serving};
+use machine::{OnLoss, Options, RecoverOptions, RecoveredSite, Sizes};
 use seam::Rt;
-use site::{OnLoss, Options, RecoverOptions, RecoveredSite, Site, Sizes};
+use site::Site;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Layout, Level, Recover, Standalone};
 use crate::failure::Failure;
-use crate::machine::client_limits;
+use crate::host::client_limits;
 use crate::output::Printer;
 
 /// How long requests of the interface have to end at a stop.
@@ -39,7 +39,7 @@ pub(crate) async fn standalone(rt: Rt, options: Standalone, printer: Printer) ->
         site.serve().await?;
         let socket = site.directory().api_socket();
         // Last: its socket is the sign that all is there.
-        let server = rest::Server::start(rt, Arc::new(site.clone()), &socket, site.budget().clone())
+        let server = rest::Server::start(rt, site.clone(), &socket, site.budget().clone())
             .map_err(|error| Failure::of_io(code::API_SOCKET, socket.display(), &error))?;
         let dir = site.directory().root().display().to_string();
         let next = format!("serving {dir}; go on with: holdfast --site {dir} status");
@@ -91,7 +91,7 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
 
 fn site_options(options: Standalone) -> Result<Options, Failure> {
     Ok(Options {
-        nbd_group: options.nbd_group.as_deref().map(site::group_id).transpose()?,
+        nbd_group: options.nbd_group.as_deref().map(machine::group_id).transpose()?,
         clients: client_limits(options.client_memory),
         dir: options.dir,
         media: options.media,

@@ -55,7 +55,7 @@ fn tables_are_for_people() {
     let status = bench.cli(&["status"]);
     assert!(status.code == 0 && status.stdout.starts_with("health        ok\n"), "{status:?}");
     let list = bench.cli(&["vm", "list"]);
-    assert_eq!(list.stdout, "NAME   DISKS  SIZE\nweb01  1      1.0 MiB\n");
+    assert_eq!(list.stdout, "NAME   DISKS  SIZE     FOLDER  TAGS\nweb01  1      1.0 MiB  /       -\n");
     let from_environment =
         Command::new(program()).env("HOLDFAST_SITE", bench.dir()).args(["vm", "list"]).output().unwrap();
     assert_eq!(from_environment.stdout, list.stdout.as_bytes());

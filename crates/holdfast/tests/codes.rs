@@ -20,7 +20,9 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn the_table_of_codes_is_whole() {
     let mut files = Vec::new();
-    for name in ["api", "site", "node", "cluster", "compute", "rest", "holdfast"] {
+    for name in
+        ["api", "meta", "engine", "task", "catalog", "site", "node", "cluster", "compute", "rest", "holdfast"]
+    {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut files);
     }
     let all: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();

@@ -32,8 +32,11 @@ const fn walk(
 const WALKS: &[Walk] = &[
     walk("status", &[], "Status", &["--timeout", "0"]),
     walk("vm create", &["n", "--disk", "1M"], "Vm", &["n/", "--disk", "1M"]),
-    walk("vm list", &[], "List_VmSummary", &["more"]),
+    walk("vm list", &[], "List_VmSummary", &["web["]),
     walk("vm show", &["n"], "Vm", &["x"]),
+    walk("vm folder", &["n", "/prod/web"], "Vm", &["n", "prod"]),
+    walk("vm tag", &["n", "add", "gold", "db"], "Vm", &["n", "add", "a b"]),
+    walk("vm label", &["n", "set", "owner=ops, 2nd"], "Vm", &["n", "set", "owner"]),
     walk("vm rename", &["n", "m"], "Vm", &["a", "n"]),
     walk("vm set-definition", &["m", "@/text"], "Vm", &["m", "@/none"]),
     walk("vm definition", &["m"], "Definition", &["a"]),

@@ -1,5 +1,7 @@
 //! The one error type.
 
+use api::code;
+
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -61,3 +63,16 @@ pub struct PersistError {
 
 /// Result of an operation on the store.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for api::Error {
+    fn from(error: Error) -> Self {
+        let code = match error.kind {
+            ErrorKind::Invalid => code::INVALID_REQUEST,
+            ErrorKind::Full => code::NO_SPACE,
+            ErrorKind::Corrupt => code::RECORD_DAMAGED,
+            ErrorKind::Compacted | ErrorKind::LeaseNotFound | ErrorKind::Unavailable => code::BUSY,
+            ErrorKind::Unknown | ErrorKind::Stopped => code::CLOSING,
+        };
+        Self::new(code, error.to_string()).caused_by(error)
+    }
+}

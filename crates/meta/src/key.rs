@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -165,10 +166,20 @@ const NUMBER_DIGITS: usize = 16;
 ///
 /// Segments need no escaping: text may hold anything but a zero byte, a number is 16 hexadecimal digits, and a zero
 /// byte stands between two segments. Keys sort by first segment, then second, and so on.
+///
+/// A table is of one scope, which its type says: what is of a shard moves with its disks, what is of the site does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table(&'static str);
+pub struct Table<S = Shard>(&'static str, PhantomData<S>);
 
-impl Table {
+/// Scope of what belongs to the disks of a shard: disks, snapshots, stubs, holds, the trash, definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shard {}
+
+/// Scope of what belongs to the site: nodes, media, ownership, names, tasks, settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {}
+
+impl<S: Copy> Table<S> {
     /// A table of this name: 1 to 32 of `a-z`, `0-9` and `-`.
     ///
     /// # Panics
@@ -185,7 +196,7 @@ impl Table {
             );
             at += 1;
         }
-        Self(name)
+        Self(name, PhantomData)
     }
 
     /// Every key of the table.

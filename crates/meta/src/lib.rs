@@ -47,14 +47,16 @@ mod lease;
 mod limits;
 mod state;
 mod store;
+mod stored;
 mod txn;
 
 pub use embedded::{Checkpoint, Chunk, Embedded, Options, Persist, Pieces};
 pub use error::{Error, ErrorKind, PersistError, Result};
-pub use key::{Key, KeyBuilder, KeyRange, Segments, Table};
+pub use key::{Key, KeyBuilder, KeyRange, Segments, Shard, Site, Table};
 pub use limits::{
     KEY_BYTES_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX, RANGE_BYTES_MAX, RANGE_KEYS_MAX,
     RECORD_BYTES_MAX, TXN_BYTES_MAX, TXN_OPS_MAX, VALUE_BYTES_MAX, WATCH_EVENTS_MAX,
 };
 pub use store::{Batch, Event, Get, KeyValue, Lease, LeaseId, Page, Revision, Store, Watch, list};
+pub use stored::Stored;
 pub use txn::{Compare, Op, Test, Txn, TxnResult};

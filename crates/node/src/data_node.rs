@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::code;
+use api::{Error, Result, code};
+use machine::{Lock, Opener};
 use media::Backend;
 use net::{Limits, Listener, SeatLimits, Server};
 use seam::Rt;
-use site::{Lock, Opener, Result, SiteError};
 use tokio::sync::watch;
 use trust::rustls::ServerConfig;
 use trust::rustls::pki_types::CertificateRevocationListDer;
@@ -56,8 +56,8 @@ impl std::fmt::Debug for DataNode {
     }
 }
 
-fn refused(error: &dyn std::fmt::Display) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, error.to_string())
+fn refused(error: &dyn std::fmt::Display) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, error.to_string())
 }
 
 impl DataNode {
@@ -72,7 +72,7 @@ impl DataNode {
         let member = identity.member();
         if member.role != Role::Data {
             let reason = format!("{}: its certificate is that of another role", directory.root().display());
-            return Err(SiteError::new(code::IDENTITY_DAMAGED, reason));
+            return Err(Error::new(code::IDENTITY_DAMAGED, reason));
         }
         let lock = Lock::take(&directory.file("lock"))?;
         let opener = Opener::new(&rt, options.backend)?;
@@ -83,7 +83,7 @@ impl DataNode {
         let server = Server { rt: rt.clone(), media, node: member.node, limits: Limits::default() };
         let unusable = |error: net::NetError| {
             let reason = format!("{}: {error}", options.listen);
-            SiteError::new(code::PORT_IN_USE, reason)
+            Error::new(code::PORT_IN_USE, reason)
         };
         let listener = Listener::bind(options.listen, server, served, SEATS).await.map_err(unusable)?;
         let address = listener.address().map_err(unusable)?;

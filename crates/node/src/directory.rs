@@ -12,9 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
-use api::code;
+use api::{Error, Result, code};
 use serde::{Deserialize, Serialize};
-use site::{Result, SiteError};
 use units::MediumId;
 
 const VERSION: u32 = 1;
@@ -31,7 +30,7 @@ impl Directory {
     /// # Errors
     /// When there is no current directory to start from.
     pub fn new(root: &Path) -> Result<Self> {
-        let root = std::path::absolute(root).map_err(|error| SiteError::file(root, &error))?;
+        let root = std::path::absolute(root).map_err(|error| Error::file(root, &error))?;
         Ok(Self { root })
     }
 
@@ -108,18 +107,18 @@ impl Record {
 
     pub(crate) fn load(directory: &Directory) -> Result<Self> {
         let path = directory.file("node.json");
-        let Some(bytes) = site::read_file(&path)? else { return Ok(Self::new()) };
+        let Some(bytes) = machine::read_file(&path)? else { return Ok(Self::new()) };
         Self::decode(&bytes).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
-            SiteError::new(code::MANIFEST_DAMAGED, reason)
+            Error::new(code::MANIFEST_DAMAGED, reason)
         })
     }
 
     pub(crate) fn store(&self, directory: &Directory) -> Result<()> {
         let path = directory.file("node.json");
         let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| SiteError::new(code::INVALID_PATH, format!("{}: {error}", path.display())))?;
+            .map_err(|error| Error::new(code::INVALID_PATH, format!("{}: {error}", path.display())))?;
         bytes.push(b'\n');
-        site::replace_file(&path, &bytes)
+        machine::replace_file(&path, &bytes)
     }
 }

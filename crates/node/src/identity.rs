@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use api::code;
-use site::{Result, SiteError};
+use api::{Error, Result, code};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use trust::{Identity, TrustError};
 
@@ -14,8 +13,8 @@ const CERTIFICATE: &str = "node.crt";
 const AUTHORITY: &str = "authority.crt";
 const REVOKED: &str = "revoked.crl";
 
-fn damaged(path: &Path, error: &TrustError) -> SiteError {
-    SiteError::new(code::IDENTITY_DAMAGED, format!("{}: {error}", path.display()))
+fn damaged(path: &Path, error: &TrustError) -> Error {
+    Error::new(code::IDENTITY_DAMAGED, format!("{}: {error}", path.display()))
 }
 
 /// Reads who the node is, and which certificates are revoked.
@@ -27,9 +26,9 @@ pub fn load_identity(
 ) -> Result<(Identity, Option<CertificateRevocationListDer<'static>>)> {
     let read = |name: &str| -> Result<Vec<u8>> {
         let path = directory.file(name);
-        site::read_file(&path)?.ok_or_else(|| {
+        machine::read_file(&path)?.ok_or_else(|| {
             let reason = format!("{}: the node has joined no site", path.display());
-            SiteError::new(code::NOT_JOINED, reason)
+            Error::new(code::NOT_JOINED, reason)
         })
     };
     // The certificate comes last: with it the node has joined.
@@ -37,7 +36,7 @@ pub fn load_identity(
     let authority = CertificateDer::from(read(AUTHORITY)?);
     let identity = Identity::load(certificate, authority, &read(KEY)?)
         .map_err(|error| damaged(&directory.file(CERTIFICATE), &error))?;
-    let revoked = site::read_file(&directory.file(REVOKED))?.map(CertificateRevocationListDer::from);
+    let revoked = machine::read_file(&directory.file(REVOKED))?.map(CertificateRevocationListDer::from);
     Ok((identity, revoked))
 }
 
@@ -46,10 +45,10 @@ pub fn load_identity(
 /// # Errors
 /// When a file cannot be written.
 pub fn save_identity(directory: &Directory, identity: &Identity) -> Result<()> {
-    site::make_directory(directory.root())?;
-    site::replace_file(&directory.file(KEY), identity.key())?;
-    site::replace_file(&directory.file(AUTHORITY), identity.authority())?;
-    site::replace_file(&directory.file(CERTIFICATE), identity.certificate())
+    machine::make_directory(directory.root())?;
+    machine::replace_file(&directory.file(KEY), identity.key())?;
+    machine::replace_file(&directory.file(AUTHORITY), identity.authority())?;
+    machine::replace_file(&directory.file(CERTIFICATE), identity.certificate())
 }
 
 /// Keeps the next certificate of a node that has joined, durably.
@@ -57,7 +56,7 @@ pub fn save_identity(directory: &Directory, identity: &Identity) -> Result<()> {
 /// # Errors
 /// When the file cannot be written.
 pub fn save_certificate(directory: &Directory, identity: &Identity) -> Result<()> {
-    site::replace_file(&directory.file(CERTIFICATE), identity.certificate())
+    machine::replace_file(&directory.file(CERTIFICATE), identity.certificate())
 }
 
 /// Keeps the list of revoked certificates, durably.
@@ -65,5 +64,5 @@ pub fn save_certificate(directory: &Directory, identity: &Identity) -> Result<()
 /// # Errors
 /// When the file cannot be written.
 pub fn save_revoked(directory: &Directory, revoked: &CertificateRevocationListDer<'_>) -> Result<()> {
-    site::replace_file(&directory.file(REVOKED), revoked)
+    machine::replace_file(&directory.file(REVOKED), revoked)
 }

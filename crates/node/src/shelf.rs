@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::code;
+use api::{Error, Result, code};
 use data::{LocalTransport, OpenErrorKind, Superblock};
+use machine::Opener;
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::{BoxFuture, Rt};
-use site::{Opener, Result, SiteError};
 use units::{Epoch, MediumId, PAGE, PageSlice, SiteId};
 
 use crate::directory::{Directory, Entry, Record};
@@ -59,14 +59,14 @@ impl Shelf {
     ) -> Result<Self> {
         let mut record = Record::load(directory)?;
         for path in paths {
-            let path = std::path::absolute(path).map_err(|error| SiteError::file(path, &error))?;
+            let path = std::path::absolute(path).map_err(|error| Error::file(path, &error))?;
             if !record.media.iter().any(|entry| directory.resolve(&entry.path) == path) {
                 record.media.push(Entry::new(path, random_id(rt), false));
             }
         }
         if record.media.len() > api::MEDIA_MAX {
             let reason = format!("a node has at most {} media, not {}", api::MEDIA_MAX, record.media.len());
-            return Err(SiteError::new(code::MEDIA_COUNT, reason));
+            return Err(Error::new(code::MEDIA_COUNT, reason));
         }
         record.store(directory)?;
         let places = record.media.iter().map(|entry| Place {
@@ -157,7 +157,7 @@ impl Shelf {
             },
         };
         let place = Place { bytes: medium.len(), medium: Some(medium.clone()), ..place };
-        let superblock = match site::peek(&*medium).await {
+        let superblock = match machine::peek(&*medium).await {
             Ok(superblock) => superblock,
             Err(error) => return with(error.to_string(), place),
         };
@@ -190,7 +190,7 @@ impl Shelf {
         let place = Place { id: entry.id().unwrap_or_default(), superblock: None, ..place };
         let trouble = match entry.formatting {
             true => None,
-            false => site::check_free(medium).await.err().map(|error| error.to_string()),
+            false => machine::check_free(medium).await.err().map(|error| error.to_string()),
         };
         Place { trouble, ..place }
     }

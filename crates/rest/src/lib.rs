@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Vocabulary: a **problem** is an error as RFC 9457 has it, with a stable `code`, the cause in `detail` and the next
-//! step in `hint`. The **backend** does what is asked; a site is one.
+//! step in `hint`.
 //!
 //! Invariants: every answer that is no success is a problem. A connection carries one request, has a limit in time,
 //! and its body one in bytes; connections at once are bounded, further clients wait. A change that was begun goes on to
@@ -27,14 +27,12 @@
 //! What it does not do: no users, no TLS, no TCP.
 #![forbid(unsafe_code)]
 
-mod backend;
 mod description;
 mod memory;
 mod refused;
 mod routes;
 mod server;
 
-pub use backend::{Answer, Backend, Filing, MediaChanges, Trashing, Upkeep};
 pub use server::{REQUEST_TIME, Server};
 
 /// Longest body of a request, bytes: a VM with all its disks is a hundredth of it.

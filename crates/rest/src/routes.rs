@@ -10,10 +10,9 @@ mod vms;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use api::code;
 use api::types::{Asked, Status};
+use api::{Problem, code};
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
@@ -22,34 +21,36 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use seam::{BoxFuture, Rt};
+use seam::Rt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use site::Site;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::backend::Backend;
+use crate::BODY_BYTES_MAX;
 use crate::description::Description;
 use crate::memory::Memory;
 use crate::refused::Refused;
 use crate::server::REQUEST_TIME;
-use crate::{BODY_BYTES_MAX, DEFINITION_BODY_BYTES_MAX};
 
 /// What the handlers need.
 #[derive(Clone)]
-struct App {
+pub(crate) struct App {
     rt: Rt,
-    backend: Arc<dyn Backend>,
+    site: Site,
 }
 
-/// The interface over a backend.
-pub(crate) fn router(rt: Rt, backend: Arc<dyn Backend>) -> Router {
-    let app = App { rt: rt.clone(), backend };
+/// The interface of a site.
+pub(crate) fn router(rt: Rt, site: Site) -> Router {
+    let app = App { rt: rt.clone(), site };
     let (router, description) = described().split_for_parts();
     let description = crate::description::text(description);
     let answer = move || std::future::ready(([("content-type", "application/json")], description.clone()));
+    #[cfg(test)]
+    let router = crate::tests::hanging::add_to(router);
     router
         .route("/api/v1/openapi.json", get(answer))
         .fallback(unknown)
@@ -60,54 +61,20 @@ pub(crate) fn router(rt: Rt, backend: Arc<dyn Backend>) -> Router {
 
 /// The routes with their description.
 fn described() -> OpenApiRouter<App> {
-    let definition = OpenApiRouter::new()
-        .routes(routes!(vms::definition, vms::set_definition))
-        .layer(DefaultBodyLimit::max(DEFINITION_BODY_BYTES_MAX));
-    let small = OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(status))
-        .routes(routes!(media::list, media::add))
-        .routes(routes!(media::drain))
-        .routes(routes!(media::replace))
-        .routes(routes!(vms::list, vms::create))
-        .routes(routes!(vms::show, vms::change, vms::delete))
-        .routes(routes!(vms::add_disk))
-        .routes(routes!(vms::change_disk, vms::remove_disk))
-        .routes(routes!(vms::attach))
-        .routes(routes!(files::begin))
-        .routes(routes!(files::change, files::delete))
-        .routes(routes!(snapshots::list))
-        .routes(routes!(snapshots::create))
-        .routes(routes!(snapshots::show, snapshots::change, snapshots::delete))
-        .routes(routes!(snapshots::snapshot_changes))
-        .routes(routes!(snapshots::vm_changes))
-        .routes(routes!(snapshots::revert))
-        .routes(routes!(snapshots::clone))
-        .routes(routes!(trash::list, trash::change))
-        .routes(routes!(trash::condemn))
-        .routes(routes!(trash::empty))
-        .routes(routes!(trash::restore))
-        .routes(routes!(trash::hold))
-        .routes(routes!(upkeep::clean))
-        .routes(routes!(upkeep::scrubbing, upkeep::scrub, upkeep::set_scrubbing))
-        .routes(routes!(upkeep::verify))
-        .routes(routes!(upkeep::clock))
-        .routes(routes!(upkeep::accept_clock))
-        .routes(routes!(upkeep::keys))
-        .routes(routes!(upkeep::rotate_key))
-        .routes(routes!(upkeep::change_passphrase))
-        .routes(routes!(upkeep::space, upkeep::compute_space))
-        .routes(routes!(tasks::list))
-        .routes(routes!(tasks::show, tasks::cancel))
-        .routes(routes!(tasks::begin_import))
-        .routes(routes!(tasks::import_progress, tasks::cancel_import))
-        .routes(routes!(tasks::finish_import))
-        .routes(routes!(tasks::fail_import))
-        .routes(routes!(tasks::begin_export))
-        .routes(routes!(tasks::export_progress, tasks::cancel_export))
-        .routes(routes!(tasks::finish_export))
-        .routes(routes!(tasks::fail_export))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    small.merge(definition)
+    let all = OpenApiRouter::with_openapi(Description::openapi()).routes(routes!(status));
+    let all = [
+        media::routes(),
+        vms::routes(),
+        files::routes(),
+        snapshots::routes(),
+        trash::routes(),
+        upkeep::routes(),
+        tasks::routes(),
+    ]
+    .into_iter()
+    .fold(all, OpenApiRouter::merge);
+    // What a route says of its own bodies comes first.
+    all.layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 /// The description of all routes.
@@ -133,16 +100,17 @@ async fn in_time(State(rt): State<Rt>, request: Request, next: Next) -> Response
 
 impl App {
     /// Runs a change to its end, whether or not the client stays to hear of it.
-    async fn change<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(Arc<dyn Backend>) -> BoxFuture<'static, Result<T, api::Problem>>,
-    ) -> Result<T, Refused> {
+    pub(crate) async fn change<T, F>(&self, work: impl FnOnce(Site) -> F) -> Result<T, Refused>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
         let (done, outcome) = tokio::sync::oneshot::channel();
-        let (work, backend) = (work(self.backend.clone()), self.backend.clone());
+        let (work, site) = (work(self.site.clone()), self.site.clone());
         let task = async move {
             let answer = match work.await {
                 Ok(answer) => Ok(answer),
-                Err(problem) => Err(backend.with_room_hint(problem).await),
+                Err(problem) => Err(with_room_hint(&site, problem).await),
             };
             // The client may be gone.
             let _ = done.send(answer);
@@ -152,6 +120,19 @@ impl App {
             |_| Refused::new(code::INTERNAL, "the change ended without an answer", "see the server's log");
         Ok(outcome.await.map_err(gone)??)
     }
+}
+
+/// Says what makes room, where a change found none.
+async fn with_room_hint(site: &Site, mut problem: Problem) -> Problem {
+    if problem.code == code::NO_SPACE.name
+        && let Ok(totals) = site.catalog().trash_totals().await
+        && totals.items > 0
+    {
+        let used = api::format_size(totals.used_bytes);
+        let empty = format!("`trash empty --yes`: {} in the trash, with {used} of data", totals.items);
+        problem.hint = format!("{empty}; or {}", problem.hint);
+    }
+    problem
 }
 
 /// A request's body: one JSON object, or a problem.
@@ -192,7 +173,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 }
 
 /// The variable parts of a request's path, or a problem.
-struct Names<T>(T);
+pub(crate) struct Names<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
     type Rejection = Refused;
@@ -233,7 +214,7 @@ pub(crate) fn asked<T: Asked>(uri: &Uri) -> Result<T, String> {
     responses((status = 200, body = Status), (status = "default", response = crate::description::Refused)),
 )]
 async fn status(State(app): State<App>) -> Result<Json<Status>, Refused> {
-    Ok(Json(app.backend.status().await?))
+    Ok(Json(app.site.status().await?))
 }
 
 async fn unknown(request: Request) -> Refused {

@@ -16,11 +16,11 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use seam::{BoxFuture, Rt};
+use site::Site;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::backend::Backend;
 use crate::memory::Memory;
 use crate::refused::Refused;
 use crate::routes::router;
@@ -59,26 +59,26 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Serves `backend` on the unix socket `path`, for this user only; memory for requests and answers comes from `budget`.
+    /// Serves `site` on the unix socket `path`, for this user only; memory for requests and answers comes from `budget`.
     /// Must be called within the tokio runtime. The
     /// caller sees to it that no other server lives there; what stands at `path` is replaced.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn start(rt: Rt, backend: Arc<dyn Backend>, path: &Path, budget: Budget) -> std::io::Result<Self> {
+    pub fn start(rt: Rt, site: Site, path: &Path, budget: Budget) -> std::io::Result<Self> {
         let listener = listen(path)?;
-        let mut server = Self::without_socket(rt.clone(), backend, budget);
+        let mut server = Self::without_socket(rt.clone(), site, budget);
         server.path = Some(path.to_owned());
         rt.spawn("api accept", Box::pin(server.accepting.clone().run(listener)));
         Ok(server)
     }
 
-    /// Serves `backend` to those whom [`Server::serve`] is given.
-    pub fn without_socket(rt: Rt, backend: Arc<dyn Backend>, budget: Budget) -> Self {
+    /// Serves `site` to those whom [`Server::serve`] is given.
+    pub fn without_socket(rt: Rt, site: Site, budget: Budget) -> Self {
         let (stopping, stopped) = watch::channel(false);
         let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
         let accepting =
-            Accepting { rt: rt.clone(), router: router(rt.clone(), backend), budget, seats, stopped };
+            Accepting { rt: rt.clone(), router: router(rt.clone(), site), budget, seats, stopped };
         Self { rt, path: None, accepting, stopping }
     }
 

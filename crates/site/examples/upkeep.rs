@@ -20,8 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{Version, VmName};
+use catalog::Deletion;
 use engine::{Engine, Progress, ScrubCursor};
-use site::{Deletion, FileMedia, Options, Site};
+use machine::{FileMedia, Options};
+use site::Site;
 use units::DiskId;
 
 type Failed = Box<dyn std::error::Error>;
@@ -58,7 +60,7 @@ impl Bench {
         let file_media = Some(FileMedia { count: 6, bytes: media_gib * GIB });
         let rebuild_after = Some(Duration::from_secs(1));
         let site = Site::start(rt, Options { file_media, rebuild_after, ..Options::new(dir) }).await?.site;
-        site.create_vm(&name("vm")?, &[span]).await?;
+        site.catalog().create_vm(&name("vm")?, &[span]).await?;
         // The first disk of a site.
         let disk = DiskId(1);
         Ok(Self { site, disk, span, random: Random(7) })
@@ -138,7 +140,7 @@ async fn snapshots(rt: seam::Rt, dir: &str, most: u64) -> Result<(), Failed> {
             // So many that each snapshot has something of its own.
             bench.writes(|count| count == 1).await?;
             let begun = Instant::now();
-            bench.site.snapshot(&vm, None).await?;
+            bench.site.catalog().snapshot(&vm, None).await?;
             took.push(begun.elapsed());
             made += 1;
         }
@@ -168,10 +170,10 @@ async fn make_four(site: Site, count: u64) -> Result<(), String> {
     let mut tasks = Vec::new();
     for task in 0..SNAPSHOT_TASKS {
         let (site, vm) = (site.clone(), name(&format!("four{task}")).map_err(|error| error.to_string())?);
-        site.create_vm(&vm, &[64 << 20; 4]).await.map_err(|error| error.to_string())?;
+        site.catalog().create_vm(&vm, &[64 << 20; 4]).await.map_err(|error| error.to_string())?;
         tasks.push(tokio::spawn(async move {
             for _ in (task..count).step_by(SNAPSHOT_TASKS as usize) {
-                site.snapshot(&vm, None).await.map_err(|error| error.to_string())?;
+                site.catalog().snapshot(&vm, None).await.map_err(|error| error.to_string())?;
             }
             Ok::<(), String>(())
         }));
@@ -212,11 +214,11 @@ async fn clone(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
     for number in 0..50 {
         bench.writes(|count| count == 100).await?;
         let begun = Instant::now();
-        let made = bench.site.snapshot(&vm, None).await?;
+        let made = bench.site.catalog().snapshot(&vm, None).await?;
         cuts.push(begun.elapsed());
         let from = Version { vm: vm.clone(), snapshot: Some(name(&made.name)?) };
         let begun = Instant::now();
-        bench.site.clone_vm(&from, &name(&format!("clone{number}"))?).await?;
+        bench.site.catalog().clone_vm(&from, &name(&format!("clone{number}"))?).await?;
         clones.push(begun.elapsed());
     }
     show("snapshots of 1 TiB", cuts);
@@ -232,7 +234,7 @@ async fn metadata(rt: seam::Rt, dir: &str, gib: u64) -> Result<(), Failed> {
         bench.rest().await?;
         let before = bench.engine().status().await.stored_bytes;
         let count = bench.writes(|count| count == 60_000).await?.len() as u64;
-        bench.site.snapshot(&vm, None).await?;
+        bench.site.catalog().snapshot(&vm, None).await?;
         bench.rest().await?;
         let stored = bench.engine().status().await.stored_bytes - before;
         let beyond = stored as f64 / count as f64 - BLOCK as f64;
@@ -266,7 +268,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     let mut chunk = vec![0; 1 << 20];
     // Every second block of it goes later.
     for vm in ["old", "kept"] {
-        bench.site.create_vm(&name(vm)?, &[mib << 19]).await?;
+        bench.site.catalog().create_vm(&name(vm)?, &[mib << 19]).await?;
     }
     for at in 0..mib / 2 {
         for disk in [DiskId(2), DiskId(3)] {
@@ -284,7 +286,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
         Ok(bytes)
     })
     .await?;
-    bench.site.delete_vm(&name("old")?, Deletion { now: true, with_snapshots: true }).await?;
+    bench.site.catalog().delete_vm(&name("old")?, Deletion { now: true, with_snapshots: true }).await?;
     let engine = bench.engine().clone();
     beside(&mut bench, "clean", async move {
         let report = engine.clean(10, &Progress::default()).await?;
@@ -293,13 +295,13 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     })
     .await?;
     let status = bench.site.status().await?;
-    let first = status.media[0].id;
+    let first = bench.site.medium_id(&status.media[0].id)?;
     bench.site.add_medium(std::path::Path::new(&format!("{dir}/more.img")), Some(8 * GIB)).await?;
     let site = bench.site.clone();
     beside(&mut bench, "drain of a medium", async move {
         let task = site.drain_medium(first).await?;
         loop {
-            let now = site.task(task.id).await?;
+            let now = site.tasks().task(task.id).await?;
             if now.state != api::types::TaskState::Running {
                 return Ok(now.counts.get("moved_bytes").copied().unwrap_or(0));
             }
@@ -311,7 +313,7 @@ async fn background(rt: seam::Rt, dir: &str, mib: u64) -> Result<(), Failed> {
     let status = bench.site.status().await?;
     let lost = &status.media[0];
     std::fs::File::options().write(true).open(&lost.path)?.set_len(1 << 20)?;
-    let (site, id) = (bench.site.clone(), lost.id);
+    let (site, id) = (bench.site.clone(), bench.site.medium_id(&lost.id)?);
     beside(&mut bench, "rebuild of a medium", async move {
         let mut bytes = 0;
         loop {
@@ -341,7 +343,7 @@ async fn make_snapshots(bench: &Bench, count: u64) -> Result<(), Failed> {
     let mut vms = vec![(name("vm")?, bench.disk)];
     for task in 1..SNAPSHOT_TASKS {
         let vm = name(&format!("vm{task}"))?;
-        bench.site.create_vm(&vm, &[64 << 20]).await?;
+        bench.site.catalog().create_vm(&vm, &[64 << 20]).await?;
         vms.push((vm, DiskId(1 + task)));
     }
     let mut tasks = Vec::new();
@@ -353,7 +355,7 @@ async fn make_snapshots(bench: &Bench, count: u64) -> Result<(), Failed> {
                 random.block(&mut block);
                 let at = random.next() % ((64 << 20) / BLOCK) * BLOCK;
                 site.engine().write(disk, at, &block).await.map_err(|error| error.to_string())?;
-                site.snapshot(&vm, None).await.map_err(|error| error.to_string())?;
+                site.catalog().snapshot(&vm, None).await.map_err(|error| error.to_string())?;
             }
             Ok::<(), String>(())
         }));
@@ -443,7 +445,7 @@ async fn mark(rt: seam::Rt, dir: &str) -> Result<(), Failed> {
             if between > 0 {
                 bench.writes(|count| count == between).await?;
             }
-            bench.site.snapshot(&vm, None).await?;
+            bench.site.catalog().snapshot(&vm, None).await?;
         }
         snapshots += more;
         bench.rest().await?;

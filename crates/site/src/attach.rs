@@ -3,74 +3,59 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use api::types::AttachInfo;
+
 /// Seconds that a guest's requests wait while the server is away: a restart of the machine's services takes less.
 const RECONNECT_SECONDS: u32 = 300;
 
-/// What a guest's configuration says of a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttachInfo {
-    /// What an NBD client opens: `VM/DISK`.
-    pub export: String,
-    /// The NBD socket.
-    pub socket: String,
-    /// Both as an NBD URI.
-    pub uri: String,
-    /// Arguments of QEMU, each quoted for a shell.
-    pub qemu: Vec<String>,
-    /// The `<disk>` element of libvirt.
-    pub libvirt: String,
+/// The disk that is the `position`th of its VM, from 0.
+pub(crate) fn disk(export: &str, position: usize, socket: &Path) -> AttachInfo {
+    let (_, disk) = export.split_once('/').unwrap_or(("", export));
+    let uri = nbd_uri(export, socket);
+    let socket = socket.display().to_string();
+    let blockdev = serde_json::json!({
+        "node-name": disk,
+        "driver": "nbd",
+        "server": {"type": "unix", "path": &socket},
+        "export": export,
+        "reconnect-delay": RECONNECT_SECONDS,
+        "cache": {"direct": true, "no-flush": false},
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+    });
+    let device = format!("virtio-blk-pci,drive={disk},id={disk}-device,serial={disk}");
+    let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
+    AttachInfo {
+        uri,
+        qemu: qemu.to_vec(),
+        libvirt: libvirt(export, &socket, &target(position)),
+        export: export.to_owned(),
+        socket,
+    }
 }
 
-impl AttachInfo {
-    /// The disk that is the `position`th of its VM, from 0.
-    pub(crate) fn new(export: &str, position: usize, socket: &Path) -> Self {
-        let (_, disk) = export.split_once('/').unwrap_or(("", export));
-        let uri = nbd_uri(export, socket);
-        let socket = socket.display().to_string();
-        let blockdev = serde_json::json!({
-            "node-name": disk,
-            "driver": "nbd",
-            "server": {"type": "unix", "path": &socket},
-            "export": export,
-            "reconnect-delay": RECONNECT_SECONDS,
-            "cache": {"direct": true, "no-flush": false},
-            "discard": "unmap",
-            "detect-zeroes": "unmap",
-        });
-        let device = format!("virtio-blk-pci,drive={disk},id={disk}-device,serial={disk}");
-        let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
-        Self {
-            uri,
-            qemu: qemu.to_vec(),
-            libvirt: libvirt(export, &socket, &target(position)),
-            export: export.to_owned(),
-            socket,
-        }
-    }
-
-    /// A file that is the `position`th of its VM, from 0, as a CD-ROM.
-    pub(crate) fn of_file(export: &str, position: usize, socket: &Path) -> Self {
-        let uri = nbd_uri(export, socket);
-        let socket = socket.display().to_string();
-        // A file's name is too long, or begins as no name in QEMU may.
-        let node = format!("cdrom{position}");
-        let blockdev = serde_json::json!({
-            "node-name": node,
-            "driver": "nbd",
-            "read-only": true,
-            "server": {"type": "unix", "path": &socket},
-            "export": export,
-            "reconnect-delay": RECONNECT_SECONDS,
-        });
-        let device = format!("ide-cd,drive={node},id={node}-device");
-        let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
-        Self {
-            uri,
-            qemu: qemu.to_vec(),
-            libvirt: libvirt_cdrom(export, &socket, &target(position).replace("vd", "sd")),
-            export: export.to_owned(),
-            socket,
-        }
+/// A file that is the `position`th of its VM, from 0, as a CD-ROM.
+pub(crate) fn file(export: &str, position: usize, socket: &Path) -> AttachInfo {
+    let uri = nbd_uri(export, socket);
+    let socket = socket.display().to_string();
+    // A file's name is too long, or begins as no name in QEMU may.
+    let node = format!("cdrom{position}");
+    let blockdev = serde_json::json!({
+        "node-name": node,
+        "driver": "nbd",
+        "read-only": true,
+        "server": {"type": "unix", "path": &socket},
+        "export": export,
+        "reconnect-delay": RECONNECT_SECONDS,
+    });
+    let device = format!("ide-cd,drive={node},id={node}-device");
+    let qemu = [format!("-blockdev {}", quoted(&blockdev.to_string())), format!("-device {device}")];
+    AttachInfo {
+        uri,
+        qemu: qemu.to_vec(),
+        libvirt: libvirt_cdrom(export, &socket, &target(position).replace("vd", "sd")),
+        export: export.to_owned(),
+        socket,
     }
 }
 

@@ -1,113 +1,50 @@
-//! A site on one machine: the directory that names it, its media and keys, its VMs, and their exports.
+//! A running site: what looks after it, how it is, and what is asked of it.
 //!
 //! ```text
-//!  D/site.json        the site: version, id, media in order. There exactly when the site exists
-//!  D/first-start.json the same while the first start is under way
-//!  D/key              the key that wraps the site's keys, 32 bytes (none with a passphrase)
-//!  D/witness          where the journal was last, two slots
-//!  D/lock             held by the one server of the site
-//!  D/media/NN.img     media made by the site
-//!  D/nbd.sock, D/api.sock
+//!  machine ── an open engine, media, keys ──►┐
+//!  catalog ── VMs and all that is theirs ────┼── Site ◄── rest, compute, holdfast
+//!  task ───── work, long and watched ────────┘    │
+//!                                   reconcilers: media, moves, tasks, scrubs, keys, the trash, holds, time
 //! ```
+//! Vocabulary: a **reconciler** brings about what the records say, round after round.
 //!
-//! Vocabulary: the **directory** D of a site. An **entry** is a medium as `site.json` has it; it is **attached** when
-//! the engine can reach it, **absent** when it could not be opened. A medium is **barred** when it may come back only
-//! at the next start. A **VM** is a name with disks; a disk's **export** is `VM/DISK`.
+//! Invariants: keys and passphrases are in no message. What status says of itself is what is so: each loop that fails again
+//! and again is named.
 //!
-//! Invariants: one server per directory. Nothing is written to a medium that holds anything but zeros or this site.
-//! Media are told apart by their superblocks, never by their paths. What a disk's size is, the engine says; the record
-//! of a VM does not repeat it. A disk in use by a client is never deleted, cut or renamed. A change of a VM is one transaction,
-//! but for a shrink. Keys and passphrases are in no message.
+//! Crash rules: media that join or leave do so by `site.json`, which comes first or last as each step needs; keys are on every
+//! medium before anything is sealed under them, and leave when nothing is.
 //!
-//! Crash rules: the first start checks everything, writes `first-start.json`, makes media, keys and witness, and
-//! renames `site.json` into place last. A start that finds `first-start.json` alone does it all again under the same
-//! site id, so that media it had formatted are known for its own. A new recovery key goes to its file before any
-//! superblock; superblocks carry a generation, the newest keys win at the next start.
-//!
-//! What it does not do: it runs no guests.
+//! What it does not do: it knows VMs by their catalogue alone, and runs no guests.
 #![forbid(unsafe_code)]
 
-mod aside;
 mod attach;
 mod clients;
 mod clock;
-mod create;
-mod definition;
-mod directory;
-mod disks;
-mod error;
-mod exports;
-mod files;
-mod group;
-mod hold;
-mod home;
-mod keeper;
-mod keys;
-mod local_home;
-mod lock;
-mod manifest;
 mod media;
-mod media_set;
 mod probe;
-mod record;
-mod recover;
+mod reconcilers;
 mod rekey;
 mod running;
-mod snapshots;
 mod start;
 mod status;
-mod tasks;
-mod told;
-mod trash;
-mod turns;
 mod unreadable;
 mod upkeep;
-mod uses;
-mod versions;
-mod vms;
-mod witness;
 
-pub use aside::Aside;
-pub use attach::{AttachInfo, nbd_uri};
-pub use budget::BYTES_MIN as CLIENT_MEMORY_MIN;
-pub use clients::{ClientLimits, ClientStatus};
-pub use clock::ClockState;
-pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
-pub use engine::OnLoss;
-pub use error::{Result, SiteError};
-pub use group::{admit as admit_group, group_id};
-pub use home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
-pub use keys::{check_no_recovery_file, phrase_of, write_recovery_file};
-pub use lock::Lock;
-pub use manifest::{Entry, Manifest};
-pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek};
-pub use recover::{RecoverOptions, RecoveredSite};
-pub use rekey::KeyState;
+pub use attach::nbd_uri;
 pub use running::Site;
-pub use start::{FileMedia, Options, Sizes, Started};
-pub use status::{MediumStatus, Status};
-pub use trash::Deletion;
-pub use unreadable::Unreadable;
-pub use upkeep::{ScrubState, SpaceRow, SpaceTable};
+pub use start::Started;
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    /// Decodes `input` as a slot of the witness, a manifest, a record of a VM, of a snapshot, of the trash, a task's, a key file, a passphrase, a recovery key,
-    /// an export's name, a name, a time, a span and a size.
+    use meta::Stored;
+
+    /// Decodes `input` as the record of scrubs, a task's, a name, a time, a span and a size.
     pub fn fuzz_body(input: &[u8]) {
-        let _ = crate::witness::decode(input);
-        let _ = crate::manifest::Manifest::decode(input);
-        let _ = crate::record::Record::decode(input);
-        let _ = crate::snapshots::SnapshotRecord::decode(input);
         let _ = crate::upkeep::ScrubState::decode(input).map(|state| state.next_ms());
-        let _ = crate::trash::Record::decode(input);
-        if let Ok(record) = crate::tasks::Record::decode(input) {
+        if let Ok(record) = task::Record::decode(input) {
             let _ = record.ended_task(1, "cut off");
         }
-        let _ = (crate::keys::key_of(input), crate::keys::recovery_of(input));
-        let _ = crate::keys::phrase_of(input.to_vec());
         if let Ok(text) = std::str::from_utf8(input) {
-            let _ = crate::exports::parts(text);
             let _ = api::VmName::parse(text);
             let _ = (api::parse_until(text, 1 << 40), api::parse_span(text));
             if let Ok(bytes) = api::parse_size(text) {

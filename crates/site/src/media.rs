@@ -13,19 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api::code;
 use api::types::{Task, TaskKind};
+use api::{Error, Result, code};
 use data::{Layout, Params, Superblock};
-use engine::{EngineError, EngineErrorKind, Joins, Progress};
+use engine::{EngineErrorKind, Joins, Progress};
 use units::{MediumId, PAGE};
 
-use crate::create;
-use crate::error::{Result, SiteError};
-use crate::home::NewMedium;
-use crate::manifest::Entry;
-use crate::media_set;
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use machine::Entry;
+use machine::NewMedium;
+use task::Outcome;
 
 /// Pause between looks at how far a drain or rebuild is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -87,11 +84,11 @@ impl Shared {
         self.parts.engine.check_leave(media, joins).await.map_err(|error| match error.kind {
             EngineErrorKind::NoSpace if joins.is_some() => {
                 let reason = format!("the new medium is too small: {}", error.reason);
-                SiteError::new(code::MEDIUM_NEEDED, reason)
+                Error::new(code::MEDIUM_NEEDED, reason)
                     .hint("give one as large as the other media, or `media add` another first")
             }
             EngineErrorKind::TooFewMedia | EngineErrorKind::NoSpace => {
-                SiteError::new(code::MEDIUM_NEEDED, error.reason)
+                Error::new(code::MEDIUM_NEEDED, error.reason)
                     .hint("`media add` a medium first, or put another in its place: `media replace`")
             }
             _ => error.into(),
@@ -108,7 +105,7 @@ impl Shared {
         let home = &self.parts.home;
         let check_size = async |bytes| {
             let params = params_for(&*self.keys.lock().await, bytes);
-            create::check_size(&path.display().to_string(), params, bytes)
+            machine::check_size(&path.display().to_string(), params, bytes)
         };
         if let Some(bytes) = file_bytes.filter(|bytes| bytes.is_multiple_of(PAGE as u64)) {
             check_size(bytes).await?;
@@ -161,7 +158,7 @@ impl Shared {
         let entry = Entry::new(new.id, &new.path, new.bytes, new.made).on_node(new.node);
         next.media.insert(at.map_or(next.media.len(), |at| at + 1), entry);
         home.set_manifest(next).await?;
-        let broken = |reason: String| SiteError::new(code::MEDIUM_ERROR, reason);
+        let broken = |reason: String| Error::new(code::MEDIUM_ERROR, reason);
         let attached = home.attach(new.id, &superblock).await;
         if let Err(reason) = attached {
             home.set_manifest(manifest).await?;
@@ -221,7 +218,7 @@ impl Shared {
         let home = &self.parts.home;
         for id in home.manifest().ids() {
             let Ok(Some(has)) = home.superblock(id).await else { continue };
-            let Some(next) = media_set::brought_up_to(&has, &like) else { continue };
+            let Some(next) = machine::brought_up_to(&has, &like) else { continue };
             if let Err(error) = home.write_superblock(id, next).await {
                 tracing::warn!(%error, "a superblock does not tell how many media there are now");
             }
@@ -238,7 +235,7 @@ impl Shared {
         let shared = self.clone();
         self.clone().spawn_work(task.id, async move {
             if let Err(error) = marked {
-                return Err(EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() });
+                return Err(error);
             }
             *shared.draining.lock().unwrap_or_else(PoisonError::into_inner) = true;
             let drained = shared.drain(medium, &progress).await;
@@ -255,38 +252,30 @@ impl Shared {
     }
 
     /// Waits until a medium is empty, and lets go of it.
-    async fn drain(
-        &self,
-        medium: MediumId,
-        progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
-        let invalid =
-            |error: SiteError| EngineError { kind: EngineErrorKind::Invalid, reason: error.reason.clone() };
+    async fn drain(&self, medium: MediumId, progress: &Progress) -> Result<Outcome> {
         let mut moved = 0;
         loop {
             if let Err(cancelled) = progress.check() {
                 let _turn = self.media_turn.lock().await;
-                self.set_leaving(medium, false).await.map_err(invalid)?;
-                return Err(cancelled);
+                self.set_leaving(medium, false).await?;
+                return Err(cancelled.into());
             }
             if let Some(moving) = self.parts.engine.moving().into_iter().find(|it| it.medium == medium) {
                 moved = moving.done_bytes;
                 progress.set(moving.done_bytes, moving.done_bytes + moving.left_bytes);
             }
             if !self.parts.home.manifest().leaving().contains(&medium) {
-                let reason = "the medium is to stay".to_owned();
-                return Err(EngineError { kind: EngineErrorKind::Cancelled, reason });
+                return Err(Error::new(code::TASK_ENDED, "the medium is to stay"));
             }
             if self.parts.engine.is_empty_of(medium) {
                 let _turn = self.media_turn.lock().await;
                 if self.parts.engine.is_empty_of(medium) {
-                    self.release(medium).await.map_err(invalid)?;
+                    self.release(medium).await?;
                     return Ok(Outcome::default().count("moved_bytes", moved));
                 }
             }
             if *self.stopping.borrow() {
-                let reason = "the server stops: it goes on with the next start".to_owned();
-                return Err(EngineError { kind: EngineErrorKind::Closed, reason });
+                return Err(stops());
             }
             self.parts.rt.sleep(LOOK).await;
         }
@@ -365,8 +354,7 @@ impl Shared {
                 moved = moving.done_bytes + moving.left_bytes;
                 progress.set(moving.done_bytes, moved);
                 if *shared.stopping.borrow() {
-                    let reason = "the server stops: it goes on with the next start".to_owned();
-                    return Err(EngineError { kind: EngineErrorKind::Closed, reason });
+                    return Err(stops());
                 }
                 shared.parts.rt.sleep(LOOK).await;
             }
@@ -375,8 +363,12 @@ impl Shared {
     }
 }
 
-fn not_found(id: &str) -> SiteError {
-    SiteError::new(code::MEDIUM_NOT_FOUND, format!("the site has no medium {id}"))
+fn stops() -> Error {
+    Error::new(code::CLOSING, "the server stops: it goes on with the next start")
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new(code::MEDIUM_NOT_FOUND, format!("the site has no medium {id}"))
 }
 
 /// Sizes of a medium of `bytes`: those of the site, with room for as many fragments as it can have.

@@ -4,35 +4,9 @@
 //! it can be read and synced again; where a sync failed nobody knows what of it is durable, so it stays away until
 //! the next start, when its table is read anew.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use seam::Rt;
-use tokio::sync::watch;
+use std::sync::Arc;
 
 use crate::running::Shared;
-
-/// Pause between two rounds: a person who plugs a disk in waits no longer.
-const PAUSE: Duration = Duration::from_secs(3);
-/// Rounds between two looks at superblocks.
-const SUPERBLOCKS_EVERY: u32 = 20;
-
-/// Runs until the site stops or is gone.
-pub(crate) async fn run(site: Weak<Shared>, mut stopping: watch::Receiver<bool>, rt: Rt) {
-    let mut rounds = 0_u32;
-    loop {
-        tokio::select! {
-            () = rt.sleep(PAUSE) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-        let Some(site) = site.upgrade() else { return };
-        round(&site).await;
-        rounds += 1;
-        if rounds.is_multiple_of(SUPERBLOCKS_EVERY) {
-            look_at_superblocks(&site).await;
-        }
-    }
-}
 
 /// A medium whose superblocks are both damaged would not be found by the next start.
 pub(crate) async fn look_at_superblocks(site: &Shared) {

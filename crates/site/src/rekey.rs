@@ -7,16 +7,15 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::types::{Task, TaskKind};
-use api::{PASSPHRASE_BYTES_MAX, code, format_time};
+use api::types::{Keys, Task, TaskKind};
+use api::{Error, PASSPHRASE_BYTES_MAX, Result, code, format_time};
 use data::Superblock;
-use engine::{EngineError, Progress};
+use engine::Progress;
 use seal::{EPOCHS_MAX, EpochKeys};
 
-use crate::error::{Result, SiteError};
-use crate::keys::random_key;
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use machine::random_key;
+use task::Outcome;
 
 /// After this a rotation that failed is tried again: what stood in its way may be mended.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -34,17 +33,6 @@ pub(crate) enum Rekey {
     Again(u64),
 }
 
-/// The site's data keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyState {
-    /// The key epoch of what is written now; 1 is the site's first.
-    pub current: u16,
-    /// The oldest that something may still be sealed under.
-    pub oldest: u16,
-    /// Until when the earlier ones stay for held data, site time in ms.
-    pub held_until_ms: Option<u64>,
-}
-
 impl Site {
     /// Has another passphrase open the site from now on: the keys are wrapped anew on every medium, and the one before opens
     /// nothing any more. Cut off half-way, the new one opens the site where a medium has it; the next start brings the others
@@ -57,19 +45,19 @@ impl Site {
     pub async fn change_passphrase(&self, current: Vec<u8>, new: Vec<u8>) -> Result<()> {
         if new.is_empty() {
             return Err(
-                SiteError::new(code::PASSPHRASE_MISSING, "the new passphrase is empty").hint("choose one")
+                Error::new(code::PASSPHRASE_MISSING, "the new passphrase is empty").hint("choose one")
             );
         }
         if new.len() > PASSPHRASE_BYTES_MAX {
             let reason = format!("a passphrase has at most {PASSPHRASE_BYTES_MAX} bytes");
-            return Err(SiteError::new(code::INVALID_REQUEST, reason).hint("choose a shorter one"));
+            return Err(Error::new(code::INVALID_REQUEST, reason).hint("choose a shorter one"));
         }
         self.check_all_up("the passphrase before would go on to open it").await?;
         let shared = &self.shared;
         let mut keys = shared.keys.lock().await;
         if !keys.keys.wants_passphrase() {
             let reason = "this site is opened by its key file, not by a passphrase";
-            return Err(SiteError::new(code::NO_PASSPHRASE, reason));
+            return Err(Error::new(code::NO_PASSPHRASE, reason));
         }
         let mut random = [0; 28];
         shared.parts.rt.fill_random(&mut random);
@@ -83,9 +71,9 @@ impl Site {
         shared.parts.rt.spawn_blocking("passphrase", Box::new(derive));
         let derived = answered
             .await
-            .map_err(|_| SiteError::new(code::INTERNAL, "the key of the passphrase was not derived"))?;
+            .map_err(|_| Error::new(code::INTERNAL, "the key of the passphrase was not derived"))?;
         let next = derived.map_err(|error| {
-            SiteError::new(code::KEY_WRONG, error.to_string()).hint("give the current passphrase")
+            Error::new(code::KEY_WRONG, error.to_string()).hint("give the current passphrase")
         })?;
         let next = Superblock { keys: next, generation: keys.generation + 1, ..keys.clone() };
         shared.spread(&next).await?;
@@ -95,13 +83,13 @@ impl Site {
     }
 
     /// The site's data keys.
-    pub async fn key_state(&self) -> KeyState {
+    pub async fn keys(&self) -> Keys {
         let epochs = self.shared.keys.lock().await.epochs.clone();
         let held_until_ms = match *self.shared.rekey() {
             Rekey::Held(until_ms) if is_due(&epochs) => Some(until_ms),
             _ => None,
         };
-        KeyState { current: epochs.newest(), oldest: epochs.oldest(), held_until_ms }
+        Keys { current_epoch: epochs.newest(), oldest_epoch: epochs.oldest(), held_until_ms }
     }
 
     /// Seals what is written from now on under a new data key, and begins to seal everything else anew.
@@ -115,8 +103,7 @@ impl Site {
         let message = "a new data key; what is there is sealed anew";
         let (task, progress) = shared.tasks.begin_work(TaskKind::Rekey, "site", message).await?;
         if let Err(error) = shared.add_key().await {
-            let failed = EngineError { kind: engine::EngineErrorKind::Invalid, reason: error.reason.clone() };
-            shared.tasks.end_work(task.id, Err(failed)).await?;
+            shared.tasks.end_work(task.id, Err(error.clone())).await?;
             return Err(error);
         }
         shared.reseal(task.id, progress);
@@ -129,8 +116,8 @@ impl Site {
         let Some(medium) = media.iter().find(|medium| medium.state == api::types::MediumState::Down) else {
             return Ok(());
         };
-        let reason = format!("medium {} is down: {else_what}", medium.path.display());
-        Err(SiteError::new(code::MEDIA_DOWN, reason)
+        let reason = format!("medium {} is down: {else_what}", medium.path);
+        Err(Error::new(code::MEDIA_DOWN, reason)
             .hint("bring it back, or take it out of the site, then try again"))
     }
 }
@@ -175,7 +162,7 @@ impl Shared {
             let done = shared.seal_anew(&progress).await;
             let again_ms = shared.parts.engine.site_time_ms() + AGAIN.as_millis() as u64;
             match &done {
-                Err(error) if error.kind != engine::EngineErrorKind::Cancelled => {
+                Err(error) if error.code != code::TASK_ENDED => {
                     *shared.rekey() = Rekey::Again(again_ms);
                 }
                 _ => {}
@@ -185,7 +172,7 @@ impl Shared {
         self.clone().spawn_work(task, work);
     }
 
-    async fn seal_anew(&self, progress: &Progress) -> std::result::Result<Outcome, EngineError> {
+    async fn seal_anew(&self, progress: &Progress) -> Result<Outcome> {
         if let Some(kept) = self.parts.engine.reseal(progress).await? {
             *self.rekey() = Rekey::Held(kept.until_ms);
             let until = format_time(kept.until_ms);
@@ -197,11 +184,7 @@ impl Shared {
                 .count("keys_retired", 0)
                 .count("containers_held", kept.containers));
         }
-        let failed = |error: SiteError| EngineError {
-            kind: engine::EngineErrorKind::Busy,
-            reason: error.reason.clone(),
-        };
-        let retired = self.retire_keys().await.map_err(failed)?;
+        let retired = self.retire_keys().await?;
         *self.rekey() = Rekey::Idle;
         Ok(Outcome::default().count("keys_retired", retired))
     }
@@ -216,13 +199,13 @@ impl Shared {
             let reason = format!(
                 "{EPOCHS_MAX} earlier keys are still in use, or too many were in use since the server started"
             );
-            SiteError::new(code::TOO_MANY_KEY_EPOCHS, reason)
+            Error::new(code::TOO_MANY_KEY_EPOCHS, reason)
                 .hint("let the running rotation end (`task list`), or the holds that the earlier keys stay for (`key show`); then start the server anew")
         };
         let epochs = keys.epochs.next(&self.parts.ring, &secret, &random).ok_or_else(too_many)?;
-        let ring = epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
-        })?;
+        let ring = epochs
+            .open(&self.parts.ring)
+            .map_err(|error| Error::new(code::INTERNAL, error.to_string()).hint("see the server's log"))?;
         let next = Superblock { epochs, generation: keys.generation + 1, ..keys.clone() };
         self.spread(&next).await?;
         // On all media: from here on it may be used.
@@ -243,9 +226,10 @@ impl Shared {
             generation: keys.generation + 1,
             ..keys.clone()
         };
-        let ring = next.epochs.open(&self.parts.ring).map_err(|error| {
-            SiteError::new(code::INTERNAL, error.to_string()).hint("see the server's log")
-        })?;
+        let ring = next
+            .epochs
+            .open(&self.parts.ring)
+            .map_err(|error| Error::new(code::INTERNAL, error.to_string()).hint("see the server's log"))?;
         self.spread(&next).await?;
         *keys = next;
         if !self.parts.engine.sealer().adopt(&ring) {
@@ -259,20 +243,9 @@ impl Shared {
         let home = &self.parts.home;
         for entry in home.manifest().media {
             let Some(own) = home.superblock(entry.id()).await? else { continue };
-            home.write_superblock(entry.id(), with_keys(&own, like)).await?;
+            home.write_superblock(entry.id(), machine::with_keys(&own, like)).await?;
         }
         Ok(())
-    }
-}
-
-/// A medium's superblock with the keys of another.
-pub(crate) fn with_keys(own: &Superblock, like: &Superblock) -> Superblock {
-    Superblock {
-        keys: like.keys.clone(),
-        epochs: like.epochs.clone(),
-        recovered_ms: like.recovered_ms,
-        generation: like.generation,
-        ..own.clone()
     }
 }
 

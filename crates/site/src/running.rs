@@ -1,38 +1,30 @@
 //! A site that runs: its parts, what can be asked of it, and its end.
 
-mod trash;
-
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::types::{Snapshot, Task, TaskKind, TrashItem, Vm, VmSummary};
-use api::{Version, VmName, code};
+use api::types::{AttachInfo, Status, Task, TaskState};
+use api::{Error, Result, VmName, code};
 use budget::Budget;
+use catalog::{Catalog, Transfers};
 use data::Superblock;
 use engine::{Engine, EngineError, EngineErrorKind};
 use seal::KeyRing;
 use seam::{BoxFuture, Rt};
+use task::{Tasks, Troubles};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use units::MediumId;
 
-use crate::attach::AttachInfo;
-use crate::clients::ClientLimits;
-use crate::definition;
-use crate::directory::Directory;
-use crate::error::{Result, SiteError};
-use crate::home::{Away, Home};
-use crate::keeper;
-use crate::lock::Lock;
-use crate::probe;
+use crate::reconcilers;
 use crate::rekey::Rekey;
-use crate::status::{Status, judge};
-use crate::tasks::Tasks;
-use crate::trash::Deletion;
-use crate::turns::Turns;
-use crate::vms::Vms;
+use crate::status::{Judging, judge};
+use machine::ClientLimits;
+use machine::Directory;
+use machine::Lock;
+use machine::{Away, Home};
 
 /// How long clients have to take their replies when the site stops.
 const CLIENTS_WITHIN: Duration = Duration::from_secs(10);
@@ -68,14 +60,13 @@ pub(crate) struct Parts {
 
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
-    pub(crate) vms: Vms,
-    pub(crate) tasks: Tasks,
-    /// Changes of a VM wait for each other.
-    pub(crate) turns: Turns,
+    pub(crate) catalog: Catalog,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) transfers: Transfers,
     away: Mutex<BTreeMap<MediumId, Away>>,
     server: tokio::sync::Mutex<Option<nbd::Server>>,
     /// What VMs and snapshots take, as last computed.
-    pub(crate) space: Mutex<Option<Arc<crate::upkeep::SpaceTable>>>,
+    pub(crate) space: Mutex<Option<Arc<api::types::Space>>>,
     /// The superblock whose keys every medium must carry.
     pub(crate) keys: tokio::sync::Mutex<Superblock>,
     /// What is to be done of a rotation of the data key.
@@ -92,6 +83,12 @@ pub(crate) struct Shared {
     pub(crate) scrubbing: tokio::sync::Mutex<()>,
     /// What media lacked when a scrub was last begun for it, and how often each had come back.
     pub(crate) scrubbed_for: Mutex<BTreeMap<MediumId, (u64, u64)>>,
+    /// Looks at whether media are there, so far.
+    pub(crate) probed: AtomicU32,
+    /// When the site time was last kept.
+    pub(crate) time_kept: Mutex<Option<Duration>>,
+    /// What cannot be looked after.
+    pub(crate) troubles: Arc<Troubles>,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -121,26 +118,22 @@ impl std::fmt::Debug for Site {
 
 impl Site {
     pub(crate) fn new(parts: Parts) -> Self {
-        let vms = Vms {
-            engine: parts.engine.clone(),
-            uses: Arc::default(),
-            running: Arc::default(),
-            definitions: Arc::default(),
-            trash: Arc::default(),
-        };
-        let tasks = Tasks::new(parts.rt.clone(), vms.clone(), parts.task_patience);
+        let rt = parts.rt.clone();
+        let tasks = Arc::new(Tasks::new(rt.clone(), parts.engine.clone(), parts.task_patience));
+        let segment_bytes = parts.keys_from.params.segment_bytes;
+        let catalog = Catalog::new(rt.clone(), parts.engine.clone(), tasks.running().clone(), segment_bytes);
+        let transfers = Transfers::new(catalog.clone(), tasks.clone());
         let away = parts.absent.iter().cloned().map(|(id, reason)| (id, Away::for_now(reason)));
         let away = Mutex::new(away.collect());
         let (stopping, _) = watch::channel(false);
-        let rt = parts.rt.clone();
         let is_due = crate::rekey::is_due(&parts.keys_from.epochs);
         let rekey = Mutex::new(if is_due { Rekey::Due } else { Rekey::Idle });
         let keys = tokio::sync::Mutex::new(parts.keys_from.clone());
         let shared = Arc::new(Shared {
             parts,
-            vms,
+            catalog,
             tasks,
-            turns: Turns::default(),
+            transfers,
             away,
             server: tokio::sync::Mutex::default(),
             space: Mutex::default(),
@@ -152,12 +145,12 @@ impl Site {
             scrubbed_for: Mutex::default(),
             keys,
             rekey,
+            probed: AtomicU32::new(0),
+            time_kept: Mutex::default(),
+            troubles: Arc::default(),
             stopping,
         });
-        let clock = rt.clone();
-        spawn_loop(&shared, "media probe", move |site, stopping| probe::run(site, stopping, clock.clone()));
-        spawn_loop(&shared, "task watch", watch_tasks);
-        spawn_loop(&shared, "keeper", keeper::run);
+        reconcilers::start(&shared);
         Self { shared }
     }
 
@@ -192,22 +185,21 @@ impl Site {
         if server.is_some() {
             return Ok(());
         }
-        let exports = Arc::new(self.shared.vms.clone());
+        let exports = Arc::new(self.shared.catalog.clone());
         let path = self.directory().nbd_socket();
         let budget = self.budget().clone();
         let started =
             nbd::Server::start(self.runtime().clone(), exports, &path, self.nbd_limits(), budget).await;
-        *server = Some(
-            started.map_err(|error| SiteError::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?,
-        );
-        self.shared.parts.nbd_group.map_or(Ok(()), |group| crate::group::admit(self.directory(), group))
+        *server =
+            Some(started.map_err(|error| Error::new(code::NBD_SOCKET, error.to_string()).caused_by(error))?);
+        self.shared.parts.nbd_group.map_or(Ok(()), |group| machine::admit_group(self.directory(), group))
     }
 
     /// Serves the disks to those whom [`Site::serve_client`] is given.
     pub async fn serve_without_socket(&self) {
         let mut server = self.shared.server.lock().await;
         if server.is_none() {
-            let exports = Arc::new(self.shared.vms.clone());
+            let exports = Arc::new(self.shared.catalog.clone());
             let (rt, budget) = (self.runtime().clone(), self.budget().clone());
             *server = Some(nbd::Server::without_socket(rt, exports, self.nbd_limits(), budget));
         }
@@ -258,7 +250,7 @@ impl Site {
             Ok(Err(error)) => Err(error.into()),
             Err(seam::Elapsed) => {
                 let reason = format!("the write buffer was not written within {} s", CLOSE_WITHIN.as_secs());
-                Err(SiteError::new(code::CLOSE_TIMEOUT, reason)
+                Err(Error::new(code::CLOSE_TIMEOUT, reason)
                     .hint("nothing is lost: the journal holds it until the next start"))
             }
         }
@@ -278,297 +270,51 @@ impl Site {
         let engine = self.engine().status().await;
         let exposure = self.shared.named_exposure(engine.exposure.clone()).await;
         let blocked = engine.cleaning_blocked.clone();
-        let records = self.shared.vms.records().await?;
-        let vms = records.iter().filter(|(_, record)| record.import.is_none()).count();
-        let disks = records.iter().flat_map(|(_, record)| record.ids());
-        let provisioned_bytes = disks.map(|disk| self.engine().disk_bytes(disk).unwrap_or(0)).sum();
+        let (vms, provisioned_bytes) = self.catalog().totals().await?;
         let parts = &self.shared.parts;
         let (manifest, shared_devices) = (parts.home.manifest(), parts.home.shared_devices());
-        let shown = |entry: &crate::manifest::Entry| (entry.id(), parts.home.shown(entry), entry.bytes);
+        let shown = |entry: &machine::Entry| (entry.id(), parts.home.shown(entry), entry.bytes);
         let media = manifest.media.iter().map(shown).collect();
         let away = self.shared.away().clone();
         let writable = self.engine().is_writable();
         let removed = parts.home.removed();
-        let status = judge(manifest.site(), engine, writable, media, (&away, &removed), &shared_devices, vms);
-        let trash = self.shared.vms.trash_totals().await?;
-        let mut status = Status { provisioned_bytes, ..status.with_trash(trash) };
+        let mut status =
+            judge(manifest.site(), engine, writable, media, (&away, &removed), &shared_devices, vms);
+        let trash = self.catalog().trash_totals().await?;
+        status.0.provisioned_bytes = provisioned_bytes;
+        status.add_trash(trash);
         status.add_unreadable(self.shared.unreadable(&exposure).await?);
         if let Some(blocked) = blocked {
             status.add_blocked(&blocked, &self.shared.names_of(&blocked.disks).await?);
         }
+        status.add_troubles(&self.shared.troubles.list());
         status.add_clock(self.clock());
-        status.add_keys(&self.key_state().await);
+        status.add_keys(&self.keys().await);
         // Held while the server starts and stops, when it has none.
         let clients =
             self.shared.server.try_lock().ok().and_then(|server| server.as_ref().map(nbd::Server::clients));
         status.add_clients(&self.shared.parts.clients, clients);
         let refused = self.shared.drain_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Judging(mut status) = status;
+        let running = |task: &Task| task.state == TaskState::Running;
+        status.tasks = self.tasks().tasks().await?.into_iter().filter(running).collect();
         status.notices.extend(refused.map(|why| format!("a node that is to be emptied cannot be: {why}")));
         Ok(status)
     }
 
-    /// Makes a VM with disks `disk0`, `disk1`, ... of these sizes in bytes.
-    ///
-    /// # Errors
-    /// `vm_exists`, `invalid_size`, `disk_count`, `too_many_vms`, and what the engine says.
-    pub async fn create_vm(&self, name: &VmName, disks: &[u64]) -> Result<Vm> {
-        self.shared.vms.create(&**self.runtime(), name, disks).await
+    /// The VMs, with all that belongs to them.
+    pub fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
     }
 
-    /// Every VM, by name.
-    ///
-    /// # Errors
-    /// When the metadata cannot be read.
-    pub async fn vms(&self) -> Result<Vec<VmSummary>> {
-        self.shared.vms.summaries().await
+    /// The tasks, running and past.
+    pub fn tasks(&self) -> &Tasks {
+        &self.shared.tasks
     }
 
-    /// A VM by name.
-    ///
-    /// # Errors
-    /// `vm_not_found`.
-    pub async fn vm(&self, name: &VmName) -> Result<Vm> {
-        self.shared.vms.show(name).await
-    }
-
-    /// Deletes a VM with its disks: into the trash, which is what is given, or for good.
-    ///
-    /// # Errors
-    /// `vm_not_found`; `vm_has_snapshots`; `snapshot_held`; `vm_in_use` while a client has a disk open; `vm_importing`. Changes of one VM
-    /// come one after the other; `vm_changed` when tasks keep changing it, `busy` when those before do not end.
-    pub async fn delete_vm(&self, name: &VmName, how: Deletion) -> Result<Option<TrashItem>> {
-        self.turn(&[name], || Box::pin(self.shared.vms.delete(name, how))).await
-    }
-
-    /// Gives a VM another name.
-    ///
-    /// # Errors
-    /// `vm_in_use`: a client that lost its connection would not find its disk again. `vm_exists`.
-    pub async fn rename_vm(&self, name: &VmName, new: &VmName) -> Result<Vm> {
-        self.turn(&[name], || Box::pin(self.shared.vms.rename(name, new))).await
-    }
-
-    /// Adds an empty disk of `bytes`.
-    ///
-    /// # Errors
-    /// `invalid_size`, `disk_count`.
-    pub async fn add_disk(&self, name: &VmName, bytes: u64) -> Result<Vm> {
-        self.turn(&[name], || Box::pin(self.shared.vms.add_disk(name, bytes))).await
-    }
-
-    /// Removes a disk with its data.
-    ///
-    /// # Errors
-    /// `disk_not_found`; `vm_in_use` while a client has this disk open; `disk_count` for the last one.
-    pub async fn remove_disk(&self, name: &VmName, disk: &str) -> Result<()> {
-        self.turn(&[name], || Box::pin(self.shared.vms.remove_disk(name, disk))).await
-    }
-
-    /// Changes the size of a disk. Clients that have it open see a larger one when they open it again. After a kill in
-    /// the middle of a shrink the size may still be the old one, and the end of the disk zeros.
-    ///
-    /// # Errors
-    /// `would_shrink` without `shrink`; `vm_in_use` when it would shrink beneath a client; `disk_not_found`;
-    /// `invalid_size`.
-    pub async fn resize_disk(&self, name: &VmName, disk: &str, bytes: u64, shrink: bool) -> Result<Vm> {
-        self.turn(&[name], || Box::pin(self.shared.vms.resize_disk(name, disk, bytes, shrink))).await
-    }
-
-    /// Stores a text with a VM; an empty one removes it.
-    ///
-    /// # Errors
-    /// `definition_too_large`.
-    pub async fn set_definition(&self, name: &VmName, text: &str) -> Result<()> {
-        self.turn(&[name], || {
-            Box::pin(self.shared.vms.set_definition(name, text, self.definition_bytes_max()))
-        })
-        .await
-    }
-
-    /// Makes a change of VMs behind those that came before it.
-    pub(crate) async fn turn<'a, T>(
-        &'a self,
-        vms: &[&VmName],
-        change: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
-        self.shared.turns.change(&**self.runtime(), vms, change).await
-    }
-
-    fn definition_bytes_max(&self) -> usize {
-        definition::bytes_max(self.shared.parts.keys_from.params.segment_bytes)
-    }
-
-    /// The text stored with a VM.
-    ///
-    /// # Errors
-    /// `no_definition`.
-    pub async fn definition(&self, name: &VmName) -> Result<String> {
-        self.shared.vms.definition(name).await
-    }
-
-    /// Makes a snapshot of a VM: all its disks at one instant, and its definition. Without a name it gets the next of `s1`,
-    /// `s2`, ...
-    ///
-    /// # Errors
-    /// `vm_not_found`, `snapshot_exists`, `vm_importing`, and what the engine says.
-    pub async fn snapshot(&self, vm: &VmName, name: Option<&VmName>) -> Result<Snapshot> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.snapshot(&**self.runtime(), vm, name))).await
-    }
-
-    /// Snapshots of one VM or all, by VM and name; at most `limit`, and 1,000, of those behind `after`.
-    ///
-    /// # Errors
-    /// `vm_not_found`.
-    pub async fn snapshots(
-        &self,
-        vm: Option<&VmName>,
-        after: Option<&Version>,
-        limit: usize,
-    ) -> Result<Vec<Snapshot>> {
-        self.shared.vms.snapshots(vm, after, limit).await
-    }
-
-    /// A snapshot by name.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `snapshot_not_found`.
-    pub async fn show_snapshot(&self, vm: &VmName, name: &VmName) -> Result<Snapshot> {
-        self.shared.vms.show_snapshot(vm, name).await
-    }
-
-    /// Deletes a snapshot: into the trash, which is what is given, or `now` for good. Others are not touched, nor VMs and
-    /// disks that began as it.
-    ///
-    /// # Errors
-    /// `snapshot_not_found`; `snapshot_held`; `vm_in_use` while a client reads it.
-    pub async fn delete_snapshot(&self, vm: &VmName, name: &VmName, now: bool) -> Result<Option<TrashItem>> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.delete_snapshot(vm, name, now))).await
-    }
-
-    /// Holds a snapshot until a time, RFC 3339 or a span from now on such as `30d`: no command deletes it before.
-    ///
-    /// # Errors
-    /// `snapshot_not_found`, `invalid_time`; `hold_shorter` than the hold it has.
-    pub async fn hold_snapshot(&self, vm: &VmName, name: &VmName, until: &str) -> Result<Snapshot> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.hold_snapshot(vm, name, until))).await
-    }
-
-    /// Gives a snapshot another name.
-    ///
-    /// # Errors
-    /// `snapshot_not_found`, `snapshot_exists`; `vm_in_use` while a client reads it.
-    pub async fn rename_snapshot(&self, vm: &VmName, name: &VmName, new: &VmName) -> Result<Snapshot> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.rename_snapshot(vm, name, new))).await
-    }
-
-    /// Makes a VM that begins as another is at this instant, or was at a snapshot. It copies no data.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `snapshot_not_found`, `vm_exists`, `too_many_vms`.
-    pub async fn clone_vm(&self, from: &Version, new: &VmName) -> Result<Vm> {
-        self.turn(&[&from.vm], || {
-            Box::pin(self.shared.vms.clone_vm(&**self.runtime(), from, new, self.definition_bytes_max()))
-        })
-        .await
-    }
-
-    /// Adds a disk to a VM that begins as a disk of a VM or snapshot is.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `disk_count`.
-    pub async fn clone_disk(&self, from: &Version, disk: &str, vm: &VmName) -> Result<Vm> {
-        self.turn(&[&from.vm, vm], || Box::pin(self.shared.vms.clone_disk(from, disk, vm))).await
-    }
-
-    /// Puts a VM back to a snapshot: disks, their names and sizes, and definition. Gives the VM, and the snapshot that was
-    /// made of it before.
-    ///
-    /// # Errors
-    /// `vm_in_use` while a client has a disk open; `vm_not_found`, `snapshot_not_found`.
-    pub async fn revert(&self, vm: &VmName, name: &VmName) -> Result<(Vm, Snapshot)> {
-        self.turn(&[vm], || Box::pin(self.shared.vms.revert(&**self.runtime(), vm, name))).await
-    }
-
-    /// The stretches of a disk from `offset` on that differ between two versions of a VM, at most `limit`; without `old`
-    /// those that hold data in `new`.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`.
-    pub async fn diff(
-        &self,
-        old: Option<&Version>,
-        new: &Version,
-        disk: &str,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Vec<engine::Changed>> {
-        self.shared.vms.diff(old, new, disk, offset, limit).await
-    }
-
-    /// Makes a VM that is being imported: its disks are there for NBD clients as long as the task runs, and the VM is in
-    /// no list. `source` says where from, for people.
-    ///
-    /// # Errors
-    /// As for a new VM; `too_many_tasks`.
-    pub async fn begin_import(&self, name: &VmName, disks: &[u64], source: &str) -> Result<(Task, Vm)> {
-        self.shared.tasks.begin_import(name, disks, source).await
-    }
-
-    /// Makes a task for reading the disks of a VM, or one of them, as they are at this instant, whatever happens to the VM
-    /// while the task runs; the VM is given with these only, and with exports that go with the task.
-    ///
-    /// # Errors
-    /// `vm_not_found`, `disk_not_found`, `vm_importing`, `too_many_tasks`.
-    pub async fn begin_export(&self, name: &Version, disk: Option<&str>, to: &str) -> Result<(Task, Vm)> {
-        self.turn(&[&name.vm], || Box::pin(self.shared.tasks.begin_export(name, disk, to))).await
-    }
-
-    /// The client of a task is alive and this far; a task that does not run any more says so in its state.
-    ///
-    /// # Errors
-    /// `task_not_found`, also for a task of another kind. So for every change of a task.
-    pub async fn task_progress(&self, id: u64, kind: TaskKind, done: u64, total: u64) -> Result<Task> {
-        self.shared.tasks.progress(id, kind, done, total).await
-    }
-
-    /// Ends a task well; an imported VM is in lists from here on.
-    ///
-    /// # Errors
-    /// `task_ended` when it does not run any more.
-    pub async fn finish_task(&self, id: u64, kind: TaskKind) -> Result<Task> {
-        self.shared.tasks.finish(id, kind).await
-    }
-
-    /// Ends a task that its client could not do; the VM of an import is deleted.
-    ///
-    /// # Errors
-    /// `task_ended` when it does not run any more.
-    pub async fn fail_task(&self, id: u64, kind: TaskKind, reason: &str) -> Result<Task> {
-        self.shared.tasks.fail(id, kind, reason).await
-    }
-
-    /// Ends a task that is not wanted any more; the VM of an import is deleted.
-    ///
-    /// # Errors
-    /// `task_ended` when it does not run any more.
-    pub async fn cancel_task(&self, id: u64) -> Result<Task> {
-        self.shared.tasks.cancel(id).await
-    }
-
-    /// A task by its number.
-    ///
-    /// # Errors
-    /// `task_not_found`.
-    pub async fn task(&self, id: u64) -> Result<Task> {
-        self.shared.tasks.task(id).await
-    }
-
-    /// Running tasks and those of the past that are remembered, the newest first.
-    ///
-    /// # Errors
-    /// When the metadata cannot be read.
-    pub async fn tasks(&self) -> Result<Vec<Task>> {
-        self.shared.tasks.tasks().await
+    /// What clients import and export.
+    pub fn transfers(&self) -> &Transfers {
+        &self.shared.transfers
     }
 
     /// How a guest gets a disk, or a file as a CD-ROM.
@@ -576,55 +322,13 @@ impl Site {
     /// # Errors
     /// `vm_not_found`, `disk_not_found`, `vm_importing`.
     pub async fn attach_info(&self, name: &VmName, disk: &str) -> Result<AttachInfo> {
-        let (vm, position, is_file) = self.shared.vms.disk_position(name, disk).await?;
+        let (vm, position, is_file) = self.shared.catalog.disk_position(name, disk).await?;
         let (export, socket) = (format!("{vm}/{disk}"), self.directory().nbd_socket());
-        Ok(match is_file {
-            true => AttachInfo::of_file(&export, position, &socket),
-            false => AttachInfo::new(&export, position, &socket),
+        Ok(if is_file {
+            crate::attach::file(&export, position, &socket)
+        } else {
+            crate::attach::disk(&export, position, &socket)
         })
-    }
-}
-
-/// Runs a loop of the site in the background; one that panics begins anew.
-fn spawn_loop<F: Future<Output = ()> + Send + 'static>(
-    shared: &Arc<Shared>,
-    name: &'static str,
-    begin: impl Fn(Weak<Shared>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
-) {
-    let (site, stopping, rt) = (Arc::downgrade(shared), shared.stopping.subscribe(), shared.parts.rt.clone());
-    let own = rt.clone();
-    let work = async move { seam::restart(&*own, name, || begin(site.clone(), stopping.clone())).await };
-    rt.spawn(name, Box::pin(work));
-}
-
-/// Looks after tasks until the site stops or is gone.
-async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
-    let mut said = false;
-    loop {
-        let Some(shared) = site.upgrade() else { return };
-        let round = match shared.tasks.round().await {
-            Ok(_) => match shared.watch_media().await {
-                Ok(()) => shared.upkeep_when_due().await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        match round {
-            Ok(()) => said = false,
-            // Said once: the next round tries again.
-            Err(error) if !said => {
-                tracing::warn!(%error, "tasks cannot be looked after");
-                said = true;
-            }
-            Err(_) => {}
-        }
-        // Nothing of the site may be held while nothing is done: it goes when its owner drops it.
-        let pause = shared.tasks.pause();
-        drop(shared);
-        tokio::select! {
-            () = pause => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
     }
 }
 
@@ -632,15 +336,15 @@ async fn watch_tasks(site: Weak<Shared>, mut stopping: watch::Receiver<bool>) {
 impl Site {
     /// One round of the probe, now.
     pub(crate) async fn probe(&self) {
-        probe::round(&self.shared).await;
+        crate::probe::round(&self.shared).await;
     }
 
     /// Clears away what tasks left behind; false when something is left.
     pub(crate) async fn clear_tasks(&self) -> bool {
-        self.shared.tasks.round().await.expect("the store takes it")
+        self.shared.transfers.round().await.expect("the store takes it")
     }
 
-    pub(crate) fn exports(&self) -> Vms {
-        self.shared.vms.clone()
+    pub(crate) fn exports(&self) -> Catalog {
+        self.shared.catalog.clone()
     }
 }

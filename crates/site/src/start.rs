@@ -1,105 +1,14 @@
-//! A start: the lock, the manifest, the media, the keys, the engine.
+//! A site that is started, opened or recovered.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use api::{code, format_time};
-use data::Superblock;
-use engine::{Config, Deps, Engine, EngineErrorKind, OnLoss, Witness};
-use media::Backend;
-use seal::{KeyRing, RecoveryKey, Sealer};
+use api::types::MediumState;
+use api::{Error, Result};
+use engine::{OnLoss, Witness};
+use machine::{Directory, Home, Lock, Opened, Options, RecoverOptions, RecoveredSite};
 use seam::Rt;
-use units::MediumId;
 
-use crate::clients::ClientLimits;
-use crate::create::create;
-use crate::directory::{self, Directory};
-use crate::error::{Result, SiteError};
-use crate::home::{FoundMedia, FoundMedium, Home};
-use crate::keys::{self, Unlock};
-use crate::local_home::LocalHome;
-use crate::lock::Lock;
-use crate::manifest::Manifest;
-use crate::media_set::{self, Opener};
 use crate::running::{Parts, Site};
-use crate::witness::FileWitness;
-
-/// File media to be made at the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileMedia {
-    /// How many.
-    pub count: usize,
-    /// Bytes of each.
-    pub bytes: u64,
-}
-
-/// Sizes of containers and segments of a new site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sizes {
-    /// Those of a real site.
-    #[default]
-    Normal,
-    /// Very small ones, so that a test reaches every record type with little data.
-    Tiny,
-}
-
-/// How to start a site.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The site's directory; made when it is not there.
-    pub dir: PathBuf,
-    /// Media of a new site: files or block devices that are there. A later start has those it has.
-    pub media: Vec<PathBuf>,
-    /// File media of a new site. A later start has those it has.
-    pub file_media: Option<FileMedia>,
-    /// File with the passphrase that opens the site's keys, instead of a key file.
-    pub passphrase_file: Option<PathBuf>,
-    /// New file for the recovery key; an existing site gets a new recovery key.
-    pub recovery_key_file: Option<PathBuf>,
-    /// How media are read and written.
-    pub backend: Backend,
-    /// Sizes of a new site.
-    pub sizes: Sizes,
-    /// How long a medium may be away before what it held is made again on others; else as the engine has it.
-    pub rebuild_after: Option<Duration>,
-    /// How long writes wait while nothing can be flushed before they are refused; else as the engine has it.
-    pub write_patience: Option<Duration>,
-    /// How long clients of tasks may be silent before their tasks have failed; else as tasks have it.
-    pub task_patience: Option<Duration>,
-    /// A group, by number, whose members may open the disks; else the owner alone.
-    pub nbd_group: Option<u32>,
-    /// What clients may take of the server.
-    pub clients: ClientLimits,
-    /// How long leases hold that media grant; zero where no other process can take over.
-    pub lease: Duration,
-    /// What to do when something that was acknowledged is on none of the media that are there. Where another process can
-    /// take over the start is refused.
-    pub on_loss: OnLoss,
-}
-
-impl Options {
-    /// A start in `dir` with nothing else said.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            media: Vec::new(),
-            file_media: None,
-            passphrase_file: None,
-            recovery_key_file: None,
-            rebuild_after: None,
-            write_patience: None,
-            task_patience: None,
-            nbd_group: None,
-            clients: ClientLimits::default(),
-            lease: Duration::ZERO,
-            on_loss: OnLoss::Serve,
-            backend: Backend::Auto,
-            sizes: Sizes::Normal,
-        }
-    }
-}
 
 /// A started site.
 #[derive(Debug)]
@@ -118,39 +27,13 @@ impl Site {
     /// Starts the site in a directory, making it at the first start.
     ///
     /// # Errors
-    /// `site_busy` when it is started already; `key_wrong` and its like; `too_few_media`, naming the missing ones;
-    /// what making a site can meet (`foreign_medium`, `medium_not_empty`, `recovery_key_file_exists`).
+    /// As [`machine::start`].
     pub async fn start(rt: Rt, options: Options) -> Result<Started> {
-        let directory = Directory::new(&options.dir)?;
-        directory.make()?;
-        let lock = Lock::take(&directory.lock())?;
-        directory.remove_leftovers()?;
-        // A killed server left it; nobody shall take it for the sign that this one serves.
-        directory::remove(&directory.api_socket())?;
-        let opener = Opener::new(&rt, options.backend)?;
-        let mut other_media = None;
-        let (manifest, new_key) = match Manifest::load(&directory.manifest())? {
-            Some(manifest) => {
-                other_media = find_other_media(&directory, &manifest, &options)?;
-                directory::remove(&directory.first_start())?;
-                (manifest, None)
-            }
-            None => {
-                let (manifest, key) = create(&rt, &opener, &directory, &options).await?;
-                (manifest, Some(key))
-            }
-        };
-        let is_new = new_key.is_some();
-        let witness = Arc::new(FileWitness::open(rt.clone(), &directory.witness())?);
-        let home = Arc::new(LocalHome::new(&rt, opener, &directory, manifest));
-        let opening = Opening { rt, home, witness, directory, options: &options };
-        let site = opening.run(Arc::new(lock), is_new).await?;
-        let recovery_key = new_key.flatten().map(|key| key.to_text());
-        Ok(Started { site, is_new, recovery_key, other_media })
+        let machine::Begun { opened, is_new, recovery_key, other_media } =
+            machine::start(rt, &options).await?;
+        Ok(Started { site: Self::of(opened, &options), is_new, recovery_key, other_media })
     }
-}
 
-impl Site {
     /// Opens a site whose media are at `home`, for the one who has claimed it with `witness`. `options` say how; not where
     /// its media are.
     ///
@@ -163,214 +46,58 @@ impl Site {
         lock: Arc<Lock>,
         options: &Options,
     ) -> Result<Self> {
-        let directory = Directory::new(&options.dir)?;
-        Opening { rt, home, witness, directory, options }.run(lock, false).await
+        Ok(Self::of(machine::open(rt, home, witness, lock, options).await?, options))
     }
-}
 
-/// What the site's media are, when the options name others. Media come and go, and the options of the first start may stand in
-/// the file of a service: they do no harm.
-fn find_other_media(directory: &Directory, manifest: &Manifest, options: &Options) -> Result<Option<String>> {
-    let known: BTreeSet<PathBuf> =
-        manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| SiteError::file(path, &error));
-    let given: BTreeSet<PathBuf> = options.media.iter().map(absolute).collect::<Result<_>>()?;
-    let are_other_files = options.file_media.is_some_and(|files| {
-        let same = manifest.media.iter().filter(|entry| entry.made && entry.bytes == files.bytes).count();
-        same != files.count || manifest.media.len() != files.count
-    });
-    if !are_other_files && (given.is_empty() || given == known) {
-        return Ok(None);
-    }
-    let known: Vec<String> = known.iter().map(|path| path.display().to_string()).collect();
-    Ok(Some(format!(
-        "--media and --file-media are for a site's first start: this one has {} media: {}",
-        known.len(),
-        known.join(", ")
-    )))
-}
-
-/// The file of a new recovery key: it goes again where no medium comes to name the key.
-struct WrittenKey<'a>(Option<&'a Path>);
-
-impl WrittenKey<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for WrittenKey<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = self.0
-            && let Err(error) = directory::remove(path)
-        {
-            tracing::warn!(%error, "a recovery key that opens nothing stays");
-        }
-    }
-}
-
-/// An existing site being opened.
-pub(crate) struct Opening<'a> {
-    pub(crate) rt: Rt,
-    pub(crate) home: Arc<dyn Home>,
-    pub(crate) witness: Arc<dyn Witness>,
-    pub(crate) directory: Directory,
-    pub(crate) options: &'a Options,
-}
-
-impl Opening<'_> {
-    pub(crate) async fn run(self, lock: Arc<Lock>, is_new: bool) -> Result<Site> {
-        let manifest = self.home.manifest();
-        let mut media = self.home.look().await;
-        let superblocks = media.found.iter().map(|found| &found.superblock);
-        let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
-        let newest = newest.ok_or_else(|| self.too_few(&media, "no medium is there"))?;
-        if newest.recovered_ms > manifest.recovered_ms {
-            return Err(self.taken_over(newest.recovered_ms));
-        }
-        let wants_passphrase = newest.keys.wants_passphrase();
-        let passphrase_file = self.options.passphrase_file.as_deref();
-        let unlock = Unlock::of_site(&self.directory, passphrase_file, wants_passphrase)?;
-        let ring = unlock.open(&newest.keys)?;
-        let (newest, written) = match &self.options.recovery_key_file {
-            Some(path) if !is_new => {
-                let next = self.new_recovery_key(path, &newest, &ring)?;
-                (next, Some(WrittenKey(Some(path))))
-            }
-            _ => (newest, None),
-        };
-        let count = manifest.media.len() as u16;
-        // A medium came or went, and not every superblock heard of it.
-        let stale = newest.media != count;
-        let newest = Superblock {
-            media: count,
-            generation: newest.generation + u64::from(stale),
-            released: false,
-            ..newest
-        };
-        let opened = keys::open_epochs(&newest.epochs, &ring)?;
-        let has = media.found.clone();
-        let up = self.attach(&mut media, &newest).await?;
-        let nodes = manifest.media.iter().filter_map(|entry| Some((entry.id(), entry.node()?)));
-        let deps = Deps {
-            rt: self.rt.clone(),
-            transport: self.home.transport(),
-            media: manifest.ids(),
-            nodes: nodes.collect(),
-            up,
-            leaving: manifest.leaving(),
-            sealer: Arc::new(Sealer::new(&opened)),
-            witness: self.witness.clone(),
-        };
-        let engine = match Engine::open(deps, self.config(&newest)).await {
-            Ok(engine) => engine,
-            Err(error) if error.kind == EngineErrorKind::TooFewMedia => {
-                return Err(self.too_few(&media, &error.reason));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.home.owned(engine.epoch());
-        self.spread(&has, &newest).await;
-        if let Some(written) = written {
-            written.keep();
-        }
-        Ok(Site::new(Parts {
-            rt: self.rt,
-            home: self.home,
-            directory: self.directory,
+    fn of(opened: Opened, options: &Options) -> Self {
+        let Opened { rt, home, directory, engine, absent, keys_from, ring, lock } = opened;
+        Self::new(Parts {
+            rt,
+            home,
+            directory,
             engine,
-            absent: media.absent,
-            keys_from: newest,
+            absent,
+            keys_from,
             ring,
-            task_patience: self.options.task_patience,
-            nbd_group: self.options.nbd_group,
-            clients: self.options.clients.clone(),
+            task_patience: options.task_patience,
+            clients: options.clients.clone(),
+            nbd_group: options.nbd_group,
             _lock: lock,
-        }))
+        })
     }
 
-    /// Has the media that are there and sound served; gives which.
-    async fn attach(&self, media: &mut FoundMedia, newest: &Superblock) -> Result<Vec<MediumId>> {
-        let mut up = Vec::new();
-        for FoundMedium { id, .. } in std::mem::take(&mut media.found) {
-            match self.home.attach(id, newest).await {
-                Ok(()) => up.push(id),
-                Err(reason) => {
-                    self.home.detach(id);
-                    media.absent.push((id, reason));
-                }
-            }
+    /// Makes the directory of a site anew, and gives up what is lost where that is said. The site does not serve.
+    ///
+    /// # Errors
+    /// As [`machine::recover`]; where losses are accepted, as [`Site::start`].
+    pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
+        if !options.accept_loss {
+            return machine::recover(rt, options).await;
         }
-        for (medium, reason) in &media.absent {
-            tracing::warn!(%medium, reason, "a medium is not there");
+        let accept = Options {
+            passphrase_file: options.passphrase_file.clone(),
+            backend: options.backend,
+            on_loss: OnLoss::Accept,
+            ..Options::new(&options.dir)
+        };
+        let mut lost = Vec::new();
+        if !Directory::new(&options.dir)?.has_site()? {
+            lost = machine::recover(rt.clone(), options).await?.lost;
         }
-        if up.is_empty() {
-            return Err(self.too_few(media, "no medium can be used"));
-        }
-        Ok(up)
+        let accepted = accept_losses(rt, accept).await?;
+        lost.extend(accepted.lost);
+        Ok(RecoveredSite { lost, ..accepted })
     }
+}
 
-    /// Gives every medium that serves the newest keys. Only whoever owns the site may; one that does not take them gets them
-    /// at the next start.
-    async fn spread(&self, has: &[FoundMedium], newest: &Superblock) {
-        for FoundMedium { id, superblock } in has.iter().filter(|found| self.home.is_attached(found.id)) {
-            let Some(next) = media_set::brought_up_to(superblock, newest) else { continue };
-            if let Err(error) = self.home.write_superblock(*id, next).await {
-                tracing::warn!(%error, medium = %id, "a medium does not get the newest keys");
-            }
-        }
-    }
-
-    fn config(&self, newest: &Superblock) -> Config {
-        let params = newest.params;
-        let mut config =
-            Config::for_params(params.container_bytes, params.segment_bytes, params.segments_max);
-        config.lease = self.options.lease;
-        if config.lease.is_zero() {
-            config.on_loss = self.options.on_loss;
-        }
-        if let Some(patience) = self.options.write_patience {
-            config.write_patience = patience;
-        }
-        if let Some(patience) = self.options.rebuild_after {
-            config.rebuild_after = patience;
-        }
-        config
-    }
-
-    /// Wraps the ring by a new recovery key. Its file comes first: a superblock must not name a key nobody has.
-    fn new_recovery_key(&self, path: &Path, newest: &Superblock, ring: &KeyRing) -> Result<Superblock> {
-        let recovery = RecoveryKey::from_bytes(keys::random_key(&*self.rt));
-        keys::write_recovery_file(path, &recovery)?;
-        let mut random = [0; 12];
-        self.rt.fill_random(&mut random);
-        let keys = newest.keys.with_recovery(ring, &recovery, &random);
-        tracing::info!(path = %path.display(), "a new recovery key replaces the old one");
-        Ok(Superblock { keys, generation: newest.generation + 1, ..newest.clone() })
-    }
-
-    /// This directory is that of a time before the site was recovered.
-    fn taken_over(&self, recovered_ms: u64) -> SiteError {
-        let reason = format!(
-            "{}: `site recover` gave the site another directory at {}: this one is out of date since",
-            self.directory.root().display(),
-            format_time(recovered_ms)
-        );
-        SiteError::new(code::SITE_RECOVERED, reason)
-    }
-
-    fn too_few(&self, media: &FoundMedia, reason: &str) -> SiteError {
-        let absent: Vec<String> =
-            media.absent.iter().map(|(medium, why)| format!("{medium} ({why})")).collect();
-        let total = self.home.manifest().media.len();
-        let reason =
-            format!("{reason}; {} of {total} media are missing: {}", absent.len(), absent.join("; "));
-        // The words of the system.
-        let is_denied = |why: &str| why.contains("Permission denied") || why.contains("not permitted");
-        if media.absent.iter().any(|(_, why)| is_denied(why)) {
-            return SiteError::new(code::PERMISSION_DENIED, reason);
-        }
-        SiteError::new(code::TOO_FEW_MEDIA, reason)
-            .hint("bring the missing media back, then start again; nothing was changed")
-    }
+/// Opens the site, has it go on from what is left, and stops it.
+async fn accept_losses(rt: Rt, options: Options) -> Result<RecoveredSite> {
+    let site = Site::start(rt, options).await?.site;
+    let lost = site.engine().losses();
+    let status = site.status().await;
+    site.stop().await?;
+    let status = status?;
+    let media = status.media.iter().filter(|medium| medium.state != MediumState::Down).count();
+    let id = site.shared.parts.home.manifest().site();
+    Ok::<_, Error>(RecoveredSite { site: id, media, missing: status.media.len() - media, lost })
 }

@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use api::types::{Health, MediumState, TrashTotals};
+use api::types::{Clients, Geometry, Health, Keys, Medium, MediumState, Moving, Status, TrashTotals};
 use api::{format_size, format_time};
 use engine::{EngineError, EngineStatus};
 use seam::PanicNote;
 use units::{MediumId, SiteId};
 
-use crate::clients::ClientStatus;
-use crate::home::Away;
-use crate::rekey::KeyState;
-use crate::unreadable::Unreadable;
+use machine::Away;
 
 /// Used journal beyond which the site counts as degraded, percent: flushing does not keep up.
 const JOURNAL_PERCENT_MAX: usize = 90;
@@ -26,98 +23,46 @@ const BELOW_ARE: &str = "the file systems that hold media are";
 /// How reasons begin that say what the start found lost.
 const LOST: &str = "lost: ";
 
-/// A medium of the site.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MediumStatus {
-    /// Its id.
-    pub id: MediumId,
-    /// Where it is or was.
-    pub path: PathBuf,
-    /// Bytes when it was formatted.
-    pub bytes: u64,
-    /// What it does.
-    pub state: MediumState,
-    /// Everything on it is to move to the others, and then it leaves.
-    pub leaving: bool,
-    /// Bytes of fragments that have moved to the others, and that are to move; while some do.
-    pub moving: Option<(u64, u64)>,
-    /// Why it is down, or why nothing moves.
-    pub reason: Option<String>,
+/// A judgement that is being made.
+pub(crate) struct Judging(pub(crate) Status);
+
+/// Whether room is short, wherever.
+fn is_short(status: &Status) -> bool {
+    status.reasons.iter().any(|reason| reason.starts_with(POOL_IS) || reason.starts_with(BELOW_ARE))
 }
 
-/// How the site is. Sizes are bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// The site.
-    pub site: SiteId,
-    /// The judgement.
-    pub health: Health,
-    /// Why it is not [`Health::Ok`].
-    pub reasons: Vec<String>,
-    /// What to do about the reasons.
-    pub next: Vec<String>,
-    /// What is worth knowing and no fault.
-    pub notices: Vec<String>,
-    /// Size of all disks of VMs, those being imported too.
-    pub provisioned_bytes: u64,
-    /// Written by guests and not overwritten or trimmed, duplicates counted each time.
-    pub logical_bytes: u64,
-    /// Of these, without zeros and duplicates.
-    pub unique_bytes: u64,
-    /// What they take compressed and sealed, before parity.
-    pub stored_bytes: u64,
-    /// What that takes on media, parity included.
-    pub raw_bytes: u64,
-    /// Room of the media that are up.
-    pub raw_capacity_bytes: u64,
-    /// What guests can write now wherever they write it, duplicates and compression not counted on; 0 when writes are refused.
-    pub usable_bytes: u64,
-    /// What they can most likely write: blocks that are neighbours share what their maps take.
-    pub likely_bytes: u64,
-    /// Acknowledged, in the journal, not yet in a container.
-    pub buffered_bytes: u64,
-    /// How much of the journal's bound is used.
-    pub journal_used_percent: usize,
-    /// Fragments found missing or damaged since the start.
-    pub faults: u64,
-    /// Fragments repaired since the start.
-    pub repaired: u64,
-    /// Whether writes are taken.
-    pub writable: bool,
-    /// Data and parity fragments of new containers; `None` when there can be none now.
-    pub geometry: Option<(usize, usize)>,
-    /// Media that may fail now without loss; 0 as well while something cannot be read.
-    pub can_lose_now: usize,
-    /// What cannot be read now.
-    pub unreadable: Unreadable,
-    /// What is in the trash.
-    pub trash: TrashTotals,
-    /// How clients of disks are.
-    pub clients: ClientStatus,
-    /// The media, in the site's order.
-    pub media: Vec<MediumStatus>,
-    /// How many VMs there are.
-    pub vms: usize,
-}
-
-impl Status {
-    /// Whether room is short, wherever.
-    fn is_short(&self) -> bool {
-        self.reasons.iter().any(|reason| reason.starts_with(POOL_IS) || reason.starts_with(BELOW_ARE))
-    }
-
+impl Judging {
     /// With what is in the trash, which is the first thing to go when room is short.
-    pub(crate) fn with_trash(mut self, trash: TrashTotals) -> Self {
-        self.trash = trash;
-        if trash.items > 0 && self.is_short() {
+    pub(crate) fn add_trash(&mut self, trash: TrashTotals) {
+        if trash.items > 0 && is_short(&self.0) {
             let used = format_size(trash.used_bytes);
             let next = format!(
                 "`trash empty --yes`, then `clean`: frees up to {used}, the data of {} in the trash",
                 trash.items
             );
-            self.next.insert(0, next);
+            self.0.next.insert(0, next);
         }
-        self
+        self.0.trash = trash;
+    }
+
+    /// What the site cannot look after, though it tries again and again.
+    pub(crate) fn add_troubles(&mut self, troubles: &[(&'static str, String)]) {
+        let status = &mut self.0;
+        for (what, reason) in troubles {
+            status.reasons.push(format!("{what} cannot be looked after: {reason}"));
+        }
+        if !troubles.is_empty() && status.health == Health::Ok {
+            status.health = Health::Degraded;
+            status.next.push("see the server's log; it is tried again within seconds".to_owned());
+        }
+    }
+
+    /// What earlier data keys stay for.
+    pub(crate) fn add_keys(&mut self, keys: &Keys) {
+        if let Some(until_ms) = keys.held_until_ms {
+            let until = format_time(until_ms);
+            self.0.notices.push(format!("earlier data keys stay on the media for held data until {until}"));
+        }
     }
 }
 
@@ -130,7 +75,7 @@ pub(crate) fn judge(
     (away, removed): (&BTreeMap<MediumId, Away>, &[MediumId]),
     shared_devices: &[Vec<PathBuf>],
     vms: usize,
-) -> Status {
+) -> Judging {
     let place =
         |medium: &MediumId| media.iter().find(|(id, ..)| id == medium).map(|(_, path, _)| path.clone());
     let limit = engine.limit.and_then(|limit| Some((place(&limit.medium)?, limit.stranded_bytes)));
@@ -138,7 +83,7 @@ pub(crate) fn judge(
         engine.lacking.iter().filter_map(|(medium, count)| Some((place(medium)?, *count))).collect();
     let removed = removed.iter().filter_map(place).collect();
     let mut status = Status {
-        site,
+        site: site.to_string(),
         health: Health::Ok,
         reasons: Vec::new(),
         next: Vec::new(),
@@ -156,11 +101,12 @@ pub(crate) fn judge(
         writable,
         faults: engine.faults,
         repaired: engine.repaired,
-        geometry: engine.class.map(|class| (class.k, class.m)),
+        geometry: engine.class.map(|class| Geometry { data: class.k, parity: class.m }),
         can_lose_now: engine.exposure.can_lose,
-        unreadable: Unreadable::default(),
+        unreadable: None,
         trash: TrashTotals::default(),
-        clients: ClientStatus::default(),
+        clients: Clients::default(),
+        tasks: Vec::new(),
         media: media.into_iter().map(|medium| medium_status(medium, &engine, away)).collect(),
         vms,
     };
@@ -181,24 +127,14 @@ pub(crate) fn judge(
     find_reasons(&mut status, up, is_all_readable, &troubles);
     find_next(&mut status, up, &troubles);
     find_notices(&mut status, engine.recovering_index, shared_devices);
-    status
-}
-
-impl Status {
-    /// What earlier data keys stay for.
-    pub(crate) fn add_keys(&mut self, keys: &KeyState) {
-        if let Some(until_ms) = keys.held_until_ms {
-            let until = format_time(until_ms);
-            self.notices.push(format!("earlier data keys stay on the media for held data until {until}"));
-        }
-    }
+    Judging(status)
 }
 
 fn medium_status(
     (id, path, bytes): (MediumId, PathBuf, u64),
     engine: &EngineStatus,
     away: &BTreeMap<MediumId, Away>,
-) -> MediumStatus {
+) -> Medium {
     let health = engine.media.iter().find(|health| health.medium == id);
     let state = match health {
         Some(health) if health.up && health.full => MediumState::Full,
@@ -209,13 +145,13 @@ fn medium_status(
     let reason = known.or_else(|| health.and_then(|health| health.reason.clone()));
     let moves = engine.moving.iter().find(|moving| moving.medium == id);
     let trouble = moves.and_then(|moving| moving.trouble.clone());
-    MediumStatus {
-        id,
-        path,
+    Medium {
+        id: id.to_string(),
+        path: path.display().to_string(),
         bytes,
         state,
         leaving: health.is_some_and(|health| health.leaving),
-        moving: moves.map(|moving| (moving.done_bytes, moving.left_bytes)),
+        moving: moves.map(|moving| Moving { done_bytes: moving.done_bytes, left_bytes: moving.left_bytes }),
         reason: reason.filter(|_| state == MediumState::Down).or(trouble),
     }
 }
@@ -247,7 +183,7 @@ struct Troubles {
 fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles: &Troubles) {
     let reasons = &mut status.reasons;
     for medium in status.media.iter().filter(|medium| medium.state != MediumState::Up) {
-        let path = medium.path.display();
+        let path = &medium.path;
         reasons.push(match (medium.state, &medium.reason) {
             (MediumState::Full, _) => format!("medium {path} is full"),
             (_, Some(reason)) => format!("medium {path} is down: {reason}"),
@@ -255,8 +191,10 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
         });
     }
     for medium in &status.media {
-        if let Some((done, left)) = medium.moving.filter(|(_, left)| *left > 0) {
-            let (path, done, all) = (medium.path.display(), format_size(done), format_size(done + left));
+        if let Some(moving) = medium.moving.filter(|moving| moving.left_bytes > 0) {
+            let Moving { done_bytes, left_bytes } = moving;
+            let (path, done, all) =
+                (&medium.path, format_size(done_bytes), format_size(done_bytes + left_bytes));
             let how = if medium.leaving { "draining" } else { "rebuilding" };
             status.notices.push(format!("{how} {path}: {done} of {all} on other media"));
         }
@@ -302,7 +240,7 @@ fn find_reasons(status: &mut Status, up: usize, is_all_readable: bool, troubles:
         format!("a bug: the task {task:?} panicked, {count} times so far, the last time with: {said}")
     }));
     // Where no container can be written, room says nothing of being full.
-    if let Some((data, parity)) = status.geometry {
+    if let Some(Geometry { data, parity }) = status.geometry {
         let share = u128::from(status.raw_capacity_bytes) * data as u128 / (data + parity) as u128;
         reasons.extend(fullness(status.usable_bytes, *below_short_bytes, share));
     }
@@ -369,7 +307,7 @@ fn find_room(status: &mut Status, troubles: &Troubles) {
                 .to_owned(),
         );
     }
-    if status.is_short() {
+    if is_short(status) {
         // A hundredth is always there.
         let worth = |bytes: &u64| *bytes * 100 > status.stored_bytes;
         let garbage = troubles.garbage_bytes.filter(worth).map_or_else(String::new, |bytes| {
@@ -377,7 +315,7 @@ fn find_room(status: &mut Status, troubles: &Troubles) {
         });
         status.next.push(format!("delete what is not needed, then free what it took: `clean`{garbage}"));
     }
-    if !is_below && (is_full && troubles.below_short_bytes == 0 || status.is_short()) {
+    if !is_below && (is_full && troubles.below_short_bytes == 0 || is_short(status)) {
         status.next.push(
             "add a medium, or put larger ones in the place of full ones: `media add`, `media replace`"
                 .to_owned(),

@@ -25,7 +25,10 @@ use media::Backend;
 use seam::{Rt, TokioRuntime};
 use tempfile::TempDir;
 
-use crate::{Deletion, FileMedia, Options, Site, SiteError, Sizes, Started};
+use crate::{Site, Started};
+use api::Error;
+use catalog::Deletion;
+use machine::{FileMedia, Options, Sizes};
 
 const MEDIUM_BYTES: u64 = 16 << 20;
 /// Past the trash.
@@ -68,7 +71,7 @@ impl Bench {
         Options { backend: Backend::Sync, sizes: Sizes::Tiny, ..Options::new(self.path(name)) }
     }
 
-    fn start(&self, options: Options) -> Result<Started, SiteError> {
+    fn start(&self, options: Options) -> Result<Started, Error> {
         self.wait_for_media(&options);
         self.runtime.block_on(Site::start(self.rt(), options))
     }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::AFFECTED_NAMED;
-use api::types::Health;
+use api::types::{Health, Unreadable};
+use api::{AFFECTED_NAMED, Result};
 use engine::{Blocked, Exposure};
 use units::DiskId;
 
-use crate::error::Result;
 use crate::running::Shared;
-use crate::status::Status;
+use crate::status::Judging;
 
 /// Longest that a status waits for the disks that something lost is of; a site with large maps takes longer to find them.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
@@ -19,66 +18,49 @@ const NAMED_PAUSE: Duration = Duration::from_millis(20);
 /// Damaged containers that are remembered over restarts: of more, a scrub finds the others again.
 const DAMAGED_KEPT: usize = 1000;
 
-/// What cannot be read now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Unreadable {
-    /// Containers of which too few fragments are on media that are up.
-    pub short: u64,
-    /// Containers of which something is lost though enough media are up.
-    pub damaged: u64,
-    /// The disks that reach what is lost, as `VM/DISK` or `VM@SNAPSHOT/DISK`, in order; at most [`AFFECTED_NAMED`].
-    pub affected: Vec<String>,
-    /// How many there are; `None` while that is being found out.
-    pub affected_count: Option<usize>,
-}
-
-/// Of these, how many a reason names.
+/// Disks that cannot be read whole, how many a reason names.
 const AFFECTED_SAID: usize = 8;
 
-impl Unreadable {
-    /// Whether there is nothing of the kind.
-    pub fn is_none(&self) -> bool {
-        self.short == 0 && self.damaged == 0 && self.affected.is_empty()
-    }
-
-    fn whose(&self) -> String {
-        let Some(count) = self.affected_count else {
-            return "whose data it is is being found out".to_owned();
-        };
-        let said: Vec<&str> = self.affected.iter().take(AFFECTED_SAID).map(String::as_str).collect();
-        match (count, count - said.len()) {
-            (0, _) => "no VM or snapshot needs it".to_owned(),
-            (_, 0) => format!("affected: {}", said.join(", ")),
-            (_, more) => format!("affected: {} and {more} more", said.join(", ")),
-        }
+/// Whose data it is, in words.
+fn whose(unreadable: &Unreadable) -> String {
+    let Some(count) = unreadable.affected_count else {
+        return "whose data it is is being found out".to_owned();
+    };
+    let said: Vec<&str> = unreadable.affected.iter().take(AFFECTED_SAID).map(String::as_str).collect();
+    match (count, count - said.len()) {
+        (0, _) => "no VM or snapshot needs it".to_owned(),
+        (_, 0) => format!("affected: {}", said.join(", ")),
+        (_, more) => format!("affected: {} and {more} more", said.join(", ")),
     }
 }
 
-impl Status {
+impl Judging {
     /// With what cannot be read now.
     pub(crate) fn add_unreadable(&mut self, unreadable: Unreadable) {
-        let Unreadable { short, damaged, .. } = unreadable;
+        let (short, damaged) = (unreadable.short_containers, unreadable.damaged_containers);
+        let status = &mut self.0;
         if short > 0 || damaged == 0 && !unreadable.affected.is_empty() {
-            let whose = unreadable.whose();
+            let whose = whose(&unreadable);
             let what = if short > 0 { format!("{short} containers") } else { "some containers".to_owned() };
             let reason = format!("cannot be read now: {what}, too few media are up for them; {whose}");
-            self.reasons.insert(0, reason);
-            self.health = Health::Failed;
+            status.reasons.insert(0, reason);
+            status.health = Health::Failed;
         }
         if damaged > 0 {
-            let whose = unreadable.whose();
-            self.reasons.insert(
+            let whose = whose(&unreadable);
+            status.reasons.insert(
                 0,
                 format!("damaged beyond repair: {damaged} containers have lost something; {whose}"),
             );
-            self.next.push(
+            status.next.push(
                 "restore what is affected from a copy, or delete it; `verify` names every disk and container, and \
                  clears what is whole"
                     .to_owned(),
             );
-            self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
+            status.health = if status.health == Health::Ok { Health::Degraded } else { status.health };
         }
-        self.unreadable = unreadable;
+        let is_some = short > 0 || damaged > 0 || !unreadable.affected.is_empty();
+        status.unreadable = is_some.then_some(unreadable);
     }
 
     /// With what keeps the cleaner from freeing room; `names` are those of its disks.
@@ -95,15 +77,16 @@ impl Status {
             }
             _ => format!("maps of {}", names.join(", ")),
         };
-        self.reasons.push(format!(
+        let status = &mut self.0;
+        status.reasons.push(format!(
             "the cleaner frees nothing in {containers} containers: {pages} pages of {whose} are lost, and what they named \
              nobody knows"
         ));
-        self.next.push(
+        status.next.push(
             "delete the disks and snapshots whose maps are damaged, once what can be read of them is saved"
                 .to_owned(),
         );
-        self.health = if self.health == Health::Ok { Health::Degraded } else { self.health };
+        status.health = if status.health == Health::Ok { Health::Degraded } else { status.health };
     }
 }
 
@@ -114,7 +97,7 @@ impl Shared {
             return Ok(Vec::new());
         }
         let mut names: BTreeMap<DiskId, String> = BTreeMap::new();
-        for (version, disks) in self.vms.versions().await? {
+        for (version, disks) in self.catalog.versions().await? {
             names.extend(disks.into_iter().map(|(disk, id)| (id, format!("{version}/{disk}"))));
         }
         let name = |disk: &DiskId| names.remove(disk).unwrap_or_else(|| format!("disk {} of no VM", disk.0));
@@ -140,8 +123,8 @@ impl Shared {
         affected.sort();
         affected.truncate(AFFECTED_NAMED);
         Ok(Unreadable {
-            short: exposure.short_containers,
-            damaged: exposure.damaged.len() as u64,
+            short_containers: exposure.short_containers,
+            damaged_containers: exposure.damaged.len() as u64,
             affected,
             affected_count: exposure.affected.as_ref().map(Vec::len),
         })

@@ -3,18 +3,17 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api::types::{Task, TaskKind};
-use api::{SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
+use api::types::{Scrubbing, Space, SpaceRow, Task, TaskKind};
+use api::{Error, Result, SCRUB_EVERY_S_MAX, SCRUB_EVERY_S_MIN, SPACE_ROWS_AT_ONCE, VmName, code};
 use engine::{EngineError, Progress, ScrubCursor, ScrubTotals, VerifyReport};
-use meta::{Key, Op, Table, Txn};
+use meta::{Key, Op, Stored, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
 
-use crate::error::{Result, SiteError};
 use crate::running::{Shared, Site};
-use crate::tasks::Outcome;
+use task::Outcome;
 
-const SCRUB: Table = Table::new("scrub");
+const SCRUB: Table<meta::Site> = Table::new("scrub");
 const VERSION: u32 = 1;
 /// Pause between two scrubs where nobody says otherwise.
 const SCRUB_EVERY_S: u64 = 7 * 86_400;
@@ -23,18 +22,18 @@ const NOTED_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the site is scrubbed, and how the last time went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScrubState {
+pub(crate) struct ScrubState {
     version: u32,
     /// Seconds between the beginnings of two scrubs; 0: only when asked for.
-    pub every_s: u64,
+    pub(crate) every_s: u64,
     /// When the last one began, site time in ms since the Unix epoch; 0 before the first.
-    pub begun_ms: u64,
+    pub(crate) begun_ms: u64,
     /// When one last came to its end.
-    pub done_ms: u64,
+    pub(crate) done_ms: u64,
     /// Containers that could not be mended or are missing, as the last one that came to its end found.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
     /// The task that found it.
-    pub task: u64,
+    pub(crate) task: u64,
     /// Where one that was interrupted goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cursor: Option<ContainerId>,
@@ -58,50 +57,36 @@ impl Default for ScrubState {
     }
 }
 
-impl ScrubState {
-    /// Reads the record; the error says what is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let state: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if state.version != VERSION {
-            return Err(format!("version {}, and this program knows {VERSION}", state.version));
-        }
-        Ok(state)
-    }
+impl Stored for ScrubState {
+    const VERSION: u32 = VERSION;
 
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl ScrubState {
     /// When the next one is due, milliseconds since the Unix epoch; `None` when it waits to be asked for.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(crate) fn next_ms(&self) -> Option<u64> {
         match (self.cursor, self.every_s) {
             (Some(_), _) => Some(self.begun_ms),
             (None, 0) => None,
             (None, every_s) => Some(self.begun_ms.saturating_add(every_s * 1000)),
         }
     }
-}
 
-/// What a VM or snapshot takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpaceRow {
-    /// `VM` or `VM@SNAPSHOT`; `VM:TASK` for what a running export reads.
-    pub name: String,
-    /// Bytes of its disks that are not holes.
-    pub logical_bytes: u64,
-    /// Bytes that go when it is deleted and the cleaner has been there, before parity.
-    pub unique_bytes: u64,
-    /// Bytes that others have too, before parity.
-    pub shared_bytes: u64,
-}
-
-/// What all VMs and snapshots take.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SpaceTable {
-    /// When it was computed, milliseconds since the Unix epoch.
-    pub taken_ms: u64,
-    /// Bytes that anything reaches, each once, before parity.
-    pub live_bytes: u64,
-    /// Bytes of all containers: with what the cleaner has not freed yet, and their directories.
-    pub stored_bytes: u64,
-    /// The rows, by name.
-    pub rows: Vec<SpaceRow>,
+    /// The state in the words of the interface.
+    fn told(&self) -> Scrubbing {
+        let since = |ms: u64| (ms > 0).then_some(ms);
+        Scrubbing {
+            every_s: since(self.every_s),
+            begun_ms: since(self.begun_ms),
+            done_ms: since(self.done_ms),
+            next_ms: self.next_ms().filter(|_| self.begun_ms > 0),
+            damaged: self.damaged,
+            task: since(self.task),
+        }
+    }
 }
 
 fn scrub_key() -> Result<Key> {
@@ -160,14 +145,14 @@ impl Site {
     /// `vm_not_found`, `snapshot_not_found`, `disk_not_found`, `task_running`, `too_many_tasks`.
     pub async fn begin_space(&self, of: &[String]) -> Result<Task> {
         let (names, groups, message) = if of.is_empty() {
-            let all = self.shared.vms.versions().await?;
+            let all = self.shared.catalog.versions().await?;
             let (names, groups): (Vec<String>, Vec<Vec<DiskId>>) = all
                 .into_iter()
                 .map(|(name, disks)| (name, disks.into_iter().map(|(_, id)| id).collect()))
                 .unzip();
             (names, groups, "what each VM and snapshot takes")
         } else {
-            (Vec::new(), vec![self.shared.vms.disks_of(of).await?], "what is freed when they are deleted")
+            (Vec::new(), vec![self.shared.catalog.disks_of(of).await?], "what is freed when they are deleted")
         };
         let target = if of.is_empty() { "site".to_owned() } else { of.join(" ") };
         let (task, progress) = self.shared.tasks.begin_work(TaskKind::Space, &target, message).await?;
@@ -180,11 +165,11 @@ impl Site {
     ///
     /// # Errors
     /// `no_space_report`.
-    pub fn space(&self, vm: Option<&VmName>, after: Option<&str>, limit: usize) -> Result<SpaceTable> {
+    pub fn space(&self, vm: Option<&VmName>, after: Option<&str>, limit: usize) -> Result<Space> {
         let table = self.shared.space.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let table = table.ok_or_else(|| {
             let reason = "what VMs and snapshots take was not computed since the server started";
-            SiteError::new(code::NO_SPACE_REPORT, reason).hint("have it computed: `holdfast space`")
+            Error::new(code::NO_SPACE_REPORT, reason).hint("have it computed: `holdfast space`")
         })?;
         let is_of = |row: &SpaceRow, vm: &VmName| {
             let own = row.name.split(['@', ':']).next().unwrap_or_default();
@@ -192,9 +177,12 @@ impl Site {
         };
         let of_vm = |row: &&SpaceRow| vm.is_none_or(|vm| is_of(row, vm));
         let behind = |row: &&SpaceRow| after.is_none_or(|after| row.name.as_str() > after);
-        let rows = table.rows.iter().filter(of_vm).filter(behind);
-        let rows = rows.take(limit.clamp(1, SPACE_ROWS_AT_ONCE)).cloned().collect();
-        Ok(SpaceTable { rows, ..(*table).clone_head() })
+        let limit = limit.clamp(1, SPACE_ROWS_AT_ONCE);
+        let items = table.items.iter().filter(of_vm).filter(behind);
+        let items: Vec<SpaceRow> = items.take(limit).cloned().collect();
+        let next = items.last().filter(|_| items.len() == limit).map(|row| row.name.clone());
+        let Space { taken_ms, live_bytes, stored_bytes, .. } = *table;
+        Ok(Space { taken_ms, live_bytes, stored_bytes, items, next })
     }
 
     /// Reads every fragment, checks it, and repairs what is wrong.
@@ -209,41 +197,26 @@ impl Site {
     ///
     /// # Errors
     /// When the metadata cannot be read.
-    pub async fn scrub_state(&self) -> Result<ScrubState> {
-        self.shared.scrub_state().await
+    pub async fn scrubbing(&self) -> Result<Scrubbing> {
+        Ok(self.shared.scrub_state().await?.told())
     }
 
     /// Sets how often the site is scrubbed; 0: only when asked for.
     ///
     /// # Errors
     /// `invalid_request` when it is neither 0 nor from an hour to a year.
-    pub async fn set_scrub_every(&self, every_s: u64) -> Result<ScrubState> {
+    pub async fn set_scrub_every(&self, every_s: u64) -> Result<Scrubbing> {
         if every_s != 0 && !(SCRUB_EVERY_S_MIN..=SCRUB_EVERY_S_MAX).contains(&every_s) {
             let reason = format!(
                 "a scrub every {every_s} s: it can be every hour at most, every year at least, or never (0)"
             );
-            return Err(SiteError::new(code::INVALID_REQUEST, reason));
+            return Err(Error::new(code::INVALID_REQUEST, reason));
         }
-        self.shared.change_scrub(|state| state.every_s = every_s).await
+        Ok(self.shared.change_scrub(|state| state.every_s = every_s).await?.told())
     }
 
-    fn work(
-        &self,
-        task: u64,
-        work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
-    ) {
+    fn work(&self, task: u64, work: impl Future<Output = Result<Outcome>> + Send + 'static) {
         self.shared.clone().spawn_work(task, work);
-    }
-}
-
-impl SpaceTable {
-    fn clone_head(&self) -> Self {
-        Self {
-            taken_ms: self.taken_ms,
-            live_bytes: self.live_bytes,
-            stored_bytes: self.stored_bytes,
-            rows: Vec::new(),
-        }
     }
 }
 
@@ -252,13 +225,14 @@ impl Shared {
     pub(crate) fn spawn_work(
         self: Arc<Self>,
         task: u64,
-        work: impl Future<Output = std::result::Result<Outcome, EngineError>> + Send + 'static,
+        work: impl Future<Output = Result<Outcome>> + Send + 'static,
     ) {
         let rt = self.parts.rt.clone();
         let whole = async move {
             let done = seam::guard(&*self.parts.rt, "work of the server", work).await;
-            let done =
-                done.unwrap_or_else(|panicked| Err(EngineError::panicked("work of the server", &panicked)));
+            let done = done.unwrap_or_else(|panicked| {
+                Err(EngineError::panicked("work of the server", &panicked).into())
+            });
             if let Err(error) = self.tasks.end_work(task, done).await {
                 tracing::warn!(%error, task, "the end of a task could not be noted");
             }
@@ -271,7 +245,7 @@ impl Shared {
         names: Vec<String>,
         groups: Vec<Vec<DiskId>>,
         progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
+    ) -> Result<Outcome> {
         let engine = &self.parts.engine;
         let report = engine.space(&groups, progress).await?;
         let mut rows = Vec::new();
@@ -296,7 +270,8 @@ impl Shared {
         }
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         let (live_bytes, stored_bytes) = (report.live_bytes, report.stored_bytes);
-        let table = SpaceTable { taken_ms: self.parts.rt.wall_ms(), live_bytes, stored_bytes, rows };
+        let taken_ms = self.parts.rt.wall_ms();
+        let table = Space { taken_ms, live_bytes, stored_bytes, items: rows, next: None };
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(table));
         Ok(outcome)
     }
@@ -312,9 +287,8 @@ impl Shared {
     pub(crate) async fn scrub_state(&self) -> Result<ScrubState> {
         let kv = self.parts.engine.meta().get(&scrub_key()?).await?.kv;
         let state = kv.map(|kv| ScrubState::decode(&kv.value)).transpose();
-        let state = state.map_err(|reason| {
-            SiteError::new(code::RECORD_DAMAGED, format!("the record of scrubs: {reason}"))
-        })?;
+        let state = state
+            .map_err(|reason| Error::new(code::RECORD_DAMAGED, format!("the record of scrubs: {reason}")))?;
         Ok(state.unwrap_or_default())
     }
 
@@ -323,17 +297,16 @@ impl Shared {
         let mut state = self.scrub_state().await?;
         change(&mut state);
         let value = serde_json::to_vec(&state)
-            .map_err(|error| SiteError::new(code::RECORD_DAMAGED, error.to_string()))?;
+            .map_err(|error| Error::new(code::RECORD_DAMAGED, error.to_string()))?;
         self.parts.engine.apply(Txn::new().then(Op::put(scrub_key()?, value)), &[], &[]).await?;
         Ok(state)
     }
 
     /// Begins what is due.
-    pub(crate) async fn upkeep_when_due(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn scrub_upkeep(self: &Arc<Self>) -> Result<()> {
         self.note_damaged().await?;
         self.scrub_what_lacks().await?;
-        self.scrub_when_due().await?;
-        self.rekey_when_due().await
+        self.scrub_when_due().await
     }
 
     /// Begins a scrub when one is due. The first is due a whole pause after the site was made.
@@ -392,12 +365,7 @@ impl Shared {
     }
 
     /// Scrubs, and notes now and then how far it is.
-    async fn scrub(
-        &self,
-        behind: Option<ContainerId>,
-        task: u64,
-        progress: &Progress,
-    ) -> std::result::Result<Outcome, EngineError> {
+    async fn scrub(&self, behind: Option<ContainerId>, task: u64, progress: &Progress) -> Result<Outcome> {
         let engine = &self.parts.engine;
         let cursor = ScrubCursor::behind(behind);
         let done = {

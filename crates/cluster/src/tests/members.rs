@@ -37,21 +37,21 @@ impl Known {
 }
 
 impl Users for Known {
-    fn require<'a>(&'a self, manager: &'a Member) -> BoxFuture<'a, site::Result<()>> {
+    fn require<'a>(&'a self, manager: &'a Member) -> BoxFuture<'a, api::Result<()>> {
         self.admit(manager)
     }
 
-    fn admit<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, site::Result<()>> {
+    fn admit<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, api::Result<()>> {
         self.set().insert(member.node);
         Box::pin(async { Ok(()) })
     }
 
-    fn dismiss(&self, node: NodeId) -> BoxFuture<'_, site::Result<()>> {
+    fn dismiss(&self, node: NodeId) -> BoxFuture<'_, api::Result<()>> {
         self.set().remove(&node);
         Box::pin(async { Ok(()) })
     }
 
-    fn differ<'a>(&'a self, known: &'a [Member]) -> BoxFuture<'a, site::Result<Differing>> {
+    fn differ<'a>(&'a self, known: &'a [Member]) -> BoxFuture<'a, api::Result<Differing>> {
         let users = self.set();
         let missing = known.iter().filter(|member| !users.contains(&member.node)).copied().collect();
         let is_unknown = |node: &&NodeId| !known.iter().any(|member| member.node == **node);
@@ -110,7 +110,7 @@ impl World {
         self.manager.new_token(role, self.port.address(), TOKEN_LIFE).await.unwrap()
     }
 
-    async fn join(&self, name: &str, token: &JoinToken) -> site::Result<Member> {
+    async fn join(&self, name: &str, token: &JoinToken) -> api::Result<Member> {
         let address: SocketAddr = "127.0.0.1:7420".parse().unwrap();
         let joining = Joining { name: name.to_owned(), address: Some(address) };
         join(&self.rt, &self.directory(name), token, &joining).await
@@ -131,7 +131,7 @@ async fn a_node_joins_with_a_token_that_nobody_else_can_use() {
     let (identity, revoked) = node::load_identity(&world.directory("d1")).unwrap();
     assert_eq!((identity.member(), revoked), (member, None));
     assert_eq!(
-        site::read_file(&world.directory("d1").file(KEY_FILE)).unwrap(),
+        machine::read_file(&world.directory("d1").file(KEY_FILE)).unwrap(),
         None,
         "data nodes have no key"
     );
@@ -146,7 +146,7 @@ async fn a_node_joins_with_a_token_that_nobody_else_can_use() {
     let taken = join(&world.rt, &world.directory("c0"), &other, &joining).await;
     assert_eq!(taken.unwrap_err().code, "node_name_taken");
     world.join("c1", &other).await.unwrap();
-    let key = site::read_file(&world.directory("c1").file(KEY_FILE)).unwrap();
+    let key = machine::read_file(&world.directory("c1").file(KEY_FILE)).unwrap();
     assert_eq!(key.as_deref(), Some(&world.founded.key[..]));
     let forged = JoinToken::new(&*world.rt, world.port.address(), token.authority);
     assert_eq!(world.refused("d3", &forged).await, "token_refused", "nobody gave it out");
@@ -169,9 +169,9 @@ async fn a_lost_answer_is_asked_for_again() {
     let (token, directory) = (world.token(Role::Data).await, world.directory("d2"));
     let new = trust::NewIdentity::create().unwrap();
     let asked = new.request().unwrap();
-    site::make_directory(directory.root()).unwrap();
-    site::replace_file(&directory.file("joining.key"), &new.key()).unwrap();
-    site::replace_file(&directory.file("joining.csr"), &asked).unwrap();
+    machine::make_directory(directory.root()).unwrap();
+    machine::replace_file(&directory.file("joining.key"), &new.key()).unwrap();
+    machine::replace_file(&directory.file("joining.csr"), &asked).unwrap();
     let asked = Join { secret: *token.secret(), name: "d2".to_owned(), address: None, request: asked };
     world.manager.join(&asked).await.unwrap();
     world.join("d2", &token).await.unwrap();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::attributes::{LabelAct, TagAct, WhichVms};
 use super::files::FileCommand;
 use super::media::MediaCommand;
 use super::size;
@@ -88,9 +89,44 @@ pub(crate) enum VmCommand {
     },
     /// List the VMs
     #[command(
-        after_help = "Examples:\n  holdfast vm list\n  holdfast vm list -o json | jq -r '.items[].name'"
+        after_help = "Examples:\n  holdfast vm list\n  holdfast vm list 'web*' --tag prod --folder /dmz\n  \
+                            holdfast vm list -o json | jq -r '.items[].name'"
     )]
-    List,
+    List(WhichVms),
+    /// Put a VM into a folder; / for none
+    #[command(after_help = "Example:\n  holdfast vm folder web01 /prod/web")]
+    Folder {
+        /// Its name
+        name: String,
+        /// The folder; it comes into being with the first VM in it
+        folder: String,
+    },
+    /// Add tags to a VM, or remove some
+    #[command(
+        after_help = "Examples:\n  holdfast vm tag web01 add prod gold\n  holdfast vm tag web01 remove gold"
+    )]
+    Tag {
+        /// Its name
+        name: String,
+        /// Whether they are added or removed
+        act: TagAct,
+        /// The tags: each 1 to 63 of letters, digits, '.', '_' and '-'
+        #[arg(required = true)]
+        tags: Vec<String>,
+    },
+    /// Give a VM labels, or remove some
+    #[command(
+        after_help = "Examples:\n  holdfast vm label web01 set owner=ops 'site=Halle 3'\n  holdfast vm label web01 remove owner"
+    )]
+    Label {
+        /// Its name
+        name: String,
+        /// Whether they are set or removed
+        act: LabelAct,
+        /// KEY=VALUE to set, KEY to remove
+        #[arg(required = true)]
+        labels: Vec<String>,
+    },
     /// Show a VM with its disks
     #[command(after_help = "Example:\n  holdfast vm show web01")]
     Show {

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::types::{ListSpace, NewClean, NewPassphrase, NewSpace, ScrubEvery, Space, Task, TaskState};
-use api::{SPACE_ROWS_AT_ONCE, Version, VmName, code};
-use site::SiteError;
+use api::{Error, SPACE_ROWS_AT_ONCE, Version, VmName, code};
 
 use super::{Asking, really};
 use crate::arguments::{
@@ -24,11 +23,11 @@ const LONG: Duration = Duration::from_secs(10);
 fn phrase(path: &Path) -> Result<String, Failure> {
     let refused = |reason: String| {
         let hint = "name a file that holds the passphrase on one line";
-        SiteError::new(code::PASSPHRASE_MISSING, reason).hint(hint)
+        Error::new(code::PASSPHRASE_MISSING, reason).hint(hint)
     };
     let shown = path.display();
-    let bytes = site::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
-    let text = String::from_utf8(site::phrase_of(bytes));
+    let bytes = machine::read_file(path)?.ok_or_else(|| refused(format!("{shown}: no such file")))?;
+    let text = String::from_utf8(machine::phrase_of(bytes));
     Ok(text.map_err(|_| refused(format!("{shown}: the passphrase is not text in UTF-8")))?)
 }
 

@@ -7,8 +7,8 @@ mod upkeep;
 use std::path::Path;
 
 use api::types::{
-    AttachInfo, Clients, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status, Task,
-    TaskKind, TaskState, TrashTotals, Vm, VmState, VmSummary,
+    AttachInfo, Attributes, Clients, Explanation, Health, Medium, MediumState, Node, SnapshotDisk, Status,
+    Task, TaskKind, TaskState, TrashTotals, Vm, VmState, VmSummary,
 };
 use api::{format_size, format_time};
 
@@ -139,8 +139,12 @@ pub(super) fn nodes(nodes: &[Node]) -> String {
 }
 
 pub(super) fn vms(vms: &[VmSummary]) -> String {
-    let row = |vm: &VmSummary| vec![vm.name.clone(), vm.disks.to_string(), format_size(vm.bytes)];
-    table(&["NAME", "DISKS", "SIZE"], vms.iter().map(row).collect())
+    let row = |vm: &VmSummary| {
+        let Attributes { folder, tags, .. } = &vm.attributes;
+        let tags = if tags.is_empty() { "-".to_owned() } else { tags.join(",") };
+        vec![vm.name.clone(), vm.disks.to_string(), format_size(vm.bytes), folder.clone(), tags]
+    };
+    table(&["NAME", "DISKS", "SIZE", "FOLDER", "TAGS"], vms.iter().map(row).collect())
 }
 
 pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
@@ -154,7 +158,19 @@ pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let disks = table(&["DISK", "SIZE", "USED", "CLIENTS", "ADDRESS"], rows.collect());
     let files = vm.files.iter().map(|file| (file.name.as_str(), file.bytes, file.export.as_str()));
     let files = files_table(files, nbd_socket);
-    format!("{}{state}{definition}\n\n{disks}{files}", vm.name)
+    format!("{}{state}{definition}\n{}\n{disks}{files}", vm.name, ordered_by(&vm.attributes))
+}
+
+/// Lines that say what a VM is ordered by, where it is.
+fn ordered_by(attributes: &Attributes) -> String {
+    let Attributes { folder, tags, labels } = attributes;
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let lines = [
+        ("folder", Some(folder.clone()).filter(|folder| !["", "/"].contains(&folder.as_str()))),
+        ("tags", Some(tags.join(", ")).filter(|tags| !tags.is_empty())),
+        ("labels", Some(labels.join(", ")).filter(|labels| !labels.is_empty())),
+    ];
+    lines.into_iter().filter_map(|(what, value)| Some(format!("{what}: {}\n", value?))).collect()
 }
 
 /// The files of a VM or snapshot, by name, length and export, where there are some.

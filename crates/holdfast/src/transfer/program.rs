@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use api::code;
+use machine::Aside;
 use seam::Rt;
-use site::Aside;
 
 use super::{Counter, absolute};
 use crate::arguments::ExportFormat;

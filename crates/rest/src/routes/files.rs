@@ -1,13 +1,21 @@
 //! Routes of files of a VM.
 
 use api::types::{Begun, ChangeFile, NewFile, Vm};
+use api::{FileName, VmName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::vms::OfVm;
 use super::{App, Body, Names};
 use crate::refused::Refused;
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(begin)).routes(routes!(change, delete))
+}
 
 /// The path of a file.
 #[derive(utoipa::IntoParams)]
@@ -40,13 +48,17 @@ struct OfFile {
     request_body = NewFile,
     responses((status = 201, body = Begun), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn begin(
+async fn begin(
     State(app): State<App>,
     Names(name): Names<String>,
     Body(new): Body<NewFile>,
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
-    let begun = app.change(|backend| Box::pin(async move { backend.begin_file(&name, new).await })).await?;
-    Ok((StatusCode::CREATED, Json(begun)))
+    let work = app.change(|site| async move {
+        let (vm, file) = (VmName::parse(&name)?, FileName::parse(&new.name)?);
+        let (task, disk) = site.transfers().begin_file(&vm, &file, &new.source, new.replace).await?;
+        Ok(Begun { task, disks: vec![disk] })
+    });
+    Ok((StatusCode::CREATED, Json(work.await?)))
 }
 
 /// Makes a file longer; only while it is being stored.
@@ -56,13 +68,14 @@ pub(super) async fn begin(
     request_body = ChangeFile,
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn change(
+async fn change(
     State(app): State<App>,
     Names((name, file)): Names<(String, String)>,
     Body(change): Body<ChangeFile>,
 ) -> Result<Json<Vm>, Refused> {
-    let work =
-        app.change(move |backend| Box::pin(async move { backend.change_file(&name, &file, change).await }));
+    let work = app.change(move |site| async move {
+        Ok(site.catalog().grow_file(&VmName::parse(&name)?, &FileName::parse(&file)?, change.bytes).await?)
+    });
     Ok(Json(work.await?))
 }
 
@@ -72,10 +85,13 @@ pub(super) async fn change(
     params(OfFile),
     responses((status = 204, description = "Done."), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn delete(
+async fn delete(
     State(app): State<App>,
     Names((name, file)): Names<(String, String)>,
 ) -> Result<StatusCode, Refused> {
-    app.change(|backend| Box::pin(async move { backend.delete_file(&name, &file).await })).await?;
+    let work = app.change(|site| async move {
+        Ok(site.catalog().remove_file(&VmName::parse(&name)?, &FileName::parse(&file)?).await?)
+    });
+    work.await?;
     Ok(StatusCode::NO_CONTENT)
 }

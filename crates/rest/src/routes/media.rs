@@ -1,20 +1,30 @@
 //! Routes of media.
 
+use std::path::Path;
+
 use api::types::{List, Medium, NewMedium, Task};
+use api::{Problem, code};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{App, Body, Names};
 use crate::refused::Refused;
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(drain)).routes(routes!(replace))
+}
 
 /// The media, in the site's order.
 #[utoipa::path(
     get, path = "/api/v1/media", operation_id = "media", tag = "site",
     responses((status = 200, body = List<Medium>), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Medium>>, Refused> {
-    Ok(Json(List { items: app.backend.status().await?.media }))
+async fn list(State(app): State<App>) -> Result<Json<List<Medium>>, Refused> {
+    Ok(Json(List { items: app.site.status().await?.media }))
 }
 
 /// Formats a medium and takes it into the site. What is stored uses it by itself where that allows more redundancy or
@@ -24,12 +34,18 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Medium>>, R
     request_body = NewMedium,
     responses((status = 201, body = Medium), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn add(
+async fn add(
     State(app): State<App>,
     Body(new): Body<NewMedium>,
 ) -> Result<(StatusCode, Json<Medium>), Refused> {
-    let medium = app.change(|backend| Box::pin(async move { backend.add_medium(new).await })).await?;
-    Ok((StatusCode::CREATED, Json(medium)))
+    let work = app.change(|site| async move {
+        let id = site.add_medium(path(&new)?, new.file_bytes).await?.to_string();
+        let media = site.status().await?.media;
+        let detail = format!("medium {id} has left again");
+        let gone = || Problem::new(code::MEDIUM_NOT_FOUND, detail, "see `media list`");
+        media.into_iter().find(|medium| medium.id == id).ok_or_else(gone)
+    });
+    Ok((StatusCode::CREATED, Json(work.await?)))
 }
 
 /// Has everything moved off a medium, which then is none of the site's any more. Cancelling the task keeps it.
@@ -40,11 +56,12 @@ pub(super) async fn add(
     ),
     responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn drain(
+async fn drain(
     State(app): State<App>,
     Names(id): Names<String>,
 ) -> Result<(StatusCode, Json<Task>), Refused> {
-    let task = app.change(|backend| Box::pin(async move { backend.drain_medium(&id).await })).await?;
+    let work = app.change(|site| async move { Ok(site.drain_medium(site.medium_id(&id)?).await?) });
+    let task = work.await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
 
@@ -57,11 +74,25 @@ pub(super) async fn drain(
     request_body = NewMedium,
     responses((status = 202, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn replace(
+async fn replace(
     State(app): State<App>,
     Names(id): Names<String>,
     Body(new): Body<NewMedium>,
 ) -> Result<(StatusCode, Json<Task>), Refused> {
-    let task = app.change(|backend| Box::pin(async move { backend.replace_medium(&id, new).await })).await?;
-    Ok((StatusCode::ACCEPTED, Json(task)))
+    let work = app.change(|site| async move {
+        Ok(site.replace_medium(site.medium_id(&id)?, path(&new)?, new.file_bytes).await?)
+    });
+    Ok((StatusCode::ACCEPTED, Json(work.await?)))
+}
+
+fn path(new: &NewMedium) -> api::Result<&Path> {
+    let path = Path::new(&new.path);
+    // `NODE:PATH` is a medium of a data node.
+    let of_node = new.path.split_once(':');
+    let of_node = of_node.is_some_and(|(node, path)| !node.contains('/') && Path::new(path).is_absolute());
+    if (path.is_absolute() || of_node) && new.path.len() <= 4096 && !new.path.contains('\0') {
+        return Ok(path);
+    }
+    let reason = format!("{:?} is no absolute path", new.path);
+    Err(api::Error::new(code::INVALID_REQUEST, reason).hint("give the path on the server, from / on"))
 }

@@ -4,13 +4,28 @@ use api::types::{
     ChangeSnapshot, Changes, Deleted, HowToDelete, ListSnapshots, NewClone, NewSnapshot, Revert, Reverted,
     Snapshot, Snapshots, Vm, WhichChanges,
 };
+use api::{Version, VmName, code};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::vms::{OfVm, made};
 use super::{App, Body, Names, Question};
 use crate::refused::Refused;
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(create))
+        .routes(routes!(show, change, delete))
+        .routes(routes!(snapshot_changes))
+        .routes(routes!(vm_changes))
+        .routes(routes!(revert))
+        .routes(routes!(clone))
+}
 
 /// The path of a snapshot.
 #[derive(utoipa::IntoParams)]
@@ -36,11 +51,21 @@ pub(super) struct OfSnapshot {
     params(ListSnapshots),
     responses((status = 200, body = Snapshots), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn list(
+async fn list(
     State(app): State<App>,
     Question(which): Question<ListSnapshots>,
 ) -> Result<Json<Snapshots>, Refused> {
-    Ok(Json(app.backend.snapshots(which).await?))
+    let vm = which.vm.as_deref().map(VmName::parse).transpose()?;
+    let after = which.after.as_deref().map(Version::parse).transpose()?;
+    if let Some(Version { vm, snapshot: None }) = &after {
+        let detail = format!("{vm} is no snapshot");
+        return Err(Refused::new(code::INVALID_REQUEST, detail, "give it as VM@SNAPSHOT"));
+    }
+    let limit = which.limit as usize;
+    let items = app.site.catalog().snapshots(vm.as_ref(), after.as_ref(), limit).await?;
+    let last = items.last().filter(|_| items.len() >= limit);
+    let next = last.map(|last| format!("{}@{}", last.vm, last.name));
+    Ok(Json(Snapshots { items, next }))
 }
 
 /// Makes a snapshot of a VM: all its disks at one instant, and its definition.
@@ -67,12 +92,16 @@ pub(super) async fn list(
         (status = "default", response = crate::description::Refused),
     ),
 )]
-pub(super) async fn create(
+async fn create(
     State(app): State<App>,
     Names(name): Names<String>,
     Body(new): Body<NewSnapshot>,
 ) -> Result<Response, Refused> {
-    let snapshot = app.change(|backend| Box::pin(async move { backend.snapshot(&name, new).await })).await?;
+    let work = app.change(|site| async move {
+        let snapshot = new.name.as_deref().map(snapshot_name).transpose()?;
+        Ok(site.catalog().snapshot(&VmName::parse(&name)?, snapshot.as_ref()).await?)
+    });
+    let snapshot = work.await?;
     Ok(made(&format!("/api/v1/vms/{}/snapshots/{}", snapshot.vm, snapshot.name), snapshot))
 }
 
@@ -82,11 +111,11 @@ pub(super) async fn create(
     params(OfSnapshot),
     responses((status = 200, body = Snapshot), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn show(
+async fn show(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
 ) -> Result<Json<Snapshot>, Refused> {
-    Ok(Json(app.backend.show_snapshot(&name, &snapshot).await?))
+    Ok(Json(app.site.catalog().show_snapshot(&VmName::parse(&name)?, &snapshot_name(&snapshot)?).await?))
 }
 
 /// Gives a snapshot another name; refused while a client reads it.
@@ -96,13 +125,14 @@ pub(super) async fn show(
     request_body = ChangeSnapshot,
     responses((status = 200, body = Snapshot), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn change(
+async fn change(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
     Body(new): Body<ChangeSnapshot>,
 ) -> Result<Json<Snapshot>, Refused> {
-    let work = app.change(|backend| {
-        Box::pin(async move { backend.rename_snapshot(&name, &snapshot, &new.name).await })
+    let work = app.change(|site| async move {
+        let (vm, old, new) = (VmName::parse(&name)?, snapshot_name(&snapshot)?, snapshot_name(&new.name)?);
+        Ok(site.catalog().rename_snapshot(&vm, &old, &new).await?)
     });
     Ok(Json(work.await?))
 }
@@ -114,13 +144,16 @@ pub(super) async fn change(
     params(OfSnapshot, HowToDelete),
     responses((status = 200, body = Deleted), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn delete(
+async fn delete(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
     Question(how): Question<HowToDelete>,
 ) -> Result<Json<Deleted>, Refused> {
-    let work = app
-        .change(move |backend| Box::pin(async move { backend.delete_snapshot(&name, &snapshot, how).await }));
+    let work = app.change(move |site| async move {
+        let (vm, name) = (VmName::parse(&name)?, snapshot_name(&snapshot)?);
+        let trash = site.catalog().delete_snapshot(&vm, &name, how.now).await?;
+        Ok(Deleted { deleted: format!("{vm}@{name}"), trash })
+    });
     Ok(Json(work.await?))
 }
 
@@ -131,12 +164,12 @@ pub(super) async fn delete(
     params(OfSnapshot, WhichChanges),
     responses((status = 200, body = Changes), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn snapshot_changes(
+async fn snapshot_changes(
     State(app): State<App>,
     Names((name, snapshot)): Names<(String, String)>,
     Question(which): Question<WhichChanges>,
 ) -> Result<Json<Changes>, Refused> {
-    Ok(Json(app.backend.changes(&name, Some(&snapshot), which).await?))
+    changes(&app, &name, Some(&snapshot), which).await
 }
 
 /// What changed on a disk up to now: since a snapshot of the VM, else all that it holds. Each answer is of its instant.
@@ -145,12 +178,12 @@ pub(super) async fn snapshot_changes(
     params(OfVm, WhichChanges),
     responses((status = 200, body = Changes), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn vm_changes(
+async fn vm_changes(
     State(app): State<App>,
     Names(name): Names<String>,
     Question(which): Question<WhichChanges>,
 ) -> Result<Json<Changes>, Refused> {
-    Ok(Json(app.backend.changes(&name, None, which).await?))
+    changes(&app, &name, None, which).await
 }
 
 /// Puts a VM back to one of its snapshots: disks and definition. What it was is kept in a new snapshot. Refused while a
@@ -161,12 +194,17 @@ pub(super) async fn vm_changes(
     request_body = Revert,
     responses((status = 200, body = Reverted), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn revert(
+async fn revert(
     State(app): State<App>,
     Names(name): Names<String>,
     Body(to): Body<Revert>,
 ) -> Result<Json<Reverted>, Refused> {
-    Ok(Json(app.change(|backend| Box::pin(async move { backend.revert(&name, &to.snapshot).await })).await?))
+    let work = app.change(|site| async move {
+        let (vm, kept_as) =
+            site.catalog().revert(&VmName::parse(&name)?, &snapshot_name(&to.snapshot)?).await?;
+        Ok(Reverted { vm, kept_as })
+    });
+    Ok(Json(work.await?))
 }
 
 /// Makes a VM that begins as another is at this instant, or was at a snapshot. No data is copied.
@@ -175,7 +213,35 @@ pub(super) async fn revert(
     request_body = NewClone,
     responses((status = 201, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn clone(State(app): State<App>, Body(new): Body<NewClone>) -> Result<Response, Refused> {
-    let vm = app.change(|backend| Box::pin(async move { backend.clone_vm(new).await })).await?;
+async fn clone(State(app): State<App>, Body(new): Body<NewClone>) -> Result<Response, Refused> {
+    let work = app.change(|site| async move {
+        Ok(site.catalog().clone_vm(&Version::parse(&new.from)?, &VmName::parse(&new.name)?).await?)
+    });
+    let vm = work.await?;
     Ok(made(&format!("/api/v1/vms/{}", vm.name), vm))
+}
+
+async fn changes(
+    app: &App,
+    vm: &str,
+    snapshot: Option<&str>,
+    which: WhichChanges,
+) -> Result<Json<Changes>, Refused> {
+    let vm = VmName::parse(vm)?;
+    let version =
+        |name: &str| api::Result::Ok(Version { vm: vm.clone(), snapshot: Some(snapshot_name(name)?) });
+    let new = match snapshot {
+        Some(snapshot) => version(snapshot)?,
+        None => Version { vm: vm.clone(), snapshot: None },
+    };
+    let old = which.against.as_deref().map(version).transpose()?;
+    let limit = which.limit as usize;
+    let items = app.site.catalog().diff(old.as_ref(), &new, &which.disk, which.offset, limit).await?;
+    let last = items.last().filter(|_| items.len() >= limit);
+    let next = last.map(|last| last.offset + last.length);
+    Ok(Json(Changes { items, next }))
+}
+
+pub(super) fn snapshot_name(text: &str) -> api::Result<VmName> {
+    VmName::parse_for("a snapshot", text)
 }

@@ -1,20 +1,38 @@
 //! Routes of tasks, and of the work whose progress they show.
 
 use api::types::{Begun, GiveUp, List, NewExport, NewImport, Progress, Task, TaskKind};
+use api::{Version, VmName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{App, Body, Names};
 use crate::refused::Refused;
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, cancel))
+        .routes(routes!(begin_import))
+        .routes(routes!(import_progress, cancel_import))
+        .routes(routes!(finish_import))
+        .routes(routes!(fail_import))
+        .routes(routes!(begin_export))
+        .routes(routes!(export_progress, cancel_export))
+        .routes(routes!(finish_export))
+        .routes(routes!(fail_export))
+}
 
 /// Running tasks and the newest of the past, the newest first.
 #[utoipa::path(
     get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "tasks",
     responses((status = 200, body = List<Task>), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Refused> {
-    Ok(Json(List { items: app.backend.tasks().await? }))
+async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Refused> {
+    Ok(Json(List { items: app.site.tasks().tasks().await? }))
 }
 
 /// A task.
@@ -25,8 +43,8 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<List<Task>>, Ref
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn show(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.backend.task(id).await?))
+async fn show(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
+    Ok(Json(app.site.tasks().task(id).await?))
 }
 
 /// Ends a task that is not wanted any more; the VM of an import is deleted.
@@ -37,8 +55,8 @@ pub(super) async fn show(State(app): State<App>, Names(id): Names<u64>) -> Resul
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn cancel(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(|backend| Box::pin(async move { backend.cancel_task(id).await })).await?))
+async fn cancel(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
+    Ok(Json(app.change(move |site| async move { Ok(site.transfers().cancel(id).await?) }).await?))
 }
 
 /// Makes a VM that is being imported: its disks are there for NBD clients, and the VM is in no list until the end.
@@ -56,12 +74,17 @@ pub(super) async fn cancel(State(app): State<App>, Names(id): Names<u64>) -> Res
         (status = "default", response = crate::description::Refused),
     ),
 )]
-pub(super) async fn begin_import(
+async fn begin_import(
     State(app): State<App>,
     Body(new): Body<NewImport>,
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
-    let begun = app.change(|backend| Box::pin(async move { backend.begin_import(new).await })).await?;
-    Ok((StatusCode::CREATED, Json(begun)))
+    let work = app.change(|site| async move {
+        let sizes: Vec<u64> = new.disks.iter().map(|disk| disk.bytes).collect();
+        let (task, vm) =
+            site.transfers().begin_import(&VmName::parse(&new.name)?, &sizes, &new.source).await?;
+        Ok(Begun { task, disks: vm.disks })
+    });
+    Ok((StatusCode::CREATED, Json(work.await?)))
 }
 
 /// Says that the client lives and how far it is; the answer says whether the task still runs.
@@ -73,12 +96,12 @@ pub(super) async fn begin_import(
     request_body = Progress,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn import_progress(
+async fn import_progress(
     State(app): State<App>,
     Names(id): Names<u64>,
     Body(progress): Body<Progress>,
 ) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.backend.progress(TaskKind::Import, id, progress).await?))
+    progressed(&app, TaskKind::Import, id, progress).await
 }
 
 /// Ends it, as `DELETE /api/v1/tasks/{id}` does.
@@ -89,7 +112,7 @@ pub(super) async fn import_progress(
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn cancel_import(state: State<App>, id: Names<u64>) -> Result<Json<Task>, Refused> {
+async fn cancel_import(state: State<App>, id: Names<u64>) -> Result<Json<Task>, Refused> {
     cancel(state, id).await
 }
 
@@ -101,11 +124,8 @@ pub(super) async fn cancel_import(state: State<App>, id: Names<u64>) -> Result<J
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn finish_import(
-    State(app): State<App>,
-    Names(id): Names<u64>,
-) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(|backend| Box::pin(async move { backend.finish(TaskKind::Import, id).await })).await?))
+async fn finish_import(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
+    finish(&app, TaskKind::Import, id).await
 }
 
 /// Ends it because its client could not do it; the VM is deleted.
@@ -117,15 +137,12 @@ pub(super) async fn finish_import(
     request_body = GiveUp,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn fail_import(
+async fn fail_import(
     State(app): State<App>,
     Names(id): Names<u64>,
     Body(why): Body<GiveUp>,
 ) -> Result<Json<Task>, Refused> {
-    Ok(Json(
-        app.change(|backend| Box::pin(async move { backend.give_up(TaskKind::Import, id, why.error).await }))
-            .await?,
-    ))
+    fail(&app, TaskKind::Import, id, why).await
 }
 
 /// Makes a task for reading the disks of a VM, all as they are at this instant, or those of a snapshot.
@@ -143,12 +160,16 @@ pub(super) async fn fail_import(
         (status = "default", response = crate::description::Refused),
     ),
 )]
-pub(super) async fn begin_export(
+async fn begin_export(
     State(app): State<App>,
     Body(new): Body<NewExport>,
 ) -> Result<(StatusCode, Json<Begun>), Refused> {
-    let begun = app.change(|backend| Box::pin(async move { backend.begin_export(new).await })).await?;
-    Ok((StatusCode::CREATED, Json(begun)))
+    let work = app.change(|site| async move {
+        let from = Version::parse(&new.vm)?;
+        let (task, vm) = site.transfers().begin_export(&from, new.disk.as_deref(), &new.destination).await?;
+        Ok(Begun { task, disks: vm.disks })
+    });
+    Ok((StatusCode::CREATED, Json(work.await?)))
 }
 
 /// Says that the client lives and how far it is; the answer says whether the task still runs.
@@ -160,12 +181,12 @@ pub(super) async fn begin_export(
     request_body = Progress,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn export_progress(
+async fn export_progress(
     State(app): State<App>,
     Names(id): Names<u64>,
     Body(progress): Body<Progress>,
 ) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.backend.progress(TaskKind::Export, id, progress).await?))
+    progressed(&app, TaskKind::Export, id, progress).await
 }
 
 /// Ends it, as `DELETE /api/v1/tasks/{id}` does.
@@ -176,7 +197,7 @@ pub(super) async fn export_progress(
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn cancel_export(state: State<App>, id: Names<u64>) -> Result<Json<Task>, Refused> {
+async fn cancel_export(state: State<App>, id: Names<u64>) -> Result<Json<Task>, Refused> {
     cancel(state, id).await
 }
 
@@ -188,11 +209,8 @@ pub(super) async fn cancel_export(state: State<App>, id: Names<u64>) -> Result<J
     ),
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn finish_export(
-    State(app): State<App>,
-    Names(id): Names<u64>,
-) -> Result<Json<Task>, Refused> {
-    Ok(Json(app.change(|backend| Box::pin(async move { backend.finish(TaskKind::Export, id).await })).await?))
+async fn finish_export(State(app): State<App>, Names(id): Names<u64>) -> Result<Json<Task>, Refused> {
+    finish(&app, TaskKind::Export, id).await
 }
 
 /// Ends it because its client could not do it.
@@ -204,13 +222,25 @@ pub(super) async fn finish_export(
     request_body = GiveUp,
     responses((status = 200, body = Task), (status = "default", response = crate::description::Refused)),
 )]
-pub(super) async fn fail_export(
+async fn fail_export(
     State(app): State<App>,
     Names(id): Names<u64>,
     Body(why): Body<GiveUp>,
 ) -> Result<Json<Task>, Refused> {
+    fail(&app, TaskKind::Export, id, why).await
+}
+
+async fn progressed(app: &App, kind: TaskKind, id: u64, progress: Progress) -> Result<Json<Task>, Refused> {
+    let Progress { done_bytes, total_bytes } = progress;
+    Ok(Json(app.site.tasks().progress(id, kind, done_bytes, total_bytes).await?))
+}
+
+async fn finish(app: &App, kind: TaskKind, id: u64) -> Result<Json<Task>, Refused> {
+    Ok(Json(app.change(move |site| async move { Ok(site.transfers().finish(id, kind).await?) }).await?))
+}
+
+async fn fail(app: &App, kind: TaskKind, id: u64, why: GiveUp) -> Result<Json<Task>, Refused> {
     Ok(Json(
-        app.change(|backend| Box::pin(async move { backend.give_up(TaskKind::Export, id, why.error).await }))
-            .await?,
+        app.change(move |site| async move { Ok(site.transfers().fail(id, kind, &why.error).await?) }).await?,
     ))
 }

@@ -6,11 +6,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use api::types::{CreateVm, Disk, List, NewDisk, Vm, VmState, VmSummary};
+use api::types::{Attributes, CreateVm, Disk, List, NewDisk, Vm, VmState, VmSummary};
+use api::{Problem, code};
 use seam::testing::replay;
 
+use super::Bench;
 use super::raw::request;
-use super::{Bench, problem};
 use crate::fuzz::fuzz_body;
 
 const MUTATIONS: u64 = 10_000;
@@ -31,19 +32,26 @@ fn damaged_bodies() {
         state: VmState::Ready,
         created_ms: 5,
         has_definition: true,
+        attributes: Attributes::default(),
         disks: vec![disk.clone(), disk.clone()],
         files: vec![disk],
     };
-    let summary = VmSummary { name: "a".to_owned(), created_ms: 5, disks: 2, bytes: 1 << 41 };
+    let summary = VmSummary {
+        name: "a".to_owned(),
+        created_ms: 5,
+        disks: 2,
+        bytes: 1 << 41,
+        attributes: Attributes::default(),
+    };
     let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };
     let bench = Bench::new();
-    let status = bench.runtime.block_on(crate::Backend::status(&*bench.fake)).unwrap();
+    let status = bench.runtime.block_on(bench.site.status()).unwrap();
     let corpus = [
         serde_json::to_vec(&new).unwrap(),
         serde_json::to_vec(&vm).unwrap(),
         serde_json::to_vec(&List { items: vec![summary] }).unwrap(),
         serde_json::to_vec(&status).unwrap(),
-        serde_json::to_vec(&problem("vm_exists")).unwrap(),
+        serde_json::to_vec(&Problem::new(code::VM_EXISTS, "why", "what next")).unwrap(),
         "a/ä ?#%2f".as_bytes().to_vec(),
         b"null".to_vec(),
         br#"[{"name":"a","disks":[{"bytes":4096}],"source":"x"},{"vm":"a","disk":"disk0","destination":"y"},

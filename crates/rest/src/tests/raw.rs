@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use api::Problem;
+use api::types::{Deleted, ListVms};
 
 use super::Bench;
 
@@ -75,7 +76,7 @@ fn bad_requests_are_problems() {
         ("POST", "/api/v1/vms/a/snapshots", json, r#"{"name":1}"#, 422, "invalid_request"),
         ("POST", "/api/v1/vms/a/snapshots", json, r#"{"nam":"s1"}"#, 422, "invalid_request"),
         ("PUT", "/api/v1/vms/a/snapshots", json, "{}", 405, "method_not_allowed"),
-        ("GET", "/api/v1/vms/a/snapshots/s1", json, "", 404, "snapshot_not_found"),
+        ("GET", "/api/v1/vms/a/snapshots/s1", json, "", 404, "vm_not_found"),
         ("GET", "/api/v1/vms/a/snapshots/%ff", json, "", 400, "bad_request"),
         ("PATCH", "/api/v1/vms/a/snapshots/s1", json, "{}", 422, "invalid_request"),
         ("GET", "/api/v1/snapshots?limit=0", json, "", 422, "invalid_request"),
@@ -113,19 +114,23 @@ fn bad_requests_are_problems() {
         assert_eq!(problem.r#type, format!("urn:holdfast:problem:{code}"));
         assert!(!problem.detail.is_empty() && !problem.hint.is_empty(), "{what}");
     }
-    assert!(bench.fake.vms.lock().unwrap().is_empty());
+    assert!(bench.runtime.block_on(bench.site.catalog().vms(&ListVms::default())).unwrap().is_empty());
 }
 
 #[test]
 fn a_vm_made_says_where_it_is() {
     let bench = Bench::new();
-    let body = r#"{"name":"a","disks":[{"bytes":4096}]}"#;
-    let (status, head, _) = exchange(&bench, &request("POST", "/api/v1/vms", "application/json", body));
+    let body_of = r#"{"name":"a","disks":[{"bytes":4096}]}"#;
+    let (status, head, _) = exchange(&bench, &request("POST", "/api/v1/vms", "application/json", body_of));
     assert_eq!(status, 201);
     assert!(head.contains("location: /api/v1/vms/a"), "{head}");
     let (status, _, body) = exchange(&bench, &request("DELETE", "/api/v1/vms/a?now=true", "text/plain", ""));
     assert_eq!((status, body.as_str()), (200, r#"{"deleted":"a"}"#));
-    let (status, _, body) = exchange(&bench, &request("DELETE", "/api/v1/trash/1", "text/plain", ""));
+    exchange(&bench, &request("POST", "/api/v1/vms", "application/json", body_of));
+    let (_, _, body) = exchange(&bench, &request("DELETE", "/api/v1/vms/a", "text/plain", ""));
+    let gone: Deleted = serde_json::from_str(&body).unwrap();
+    let path = format!("/api/v1/trash/{}", gone.trash.unwrap().id);
+    let (status, _, body) = exchange(&bench, &request("DELETE", &path, "text/plain", ""));
     assert_eq!((status, body.as_str()), (204, ""));
 }
 

@@ -1,25 +1,14 @@
-//! Names, sizes, `site.json`, the witness, records, the judgement.
+//! Names, sizes, the judgement.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use api::types::{Health, MediumState};
+use api::types::{Health, MediumState, Status, TrashTotals};
 use api::{Version, VmName, format_size, parse_size};
-use engine::{EngineStatus, Witness, WitnessState};
-use journal::{ENSEMBLES_MAX, Ensemble};
-use units::{DiskId, Epoch, MediumId, SiteId};
+use engine::EngineStatus;
+use units::{MediumId, SiteId};
 
-use super::Bench;
-use crate::aside::NAMES_MAX;
-use crate::manifest::{Entry, Manifest};
-use crate::record::Record;
-use crate::snapshots::SnapshotRecord;
 use crate::status::judge;
-use crate::uses::Uses;
-use crate::witness::{FileWitness, SLOT_BYTES, make};
 
 #[test]
 fn names() {
@@ -86,183 +75,6 @@ fn sizes() {
     assert_eq!(format_size(u64::MAX), "16384.0 PiB");
 }
 
-fn manifest() -> Manifest {
-    let entry = |id: u8, path: &str, made| Entry::new(MediumId([id; 16]), &PathBuf::from(path), 4096, made);
-    Manifest::new(SiteId([7; 16]), vec![entry(1, "media/00.img", true), entry(2, "/dev/x", false)])
-}
-
-#[test]
-fn a_manifest_is_read_as_it_was_written() {
-    let bytes = manifest().encode().unwrap();
-    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
-    let text = String::from_utf8(bytes).unwrap();
-    // Golden: what administrators and later versions rely on.
-    let compact: String = text.split_whitespace().collect();
-    assert_eq!(
-        compact,
-        "{\"version\":1,\"site\":\"07070707070707070707070707070707\",\"media\":[{\"id\":\
-         \"01010101010101010101010101010101\",\"path\":\"media/00.img\",\"bytes\":4096,\"made\":true},{\"id\":\
-         \"02020202020202020202020202020202\",\"path\":\"/dev/x\",\"bytes\":4096,\"made\":false}]}"
-    );
-    let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"/m/\xff"));
-    let mut with_odd = manifest();
-    with_odd.media[1].path.clone_from(&odd);
-    with_odd.recovery_key_file = Some(odd);
-    let bytes = with_odd.encode().unwrap();
-    assert_eq!(Manifest::decode(&bytes).unwrap(), with_odd);
-    let compact: String = String::from_utf8(bytes).unwrap().split_whitespace().collect();
-    assert!(compact.contains("\"path\":[47,109,47,255]"), "{compact}");
-    for (from, to, why) in [
-        ("\"version\": 1", "\"version\": 2", "version 2"),
-        ("02020202", "0202020", "32 lower-case hex"),
-        ("02020202", "0202020G", "32 lower-case hex"),
-        ("02020202020202020202020202020202", "01010101010101010101010101010101", "twice"),
-        ("\"bytes\": 4096", "\"bytes\": -1", "invalid"),
-        ("\"made\"", "\"more\"", "unknown field"),
-    ] {
-        let changed = text.replace(from, to);
-        assert_ne!(changed, text, "{from}");
-        let error = Manifest::decode(changed.as_bytes()).unwrap_err();
-        assert!(error.contains(why), "{error}");
-    }
-    let empty = Manifest::new(SiteId([7; 16]), Vec::new()).encode().unwrap();
-    assert!(Manifest::decode(&empty).unwrap_err().contains("0 media"));
-}
-
-fn state(epoch: u64) -> WitnessState {
-    WitnessState { epoch: Epoch(epoch), ..WitnessState::default() }
-}
-
-#[test]
-fn a_torn_slot_of_the_witness_leaves_the_older_state() {
-    let bench = Bench::new();
-    let path = bench.path("witness");
-    make(&path).unwrap();
-    let load = || {
-        let witness = FileWitness::open(bench.rt(), &path).map_err(|error| error.code.name)?;
-        Ok(bench.runtime.block_on(witness.load()).unwrap())
-    };
-    assert_eq!(load(), Ok(WitnessState::default()));
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
-    for epoch in 1..=5 {
-        bench.runtime.block_on(witness.store(state(epoch))).unwrap();
-        assert_eq!(load(), Ok(state(epoch)));
-    }
-    // The newest stands in one slot, the one before in the other, whichever is which.
-    let whole = std::fs::read(&path).unwrap();
-    let mut seen = Vec::new();
-    for slot in 0..2 {
-        for at in [0, 4, 8, 16, 20, 40, 58, 61] {
-            let mut torn = whole.clone();
-            torn[slot * SLOT_BYTES + at] ^= 1;
-            std::fs::write(&path, torn).unwrap();
-            seen.push(load().unwrap().epoch.0);
-        }
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, [[4; 8], [5; 8]].concat());
-    // A store on top of a damaged slot mends it: the damaged one is the one written.
-    let mut torn = whole.clone();
-    torn[9] ^= 1;
-    std::fs::write(&path, torn).unwrap();
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
-    bench.runtime.block_on(witness.store(state(9))).unwrap();
-    assert_eq!(load(), Ok(state(9)));
-    std::fs::write(&path, vec![0; 2 * SLOT_BYTES]).unwrap();
-    assert_eq!(load(), Err("witness_lost"));
-    std::fs::remove_file(&path).unwrap();
-    assert_eq!(load(), Err("witness_lost"));
-}
-
-#[test]
-fn a_slot_holds_the_longest_state() {
-    let bench = Bench::new();
-    let path = bench.path("witness");
-    make(&path).unwrap();
-    let ensemble = |n: u8| {
-        let members: Vec<MediumId> = (n..n + 4).map(|n| MediumId([n; 16])).collect();
-        Ensemble::new(&members).unwrap()
-    };
-    let longest = WitnessState { ensembles: (0..ENSEMBLES_MAX as u8).map(ensemble).collect(), ..state(3) };
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
-    bench.runtime.block_on(witness.store(longest.clone())).unwrap();
-    drop(witness);
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
-    assert_eq!(bench.runtime.block_on(witness.load()).unwrap(), longest);
-}
-
-#[test]
-fn a_witness_that_cannot_be_written_is_made_anew() {
-    let bench = Bench::new();
-    let path = bench.path("witness");
-    make(&path).unwrap();
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
-    let store = |epoch| bench.runtime.block_on(witness.store(state(epoch)));
-    store(1).unwrap();
-    witness.spoil();
-    let before = std::fs::metadata(&path).unwrap().ino();
-    // No room for another file: the state is not stored, and the old one stays.
-    let beside = |number| bench.path(&format!(".witness.{number}.part"));
-    (0..NAMES_MAX).for_each(|number| std::fs::create_dir(beside(number)).unwrap());
-    assert!(store(2).unwrap_err().to_string().contains("witness"));
-    let load = || bench.runtime.block_on(FileWitness::open(bench.rt(), &path).unwrap().load()).unwrap();
-    assert_eq!(load(), state(1));
-    (0..NAMES_MAX).for_each(|number| std::fs::remove_dir(beside(number)).unwrap());
-    for epoch in 3..6 {
-        store(epoch).unwrap();
-        assert_eq!(load(), state(epoch));
-    }
-    assert_ne!(std::fs::metadata(&path).unwrap().ino(), before, "the file that failed is not written again");
-}
-
-#[test]
-fn a_slot_has_its_golden_bytes() {
-    let bench = Bench::new();
-    let path = bench.path("witness");
-    make(&path).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
-    assert_eq!(bytes.len(), 2 * SLOT_BYTES);
-    assert_eq!(bytes[..20], *b"HFWS\x02\0\0\0\x01\0\0\0\0\0\0\0\x28\0\0\0");
-    assert_eq!(bytes[20..60], WitnessState::default().encode());
-    assert_eq!(bytes[60..64], units::crc32c(&bytes[..60]).to_le_bytes());
-    assert!(seal::is_zero(&bytes[64..SLOT_BYTES]));
-    assert_eq!(bytes[SLOT_BYTES + 8], 2);
-}
-
-#[test]
-fn records_of_other_versions_are_refused() {
-    let record = br#"{"version":1,"created_ms":5,"disks":[{"name":"disk0","id":3}]}"#;
-    assert_eq!(Record::decode(record).unwrap().disks[0].id(), DiskId(3));
-    let newer = br#"{"version":2,"created_ms":5,"disks":[]}"#;
-    assert!(Record::decode(newer).unwrap_err().contains("version 2"));
-    let snapshot =
-        br#"{"version":1,"number":9,"created_ms":5,"disks":[{"name":"disk0","id":3,"bytes":4096}],"definition":8}"#;
-    let read = SnapshotRecord::decode(snapshot).unwrap();
-    assert_eq!((read.disk("disk0"), read.disk("disk1")), (Some((DiskId(3), 4096)), None));
-    assert_eq!(read.encode().unwrap(), snapshot);
-    let newer = br#"{"version":2,"number":9,"created_ms":5,"disks":[]}"#;
-    assert!(SnapshotRecord::decode(newer).unwrap_err().contains("version 2"));
-}
-
-#[test]
-fn a_disk_in_use_is_not_deleted_and_one_being_deleted_not_opened() {
-    let uses = Arc::new(Uses::default());
-    let (one, two) = (DiskId(1), DiskId(2));
-    let first = uses.open(one).unwrap();
-    let second = uses.open(one).unwrap();
-    assert_eq!(uses.count(one), 2);
-    assert!(uses.close(&[two, one]).is_none());
-    drop(first);
-    assert!(uses.close(&[two, one]).is_none());
-    drop(second);
-    let deleting = uses.close(&[two, one]).unwrap();
-    assert!(uses.open(one).is_none() && uses.open(two).is_none());
-    assert!(uses.close(&[two]).is_none());
-    drop(deleting);
-    assert_eq!((uses.count(one), uses.count(two)), (0, 0));
-    assert!(uses.open(one).is_some());
-}
-
 fn engine_status(up: &[bool]) -> EngineStatus {
     let health = |(number, up): (usize, &bool)| pool::MediumHealth {
         medium: MediumId([number as u8; 16]),
@@ -305,9 +117,15 @@ fn engine_status(up: &[bool]) -> EngineStatus {
     }
 }
 
-fn judged(engine: EngineStatus) -> crate::Status {
+fn judged(engine: EngineStatus) -> Status {
+    with_trash(engine, TrashTotals::default())
+}
+
+fn with_trash(engine: EngineStatus, trash: TrashTotals) -> Status {
     let media = engine.media.iter().map(|medium| (medium.medium, PathBuf::from("m"), 1)).collect();
-    judge(SiteId([0; 16]), engine, true, media, (&BTreeMap::new(), &[]), &[], 0)
+    let mut judging = judge(SiteId([0; 16]), engine, true, media, (&BTreeMap::new(), &[]), &[], 0);
+    judging.add_trash(trash);
+    judging.0
 }
 
 #[test]
@@ -344,7 +162,7 @@ fn media_that_lack_something_or_limit_the_pool_are_named() {
     assert_eq!(limited.health, Health::Ok);
     assert!(limited.notices[0].contains("1.0 GiB stay unused"), "{limited:?}");
     let media = vec![(first, PathBuf::from("m"), 1)];
-    let removed = judge(SiteId([0; 16]), sound, true, media, (&BTreeMap::new(), &[first]), &[], 0);
+    let removed = judge(SiteId([0; 16]), sound, true, media, (&BTreeMap::new(), &[first]), &[], 0).0;
     assert_eq!(removed.health, Health::Degraded);
     assert!(removed.next[0].contains("media replace"), "{removed:?}");
 }
@@ -390,15 +208,13 @@ fn what_makes_room_says_how_much_where_that_is_known() {
         raw_capacity: 6000,
         ..engine_status(&[true; 6])
     };
-    let totals =
-        api::types::TrashTotals { items: 2, used_bytes: 5 << 20, ..api::types::TrashTotals::default() };
-    let status = judged(full.clone()).with_trash(totals);
+    let totals = TrashTotals { items: 2, used_bytes: 5 << 20, ..api::types::TrashTotals::default() };
+    let status = with_trash(full.clone(), totals);
     assert!(
         status.next[0].starts_with("`trash empty --yes`") && status.next[0].contains("up to 5.0 MiB"),
         "{status:?}"
     );
     assert!(status.next[1].contains("`clean`: about 3.0 GiB"), "{status:?}");
-    let unknown =
-        judged(EngineStatus { garbage_bytes: None, ..full }).with_trash(api::types::TrashTotals::default());
+    let unknown = judged(EngineStatus { garbage_bytes: None, ..full });
     assert!(unknown.next[0].ends_with("`clean`"), "{unknown:?}");
 }

@@ -14,21 +14,21 @@ const MIB: u64 = 1 << 20;
 
 /// A VM with data, and what its disk reads as.
 pub(super) async fn filled(site: &Site) -> Vec<u8> {
-    site.create_vm(&VmName::parse("web01").unwrap(), &[2 * MIB]).await.unwrap();
+    site.catalog().create_vm(&VmName::parse("web01").unwrap(), &[2 * MIB]).await.unwrap();
     fill(site, 0, "web01", 7).await;
     site.engine().drain().await.unwrap();
     contents(site).await
 }
 
 pub(super) async fn contents(site: &Site) -> Vec<u8> {
-    let found = site.shared.vms.versions().await.unwrap();
+    let found = site.shared.catalog.versions().await.unwrap();
     let disk: DiskId = found[0].1[0].1;
     site.engine().drop_caches();
     site.engine().read(disk, 0, 2 * MIB as usize).await.unwrap()
 }
 
-pub(super) async fn ids(site: &Site) -> Vec<MediumId> {
-    site.status().await.unwrap().media.iter().map(|medium| medium.id).collect()
+pub(super) fn ids(site: &Site) -> Vec<MediumId> {
+    site.shared.parts.home.manifest().ids()
 }
 
 /// Waits until the site has no medium that is to leave.
@@ -50,15 +50,15 @@ fn a_medium_joins_another_leaves_and_all_is_there() {
     let extra = bench.blank("extra.img");
     bench.runtime.block_on(async {
         let data = filled(&site).await;
-        let before = ids(&site).await;
+        let before = ids(&site);
         let new = site.add_medium(&extra, None).await.unwrap();
-        assert_eq!(ids(&site).await, [&before[..], &[new]].concat());
+        assert_eq!(ids(&site), [&before[..], &[new]].concat());
         assert_eq!(site.add_medium(&extra, None).await.unwrap_err().code, "medium_in_use");
         let task = site.drain_medium(before[1]).await.unwrap();
         let task = done(&site, task).await;
         assert_eq!(task.kind, TaskKind::Drain);
         assert!(task.counts["moved_bytes"] > 0, "{task:?}");
-        let after = ids(&site).await;
+        let after = ids(&site);
         assert!(!after.contains(&before[1]) && after.len() == 4);
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
@@ -91,18 +91,18 @@ fn a_medium_with_held_data_leaves_and_the_copies_are_held() {
     bench.runtime.block_on(async {
         let data = filled(&site).await;
         let (vm, s1) = (VmName::parse("web01").unwrap(), VmName::parse("s1").unwrap());
-        site.snapshot(&vm, Some(&s1)).await.unwrap();
-        site.hold_snapshot(&vm, &s1, "30d").await.unwrap();
+        site.catalog().snapshot(&vm, Some(&s1)).await.unwrap();
+        site.catalog().hold_snapshot(&vm, &s1, "30d").await.unwrap();
         let engine = site.engine();
         while engine.enforce_holds().await.unwrap() > 0 {}
         let hold = engine.holds().await.unwrap()[0];
         assert!(hold.enforced_ms == hold.until_ms);
         let before = engine.pool().locks().await;
         assert!(!before.is_empty() && engine.lacking_locks(hold.disk).await.unwrap().is_empty());
-        let first = ids(&site).await[0];
+        let first = ids(&site)[0];
         let task = site.drain_medium(first).await.unwrap();
         done(&site, task).await;
-        assert!(!ids(&site).await.contains(&first), "it has left");
+        assert!(!ids(&site).contains(&first), "it has left");
         assert_eq!(engine.lacking_locks(hold.disk).await.unwrap(), []);
         let after = engine.pool().locks().await;
         assert!(after.keys().any(|container| !before.contains_key(container)), "nothing moved");
@@ -124,12 +124,12 @@ fn a_drain_goes_on_behind_a_restart_and_a_cancelled_one_does_not() {
     let site = bench.start(bench.options("s", 5)).unwrap().site;
     let (data, first) = bench.runtime.block_on(async {
         let data = filled(&site).await;
-        let first = ids(&site).await[0];
+        let first = ids(&site)[0];
         let task = site.drain_medium(first).await.unwrap();
-        site.cancel_task(task.id).await.unwrap();
+        site.transfers().cancel(task.id).await.unwrap();
         assert_eq!(ended(&site, task).await.state, TaskState::Cancelled);
         settled(&site).await;
-        assert!(ids(&site).await.contains(&first), "it stays");
+        assert!(ids(&site).contains(&first), "it stays");
         site.drain_medium(first).await.unwrap();
         (data, first)
     });
@@ -138,7 +138,7 @@ fn a_drain_goes_on_behind_a_restart_and_a_cancelled_one_does_not() {
     let site = bench.start(bench.later("s")).unwrap().site;
     bench.runtime.block_on(async {
         settled(&site).await;
-        assert!(!ids(&site).await.contains(&first), "it has left");
+        assert!(!ids(&site).contains(&first), "it has left");
         assert_eq!(contents(&site).await, data);
     });
     bench.stop(&site);
@@ -158,7 +158,10 @@ fn a_lost_medium_is_replaced() {
         let status = site.status().await.unwrap();
         let lost = status.media[2].clone();
         assert_eq!((lost.state, status.can_lose_now), (MediumState::Down, 1), "{status:?}");
-        let task = site.replace_medium(lost.id, &bench.path("new.img"), Some(16 * MIB)).await.unwrap();
+        let task = site
+            .replace_medium(site.medium_id(&lost.id).unwrap(), &bench.path("new.img"), Some(16 * MIB))
+            .await
+            .unwrap();
         done(&site, task).await;
         let status = site.status().await.unwrap();
         assert_eq!(
@@ -200,7 +203,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         assert_eq!(code(&bench.path("s/media/00.img"), None).await, "medium_in_use");
         assert_eq!(site.drain_medium(MediumId([9; 16])).await.unwrap_err().code, "medium_not_found");
         assert_eq!(site.medium_id("zz").unwrap_err().code, "medium_not_found");
-        let first = ids(&site).await[0];
+        let first = ids(&site)[0];
         assert_eq!(site.drain_medium(first).await.unwrap_err().code, "medium_needed");
     });
     assert_eq!(manifest(), before);

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::VmName;
-use api::types::{Health, MediumState, TaskKind};
+use api::types::{Health, Medium, MediumState, Status, TaskKind};
 
 use super::Bench;
 use super::media_changes::{contents, filled, ids};
 use super::upkeep::{done, ended, fill};
-use crate::{FileMedia, MediumStatus, Options, Site, Status};
+use crate::Site;
+use machine::{FileMedia, Options};
 
 const MIB: u64 = 1 << 20;
 /// Where the two copies of a superblock stand.
 const SUPERBLOCKS: [usize; 2] = [0, 64 << 10];
 
-async fn medium(site: &Site, at: usize) -> MediumStatus {
+async fn medium(site: &Site, at: usize) -> Medium {
     site.status().await.unwrap().media[at].clone()
 }
 
@@ -44,11 +45,11 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
     bench.runtime.block_on(async {
         for seed in 0..8 {
             let vm = format!("vm{seed}");
-            site.create_vm(&VmName::parse(&vm).unwrap(), &[2 * MIB]).await.unwrap();
+            site.catalog().create_vm(&VmName::parse(&vm).unwrap(), &[2 * MIB]).await.unwrap();
             fill(&site, 0, &vm, seed).await;
         }
         site.engine().drain().await.unwrap();
-        let old = ids(&site).await[0];
+        let old = ids(&site)[0];
         let mut seen = Vec::new();
         for mib in 14..32 {
             match site.replace_medium(old, &new, Some(mib * MIB)).await {
@@ -61,7 +62,7 @@ fn a_replacement_that_is_too_small_is_refused_and_nothing_changes() {
                 // What it takes over fits: the drain comes to its end.
                 Ok(task) => {
                     done(&site, task).await;
-                    assert_eq!(ids(&site).await.len(), 2);
+                    assert_eq!(ids(&site).len(), 2);
                     break;
                 }
             }
@@ -93,9 +94,9 @@ fn a_medium_that_is_cut_short_is_down_until_it_is_replaced() {
         look(&site).await;
         assert_eq!(medium(&site, 2).await.state, MediumState::Up);
         assert_eq!(contents(&site).await, data);
-        site.shared.upkeep_when_due().await.unwrap();
+        site.shared.scrub_upkeep().await.unwrap();
         let is_scrub = |task: &api::types::Task| task.kind == TaskKind::Scrub;
-        let task = site.tasks().await.unwrap().into_iter().find(is_scrub);
+        let task = site.tasks().tasks().await.unwrap().into_iter().find(is_scrub);
         ended(&site, task.expect("a scrub has begun by itself")).await;
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
@@ -188,17 +189,17 @@ fn media_put_back_to_older_copies_are_mended_without_a_word() {
         while site.engine().is_indexing() {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        site.shared.upkeep_when_due().await.unwrap();
-        let task = site.tasks().await.unwrap().into_iter().find(|task| task.kind == TaskKind::Scrub);
+        site.shared.scrub_upkeep().await.unwrap();
+        let task = site.tasks().tasks().await.unwrap().into_iter().find(|task| task.kind == TaskKind::Scrub);
         let task = ended(&site, task.expect("a scrub has begun by itself")).await;
         // What was read meanwhile was mended then.
         assert!(task.counts["repaired"] > 0, "{task:?}");
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");
         assert_eq!(contents(&site).await, data);
-        let tasks = site.tasks().await.unwrap().len();
-        site.shared.upkeep_when_due().await.unwrap();
-        assert_eq!(site.tasks().await.unwrap().len(), tasks, "one scrub is enough");
+        let tasks = site.tasks().tasks().await.unwrap().len();
+        site.shared.scrub_upkeep().await.unwrap();
+        assert_eq!(site.tasks().tasks().await.unwrap().len(), tasks, "one scrub is enough");
     });
     bench.stop(&site);
 }
@@ -215,11 +216,11 @@ fn a_file_that_was_removed_under_the_site_is_named() {
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.media[4].state), (Health::Degraded, MediumState::Up), "{status:?}");
         assert!(says(&status, "04.img was removed"), "{status:?}");
-        let task = site.replace_medium(status.media[4].id, &path, Some(16 * MIB)).await;
+        let fifth = ids(&site)[4];
+        let task = site.replace_medium(fifth, &path, Some(16 * MIB)).await;
         // Its own place is free again only when it has left.
         assert_eq!(task.unwrap_err().code, "medium_in_use");
-        let task =
-            site.replace_medium(status.media[4].id, &bench.path("new.img"), Some(16 * MIB)).await.unwrap();
+        let task = site.replace_medium(fifth, &bench.path("new.img"), Some(16 * MIB)).await.unwrap();
         done(&site, task).await;
         let status = site.status().await.unwrap();
         assert_eq!((status.health, status.can_lose_now), (Health::Ok, 2), "{status:?}");

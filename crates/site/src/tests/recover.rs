@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use api::VmName;
+use api::{Error, VmName};
 use media::Backend;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Options, RecoverOptions, RecoveredSite, Site, SiteError};
+use crate::Site;
+use machine::{Options, RecoverOptions, RecoveredSite};
 
 const DISK_BYTES: u64 = 4 << 20;
 
@@ -24,7 +25,7 @@ impl Bench {
         }
     }
 
-    fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, SiteError> {
+    fn recover(&self, options: RecoverOptions) -> Result<RecoveredSite, Error> {
         self.wait_for_media(&Options { media: options.media.clone(), ..Options::new(&options.dir) });
         self.runtime.block_on(Site::recover(self.rt(), options))
     }
@@ -42,7 +43,7 @@ impl Bench {
         let options = Options { media: paths.clone(), recovery_key_file: Some(recovery), ..self.later(name) };
         let started = self.start(options).unwrap();
         self.runtime.block_on(async {
-            started.site.create_vm(&VmName::parse("web01").unwrap(), &[DISK_BYTES]).await.unwrap();
+            started.site.catalog().create_vm(&VmName::parse("web01").unwrap(), &[DISK_BYTES]).await.unwrap();
             let disk = started.site.exports().open("web01/disk0").await.unwrap();
             for block in 0..DISK_BYTES / 4096 {
                 disk.write(block * 4096, contents(block).into()).await.unwrap();
@@ -236,7 +237,7 @@ fn a_journal_with_a_hole_ends_no_start() {
     let media = bench.filled("d", 3);
     let name = |text: &str| VmName::parse(text).unwrap();
     let site = bench.start(bench.later("d")).unwrap().site;
-    bench.runtime.block_on(site.snapshot(&name("web01"), None)).unwrap();
+    bench.runtime.block_on(site.catalog().snapshot(&name("web01"), None)).unwrap();
     bench.stop(&site);
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
@@ -268,11 +269,11 @@ fn a_journal_with_a_hole_ends_no_start() {
             assert_eq!(read(&site, "web01@s1/disk0", block).await, Ok(contents(block)));
             assert_eq!(read(&site, "web01/disk0", block).await, Err(()));
         }
-        assert_eq!(site.create_vm(&name("b"), &[4096]).await.unwrap_err().code, "data_lost");
+        assert_eq!(site.catalog().create_vm(&name("b"), &[4096]).await.unwrap_err().code, "data_lost");
     });
     bench.stop(&site);
     drop(site);
-    let options = Options { on_loss: crate::OnLoss::ServeAll, ..bench.later("d") };
+    let options = Options { on_loss: machine::OnLoss::ServeAll, ..bench.later("d") };
     let site = bench.start(options).unwrap().site;
     bench.runtime.block_on(async {
         assert_eq!(read(&site, "web01/disk0", 9).await, Ok(contents(9)));
@@ -293,7 +294,7 @@ fn a_journal_with_a_hole_ends_no_start() {
             let read = read(&site, "web01/disk0", block).await.unwrap();
             assert!(read == contents(block) || block < 8 && read == contents(1000 + block), "block {block}");
         }
-        site.create_vm(&name("b"), &[4096]).await.unwrap();
+        site.catalog().create_vm(&name("b"), &[4096]).await.unwrap();
     });
     bench.stop(&site);
     drop(site);

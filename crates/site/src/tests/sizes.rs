@@ -7,7 +7,7 @@ use data::{Layout, Params};
 use nbd::Exports;
 
 use super::{Bench, MEDIUM_BYTES};
-use crate::{FileMedia, Options};
+use machine::{FileMedia, Options};
 
 /// Blocks of the disk, and how often all of them are written anew: several times what a site of one medium holds.
 const BLOCKS: u64 = 500;
@@ -39,7 +39,7 @@ fn sites_of_the_least_media_take_writes_overwrites_and_clean() {
         let bench = Bench::new();
         let site = bench.start(bench.options("d", count)).unwrap().site;
         bench.runtime.block_on(async {
-            site.create_vm(&VmName::parse("a").unwrap(), &[BLOCKS * 4096]).await.unwrap();
+            site.catalog().create_vm(&VmName::parse("a").unwrap(), &[BLOCKS * 4096]).await.unwrap();
             let disk = site.exports().open("a/disk0").await.unwrap();
             for round in 0..ROUNDS {
                 for block in 0..BLOCKS {

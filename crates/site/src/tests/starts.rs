@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use api::VmName;
-use api::types::{Health, MediumState};
+use api::types::{Health, ListVms, MediumState};
 use nbd::{Exports, OpenErrorKind};
 
 use super::{Bench, MEDIUM_BYTES, NOW, edit};
-use crate::Options;
+use machine::Options;
 
 fn media(dir: &Path) -> Vec<PathBuf> {
     let mut media: Vec<PathBuf> =
@@ -309,7 +309,8 @@ fn a_missing_medium_degrades_and_comes_back() {
     let site = bench.start(bench.later("d")).unwrap().site;
     let status = bench.runtime.block_on(site.status()).unwrap();
     assert_eq!((status.health, status.writable), (Health::Failed, false));
-    let refused = bench.runtime.block_on(site.create_vm(&VmName::parse("a").unwrap(), &[4096])).unwrap_err();
+    let refused =
+        bench.runtime.block_on(site.catalog().create_vm(&VmName::parse("a").unwrap(), &[4096])).unwrap_err();
     assert_eq!(refused.code, "too_few_media");
     bench.stop(&site);
     drop(site);
@@ -327,14 +328,14 @@ fn vms_are_made_shown_used_and_deleted() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let name = |text| VmName::parse(text).unwrap();
     let work = async {
-        let vm = site.create_vm(&name("web01"), &[1 << 20, 4096]).await.unwrap();
+        let vm = site.catalog().create_vm(&name("web01"), &[1 << 20, 4096]).await.unwrap();
         let exports: Vec<&str> = vm.disks.iter().map(|disk| disk.export.as_str()).collect();
         assert_eq!(exports, ["web01/disk0", "web01/disk1"]);
         assert_eq!((vm.disks[0].bytes, vm.disks[1].bytes), (1 << 20, 4096));
-        let code = |error: crate::SiteError| error.code;
+        let code = |error: api::Error| error.code;
         let create = |text, disks: &'static [u64]| {
             let site = site.clone();
-            async move { site.create_vm(&VmName::parse(text).unwrap(), disks).await.map_err(code) }
+            async move { site.catalog().create_vm(&VmName::parse(text).unwrap(), disks).await.map_err(code) }
         };
         assert_eq!(create("web01", &[4096]).await.unwrap_err(), "vm_exists");
         for sizes in [&[4095][..], &[0], &[4097], &[1 << 60], &[u64::MAX]] {
@@ -343,9 +344,16 @@ fn vms_are_made_shown_used_and_deleted() {
         assert_eq!(create("x", &[]).await.unwrap_err(), "disk_count");
         assert_eq!(create("x", &[4096; 33]).await.unwrap_err(), "disk_count");
         create("app", &[4608]).await.unwrap();
-        let listed: Vec<_> = site.vms().await.unwrap().into_iter().map(|vm| (vm.name, vm.bytes)).collect();
+        let listed: Vec<_> = site
+            .catalog()
+            .vms(&ListVms::default())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|vm| (vm.name, vm.bytes))
+            .collect();
         assert_eq!(listed, [("app".to_owned(), 4608), ("web01".to_owned(), (1 << 20) + 4096)]);
-        assert_eq!(site.vm(&name("nope")).await.unwrap_err().code, "vm_not_found");
+        assert_eq!(site.catalog().vm(&name("nope")).await.unwrap_err().code, "vm_not_found");
 
         let exports = site.exports();
         assert_eq!(exports.list().await.len(), 3);
@@ -358,12 +366,12 @@ fn vms_are_made_shown_used_and_deleted() {
         let device = exports.open("web01/disk1").await.unwrap();
         device.write(1, bytes::Bytes::from_static(b"abc")).await.unwrap();
         assert_eq!(&device.read(0, 5).await.unwrap()[..], b"\0abc\0");
-        let vm = site.vm(&name("web01")).await.unwrap();
+        let vm = site.catalog().vm(&name("web01")).await.unwrap();
         assert_eq!((vm.disks[0].clients, vm.disks[1].clients, vm.disks[1].used_bytes), (0, 1, Some(4096)));
-        assert_eq!(site.delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_in_use");
+        assert_eq!(site.catalog().delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_in_use");
         drop(device);
-        site.delete_vm(&name("web01"), NOW).await.unwrap();
-        assert_eq!(site.delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_not_found");
+        site.catalog().delete_vm(&name("web01"), NOW).await.unwrap();
+        assert_eq!(site.catalog().delete_vm(&name("web01"), NOW).await.unwrap_err().code, "vm_not_found");
         // A new VM of the name has nothing of the old one.
         create("web01", &[4096, 4096]).await.unwrap();
         let device = exports.open("web01/disk1").await.unwrap();
@@ -378,12 +386,14 @@ fn of_racing_creates_one_wins() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 2)).unwrap().site;
     let name = VmName::parse("one").unwrap();
-    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.create_vm(&name, &[4096]))));
+    let outcomes =
+        bench.runtime.block_on(seam::join_all((0..8).map(|_| site.catalog().create_vm(&name, &[4096]))));
     let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let lost =
         outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|e| e.code == "vm_exists")).count();
     assert_eq!((won, lost), (1, 7));
-    let outcomes = bench.runtime.block_on(seam::join_all((0..8).map(|_| site.delete_vm(&name, NOW))));
+    let outcomes =
+        bench.runtime.block_on(seam::join_all((0..8).map(|_| site.catalog().delete_vm(&name, NOW))));
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     bench.stop(&site);
 }
@@ -394,7 +404,7 @@ fn writes_are_refused_when_status_says_full_and_not_before() {
     let site = bench.start(bench.options("d", 1)).unwrap().site;
     let name = VmName::parse("one").unwrap();
     let work = async {
-        site.create_vm(&name, &[64 << 20]).await.unwrap();
+        site.catalog().create_vm(&name, &[64 << 20]).await.unwrap();
         let device = site.exports().open("one/disk0").await.unwrap();
         assert_eq!(site.status().await.unwrap().health, Health::Ok);
         let mut block = vec![0; 4096];
@@ -465,7 +475,7 @@ fn a_start_that_fails_leaves_no_new_recovery_key() {
     };
     (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(medium, aside).unwrap());
     let options = || Options { recovery_key_file: Some(bench.path("new")), ..bench.later("d") };
-    bench.refused(Options { on_loss: crate::OnLoss::Refuse, ..options() });
+    bench.refused(Options { on_loss: machine::OnLoss::Refuse, ..options() });
     assert!(!bench.path("new").exists(), "it would open nothing");
     (0..5).map(aside).for_each(|(medium, aside)| std::fs::rename(aside, medium).unwrap());
     drop(bench.made(options()));

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::types::{TrashItem, TrashKind};
+use api::types::{ListVms, TrashItem, TrashKind};
 use api::{Version, VmName};
 use nbd::Exports;
 use seam::{BoxFuture, Rt, Runtime};
 
 use super::{Bench, NOW};
-use crate::{Deletion, Site, Started};
+use crate::{Site, Started};
+use catalog::Deletion;
 
 const MIB: u64 = 1 << 20;
 const DAY_MS: u64 = 86_400_000;
@@ -76,7 +77,7 @@ fn name(text: &str) -> VmName {
     VmName::parse(text).unwrap()
 }
 
-fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
+fn code<T: std::fmt::Debug>(result: api::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(!error.reason.is_empty() && !error.hint.is_empty(), "{error:?}");
     error.code.name
@@ -85,7 +86,11 @@ fn code<T: std::fmt::Debug>(result: crate::Result<T>) -> &'static str {
 /// Every record: those of deleted disks go with the checkpoint behind.
 async fn count(site: &Site, table: &'static str) -> usize {
     site.engine().checkpoint().await.unwrap();
-    meta::list(&*site.engine().meta(), meta::Table::new(table).all(), 1000).await.unwrap().0.len()
+    meta::list(&*site.engine().meta(), meta::Table::<meta::Shard>::new(table).all(), 1000)
+        .await
+        .unwrap()
+        .0
+        .len()
 }
 
 async fn write(site: &Site, export: &str, byte: u8) {
@@ -99,7 +104,7 @@ async fn read(site: &Site, export: &str) -> u8 {
 }
 
 async fn trash(site: &Site) -> Vec<TrashItem> {
-    site.trash(0, 1000).await.unwrap()
+    site.catalog().trash(0, 1000).await.unwrap()
 }
 
 #[test]
@@ -108,20 +113,20 @@ fn a_vm_comes_back_with_all_it_had() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let vm = name("a");
     bench.runtime.block_on(async {
-        site.create_vm(&vm, &[MIB, MIB]).await.unwrap();
-        site.set_definition(&vm, "one").await.unwrap();
+        site.catalog().create_vm(&vm, &[MIB, MIB]).await.unwrap();
+        site.catalog().set_definition(&vm, "one").await.unwrap();
         write(&site, "a/disk0", 7).await;
-        site.snapshot(&vm, None).await.unwrap();
+        site.catalog().snapshot(&vm, None).await.unwrap();
         write(&site, "a/disk0", 8).await;
         write(&site, "a/disk1", 9).await;
-        site.set_definition(&vm, "two").await.unwrap();
-        let refused = site.delete_vm(&vm, KEPT).await.unwrap_err();
+        site.catalog().set_definition(&vm, "two").await.unwrap();
+        let refused = site.catalog().delete_vm(&vm, KEPT).await.unwrap_err();
         assert_eq!(refused.code, "vm_has_snapshots");
         assert!(refused.hint.contains("--with-snapshots"), "{refused:?}");
         let open = site.exports().open("a@s1/disk1").await.unwrap();
-        assert_eq!(code(site.delete_vm(&vm, ALL).await), "vm_in_use");
+        assert_eq!(code(site.catalog().delete_vm(&vm, ALL).await), "vm_in_use");
         drop(open);
-        let item = site.delete_vm(&vm, ALL).await.unwrap().unwrap();
+        let item = site.catalog().delete_vm(&vm, ALL).await.unwrap().unwrap();
         assert_eq!((item.kind, item.name.as_str(), item.snapshots), (TrashKind::Vm, "a", 1));
         assert_eq!((item.bytes, item.used_bytes), (2 * MIB, 16384));
         assert_eq!(item.expires_ms - item.deleted_ms, DAY_MS);
@@ -131,33 +136,36 @@ fn a_vm_comes_back_with_all_it_had() {
         for export in ["a/disk0", "a@s1/disk0"] {
             assert!(site.exports().open(export).await.is_err(), "{export}");
         }
-        assert!(site.vms().await.unwrap().is_empty() && site.exports().list().await.is_empty());
-        assert!(site.snapshots(None, None, 10).await.unwrap().is_empty());
+        assert!(
+            site.catalog().vms(&ListVms::default()).await.unwrap().is_empty()
+                && site.exports().list().await.is_empty()
+        );
+        assert!(site.catalog().snapshots(None, None, 10).await.unwrap().is_empty());
         // Its name is free; then it is taken.
-        site.create_vm(&vm, &[MIB]).await.unwrap();
-        let taken = site.restore(item.id, None).await.unwrap_err();
+        site.catalog().create_vm(&vm, &[MIB]).await.unwrap();
+        let taken = site.catalog().restore(item.id, None).await.unwrap_err();
         assert_eq!(taken.code, "vm_exists");
         assert!(taken.hint.contains("--as"), "{taken:?}");
-        assert_eq!(site.restore(item.id, Some(&name("b"))).await.unwrap(), "b");
-        assert_eq!(code(site.restore(item.id, None).await), "trash_not_found");
+        assert_eq!(site.catalog().restore(item.id, Some(&name("b"))).await.unwrap(), "b");
+        assert_eq!(code(site.catalog().restore(item.id, None).await), "trash_not_found");
         assert!(trash(&site).await.is_empty());
     });
     bench.stop(&site);
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
-        assert_eq!(site.definition(&name("b")).await.unwrap(), "two");
+        assert_eq!(site.catalog().definition(&name("b")).await.unwrap(), "two");
         for (export, byte) in
             [("b/disk0", 8), ("b/disk1", 9), ("b@s1/disk0", 7), ("b@s1/disk1", 0), ("a/disk0", 0)]
         {
             assert_eq!(read(&site, export).await, byte, "{export}");
         }
-        site.revert(&name("b"), &name("s1")).await.unwrap();
-        assert_eq!(site.definition(&name("b")).await.unwrap(), "one");
+        site.catalog().revert(&name("b"), &name("s1")).await.unwrap();
+        assert_eq!(site.catalog().definition(&name("b")).await.unwrap(), "one");
         // For good: nothing is left of it.
         let gone = Deletion { now: true, with_snapshots: true };
-        assert_eq!(site.delete_vm(&name("b"), gone).await.unwrap(), None);
-        assert_eq!(site.delete_vm(&vm, NOW).await.unwrap(), None);
+        assert_eq!(site.catalog().delete_vm(&name("b"), gone).await.unwrap(), None);
+        assert_eq!(site.catalog().delete_vm(&vm, NOW).await.unwrap(), None);
         for table in ["vm", "snapshot", "disk", "definition", "definition-use", "trash", "hold"] {
             assert_eq!(count(&site, table).await, 0, "{table}");
         }
@@ -171,36 +179,40 @@ fn snapshots_come_back_to_their_vm() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let (vm, s1) = (name("a"), name("s1"));
     bench.runtime.block_on(async {
-        site.create_vm(&vm, &[MIB]).await.unwrap();
-        site.set_definition(&vm, "one").await.unwrap();
+        site.catalog().create_vm(&vm, &[MIB]).await.unwrap();
+        site.catalog().set_definition(&vm, "one").await.unwrap();
         write(&site, "a/disk0", 7).await;
-        site.snapshot(&vm, None).await.unwrap();
-        site.set_definition(&vm, "two").await.unwrap();
-        let first = site.delete_snapshot(&vm, &s1, false).await.unwrap().unwrap();
+        site.catalog().snapshot(&vm, None).await.unwrap();
+        site.catalog().set_definition(&vm, "two").await.unwrap();
+        let first = site.catalog().delete_snapshot(&vm, &s1, false).await.unwrap().unwrap();
         assert_eq!((first.kind, first.name.as_str(), first.bytes), (TrashKind::Snapshot, "a@s1", MIB));
-        assert_eq!(code(site.show_snapshot(&vm, &s1).await), "snapshot_not_found");
-        site.rename_vm(&vm, &name("b")).await.unwrap();
-        site.snapshot(&name("b"), Some(&s1)).await.unwrap();
-        assert_eq!(code(site.restore(first.id, None).await), "snapshot_exists");
-        assert_eq!(site.restore(first.id, Some(&name("old"))).await.unwrap(), "b@old");
+        assert_eq!(code(site.catalog().show_snapshot(&vm, &s1).await), "snapshot_not_found");
+        site.catalog().rename_vm(&vm, &name("b")).await.unwrap();
+        site.catalog().snapshot(&name("b"), Some(&s1)).await.unwrap();
+        assert_eq!(code(site.catalog().restore(first.id, None).await), "snapshot_exists");
+        assert_eq!(site.catalog().restore(first.id, Some(&name("old"))).await.unwrap(), "b@old");
         assert_eq!(read(&site, "b@old/disk0").await, 7);
-        assert_eq!(site.clone_vm(&Version::parse("b@old").unwrap(), &name("c")).await.unwrap().name, "c");
-        assert_eq!(site.definition(&name("c")).await.unwrap(), "one");
+        assert_eq!(
+            site.catalog().clone_vm(&Version::parse("b@old").unwrap(), &name("c")).await.unwrap().name,
+            "c"
+        );
+        assert_eq!(site.catalog().definition(&name("c")).await.unwrap(), "one");
         // Its VM goes too: first that comes back, then the snapshot.
-        let snapshot = site.delete_snapshot(&name("b"), &name("old"), false).await.unwrap().unwrap();
-        let vm = site.delete_vm(&name("b"), ALL).await.unwrap().unwrap();
-        assert_eq!(code(site.restore(snapshot.id, None).await), "vm_in_trash");
-        site.restore(vm.id, None).await.unwrap();
-        assert_eq!(site.restore(snapshot.id, None).await.unwrap(), "b@old");
+        let snapshot =
+            site.catalog().delete_snapshot(&name("b"), &name("old"), false).await.unwrap().unwrap();
+        let vm = site.catalog().delete_vm(&name("b"), ALL).await.unwrap().unwrap();
+        assert_eq!(code(site.catalog().restore(snapshot.id, None).await), "vm_in_trash");
+        site.catalog().restore(vm.id, None).await.unwrap();
+        assert_eq!(site.catalog().restore(snapshot.id, None).await.unwrap(), "b@old");
         assert_eq!(read(&site, "b@old/disk0").await, 7);
         // Once the VM is gone for good nobody could restore it.
-        site.delete_snapshot(&name("b"), &name("old"), false).await.unwrap();
-        let vm = site.delete_vm(&name("b"), ALL).await.unwrap().unwrap();
-        site.empty_trash(vm.id).await.unwrap();
+        site.catalog().delete_snapshot(&name("b"), &name("old"), false).await.unwrap();
+        let vm = site.catalog().delete_vm(&name("b"), ALL).await.unwrap().unwrap();
+        site.catalog().empty_trash(vm.id).await.unwrap();
         assert!(trash(&site).await.is_empty());
-        assert_eq!(code(site.empty_trash(vm.id).await), "trash_not_found");
+        assert_eq!(code(site.catalog().empty_trash(vm.id).await), "trash_not_found");
         assert_eq!(read(&site, "c/disk0").await, 7);
-        site.delete_vm(&name("c"), NOW).await.unwrap();
+        site.catalog().delete_vm(&name("c"), NOW).await.unwrap();
         for table in ["vm", "snapshot", "disk", "definition", "definition-use", "trash"] {
             assert_eq!(count(&site, table).await, 0, "{table}");
         }
@@ -214,27 +226,30 @@ fn the_trash_expires_by_itself_and_keeps_as_long_as_it_is_told() {
     let site = clocks.start(&bench, true);
     bench.runtime.block_on(async {
         for vm in ["a", "b", "c", "d"] {
-            site.create_vm(&name(vm), &[MIB]).await.unwrap();
-            site.snapshot(&name(vm), None).await.unwrap();
+            site.catalog().create_vm(&name(vm), &[MIB]).await.unwrap();
+            site.catalog().snapshot(&name(vm), None).await.unwrap();
         }
-        site.delete_vm(&name("a"), ALL).await.unwrap();
-        assert_eq!(code(site.set_trash_keep(Duration::from_secs(367 * 86_400)).await), "invalid_time");
-        site.set_trash_keep(Duration::from_secs(3600)).await.unwrap();
-        site.delete_vm(&name("b"), ALL).await.unwrap();
+        site.catalog().delete_vm(&name("a"), ALL).await.unwrap();
+        assert_eq!(
+            code(site.catalog().set_trash_keep(Duration::from_secs(367 * 86_400)).await),
+            "invalid_time"
+        );
+        site.catalog().set_trash_keep(Duration::from_secs(3600)).await.unwrap();
+        site.catalog().delete_vm(&name("b"), ALL).await.unwrap();
         clocks.pass(3_599_000);
-        assert_eq!(site.expire_trash().await.unwrap(), 0);
+        assert_eq!(site.catalog().expire_trash().await.unwrap(), 0);
         clocks.pass(1_000);
         // The keeper may have been faster.
-        site.expire_trash().await.unwrap();
+        site.catalog().expire_trash().await.unwrap();
         assert_eq!(trash(&site).await.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
         clocks.pass(DAY_MS);
-        site.expire_trash().await.unwrap();
+        site.catalog().expire_trash().await.unwrap();
         assert!(trash(&site).await.is_empty());
         assert_eq!((count(&site, "disk").await, count(&site, "snapshot").await), (4, 2));
-        site.set_trash_keep(Duration::ZERO).await.unwrap();
-        assert_eq!(site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap(), None);
-        assert_eq!(site.delete_vm(&name("c"), KEPT).await.unwrap(), None);
-        assert_eq!(site.delete_vm(&name("d"), ALL).await.unwrap(), None);
+        site.catalog().set_trash_keep(Duration::ZERO).await.unwrap();
+        assert_eq!(site.catalog().delete_snapshot(&name("c"), &name("s1"), false).await.unwrap(), None);
+        assert_eq!(site.catalog().delete_vm(&name("c"), KEPT).await.unwrap(), None);
+        assert_eq!(site.catalog().delete_vm(&name("d"), ALL).await.unwrap(), None);
         assert_eq!((count(&site, "disk").await, count(&site, "trash").await), (0, 0));
     });
     bench.stop(&site);
@@ -247,21 +262,21 @@ fn emptying_goes_on_where_a_restart_cut_it_off() {
     let (items, kept) = bench.runtime.block_on(async {
         let mut items = Vec::new();
         for vm in ["a", "b", "c", "d", "kept"] {
-            site.create_vm(&name(vm), &[MIB]).await.unwrap();
-            site.snapshot(&name(vm), None).await.unwrap();
-            items.push(site.delete_vm(&name(vm), ALL).await.unwrap().unwrap().id);
+            site.catalog().create_vm(&name(vm), &[MIB]).await.unwrap();
+            site.catalog().snapshot(&name(vm), None).await.unwrap();
+            items.push(site.catalog().delete_vm(&name(vm), ALL).await.unwrap().unwrap().id);
         }
         let kept = items.pop().unwrap();
         // The keeper has looked at the trash and takes its pause: what goes now goes by the requests alone.
-        site.condemn_trash(&[&items[..], &[1 << 40]].concat()).await.unwrap();
+        site.catalog().condemn_trash(&[&items[..], &[1 << 40]].concat()).await.unwrap();
         for id in &items {
-            let refused = site.restore(*id, None).await;
+            let refused = site.catalog().restore(*id, None).await;
             assert!(
                 ["trash_emptying", "trash_not_found"].contains(&code(refused)),
                 "what is decided stays decided"
             );
         }
-        let _ = site.empty_trash(items[0]).await;
+        let _ = site.catalog().empty_trash(items[0]).await;
         (items, kept)
     });
     bench.stop(&site);
@@ -269,13 +284,13 @@ fn emptying_goes_on_where_a_restart_cut_it_off() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         for id in &items {
-            let refused = site.restore(*id, None).await;
+            let refused = site.catalog().restore(*id, None).await;
             assert!(["trash_emptying", "trash_not_found"].contains(&code(refused)));
         }
-        site.expire_trash().await.unwrap();
+        site.catalog().expire_trash().await.unwrap();
         assert_eq!(trash(&site).await.iter().map(|item| item.id).collect::<Vec<_>>(), [kept]);
         assert_eq!((count(&site, "disk").await, count(&site, "snapshot").await), (2, 1));
-        assert_eq!(site.restore(kept, None).await.unwrap(), "kept");
+        assert_eq!(site.catalog().restore(kept, None).await.unwrap(), "kept");
     });
     bench.stop(&site);
 }
@@ -286,25 +301,29 @@ fn a_clock_that_was_wrong_once_ends_nothing_and_is_forgotten() {
     let ahead = 1_200 * DAY_MS;
     let (vm, s1) = (name("held"), name("s1"));
     let kept = async |site: &Site| {
-        site.expire_trash().await.unwrap();
+        site.catalog().expire_trash().await.unwrap();
         assert_eq!(trash(site).await.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
-        assert_eq!(code(site.delete_snapshot(&vm, &s1, true).await), "snapshot_held");
+        assert_eq!(code(site.catalog().delete_snapshot(&vm, &s1, true).await), "snapshot_held");
         let locks = site.engine().pool().locks().await;
         assert!(!locks.is_empty(), "the media keep it");
-        site.shared.upkeep_when_due().await.unwrap();
-        let next = site.scrub_state().await.unwrap().next_ms().unwrap();
+        // Until all is indexed no scrub is due, and what was noted by a clock that was ahead stays.
+        while site.engine().is_indexing() {
+            site.runtime().sleep(Duration::from_millis(5)).await;
+        }
+        site.shared.scrub_upkeep().await.unwrap();
+        let next = site.scrubbing().await.unwrap().next_ms.unwrap();
         let now = site.engine().site_time_ms();
         assert!((now + 6 * DAY_MS..=now + 7 * DAY_MS).contains(&next), "{next} at {now}");
         now
     };
     let site = clocks.start(&bench, true);
     let first = bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[MIB]).await.unwrap();
-        site.delete_vm(&name("a"), KEPT).await.unwrap();
-        site.create_vm(&vm, &[MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[MIB]).await.unwrap();
+        site.catalog().delete_vm(&name("a"), KEPT).await.unwrap();
+        site.catalog().create_vm(&vm, &[MIB]).await.unwrap();
         write(&site, "held/disk0", 7).await;
-        site.snapshot(&vm, None).await.unwrap();
-        site.hold_snapshot(&vm, &s1, "2d").await.unwrap();
+        site.catalog().snapshot(&vm, None).await.unwrap();
+        site.catalog().hold_snapshot(&vm, &s1, "2d").await.unwrap();
         while site.engine().enforce_holds().await.unwrap() > 0 {}
         kept(&site).await
     });
@@ -342,10 +361,10 @@ fn a_clock_that_was_wrong_once_ends_nothing_and_is_forgotten() {
         kept(&site).await;
         let clock = site.believe_host_clock().await.unwrap();
         assert!(clock.site_ms >= clock.host_ms - 60_000, "{clock:?}");
-        site.expire_trash().await.unwrap();
+        site.catalog().expire_trash().await.unwrap();
         assert!(trash(&site).await.is_empty());
         assert!(site.engine().pool().locks().await.is_empty(), "the media heard of it");
-        site.delete_snapshot(&vm, &s1, true).await.unwrap();
+        site.catalog().delete_snapshot(&vm, &s1, true).await.unwrap();
         assert!(site.status().await.unwrap().reasons.is_empty());
     });
     bench.stop(&site);
@@ -363,16 +382,16 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
         assert!(task.counts["containers_held"] > 0 && task.message.contains("earlier keys stay"), "{task:?}");
     };
     let until = bench.runtime.block_on(async {
-        site.create_vm(&vm, &[MIB]).await.unwrap();
+        site.catalog().create_vm(&vm, &[MIB]).await.unwrap();
         write(&site, "a/disk0", 7).await;
-        site.snapshot(&vm, None).await.unwrap();
-        let until = site.hold_snapshot(&vm, &s1, "2h").await.unwrap().held_until_ms;
+        site.catalog().snapshot(&vm, None).await.unwrap();
+        let until = site.catalog().hold_snapshot(&vm, &s1, "2h").await.unwrap().held_until_ms;
         while site.engine().enforce_holds().await.unwrap() > 0 {}
         write(&site, "a/disk0", 8).await;
         rotated(&site).await;
         rotated(&site).await;
-        let state = site.key_state().await;
-        assert_eq!((state.current, state.oldest, state.held_until_ms), (3, 1, Some(until)));
+        let state = site.keys().await;
+        assert_eq!((state.current_epoch, state.oldest_epoch, state.held_until_ms), (3, 1, Some(until)));
         let notices = site.status().await.unwrap().notices;
         assert!(notices.iter().any(|notice| notice.contains("earlier data keys")), "{notices:?}");
         until
@@ -381,10 +400,10 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
     drop(site);
     let site = clocks.start(&bench, false);
     bench.runtime.block_on(async {
-        while site.key_state().await.held_until_ms != Some(until) {
+        while site.keys().await.held_until_ms != Some(until) {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        let rekeys = site.tasks().await.unwrap();
+        let rekeys = site.tasks().tasks().await.unwrap();
         assert_eq!(
             rekeys.iter().filter(|task| task.kind == api::types::TaskKind::Rekey).count(),
             2,
@@ -394,10 +413,10 @@ fn earlier_keys_stay_as_long_as_a_hold_and_go_with_it() {
         assert!(site.engine().lacking_locks(hold.disk).await.unwrap().is_empty(), "not one was freed");
         assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
         clocks.pass(2 * DAY_MS / 24);
-        while site.key_state().await.oldest != 3 {
+        while site.keys().await.oldest_epoch != 3 {
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(site.key_state().await.held_until_ms, None);
+        assert_eq!(site.keys().await.held_until_ms, None);
         site.engine().drop_caches();
         assert_eq!((read(&site, "a@s1/disk0").await, read(&site, "a/disk0").await), (7, 8));
         let verified = super::upkeep::done(&site, site.begin_verify().await.unwrap()).await;
@@ -412,37 +431,45 @@ fn nothing_ends_a_hold_before_its_time() {
     let site = clocks.start(&bench, true);
     let (vm, s1) = (name("a"), name("s1"));
     bench.runtime.block_on(async {
-        site.create_vm(&vm, &[MIB]).await.unwrap();
+        site.catalog().create_vm(&vm, &[MIB]).await.unwrap();
         write(&site, "a/disk0", 7).await;
-        site.snapshot(&vm, None).await.unwrap();
-        site.snapshot(&vm, None).await.unwrap();
-        let held = site.hold_snapshot(&vm, &s1, "30d").await.unwrap();
+        site.catalog().snapshot(&vm, None).await.unwrap();
+        site.catalog().snapshot(&vm, None).await.unwrap();
+        let held = site.catalog().hold_snapshot(&vm, &s1, "30d").await.unwrap();
         let until = held.held_until_ms;
         assert_eq!(until / 1000, (site.engine().site_time_ms() + 30 * DAY_MS) / 1000);
-        assert_eq!(code(site.hold_snapshot(&vm, &s1, "29d").await), "hold_shorter");
-        assert_eq!(code(site.hold_snapshot(&vm, &s1, "yesterday").await), "invalid_time");
-        assert_eq!(site.show_snapshot(&vm, &s1).await.unwrap().held_until_ms, until);
-        let refused = site.delete_snapshot(&vm, &s1, true).await.unwrap_err();
+        assert_eq!(code(site.catalog().hold_snapshot(&vm, &s1, "29d").await), "hold_shorter");
+        assert_eq!(code(site.catalog().hold_snapshot(&vm, &s1, "yesterday").await), "invalid_time");
+        assert_eq!(site.catalog().show_snapshot(&vm, &s1).await.unwrap().held_until_ms, until);
+        let refused = site.catalog().delete_snapshot(&vm, &s1, true).await.unwrap_err();
         assert_eq!(refused.code, "snapshot_held");
         assert!(refused.reason.contains(&api::format_time(until)), "{refused:?}");
         for how in [ALL, Deletion { now: true, with_snapshots: true }] {
-            assert_eq!(code(site.delete_vm(&vm, how).await), "snapshot_held");
+            assert_eq!(code(site.catalog().delete_vm(&vm, how).await), "snapshot_held");
         }
-        assert_eq!(code(site.delete_snapshot(&vm, &s1, false).await), "snapshot_held");
+        assert_eq!(code(site.catalog().delete_snapshot(&vm, &s1, false).await), "snapshot_held");
         // The one beside it is free, and a revert takes nothing away.
-        site.delete_snapshot(&vm, &name("s2"), true).await.unwrap();
-        site.revert(&vm, &s1).await.unwrap();
-        site.rename_vm(&vm, &name("b")).await.unwrap();
-        site.rename_snapshot(&name("b"), &s1, &name("kept")).await.unwrap();
-        assert_eq!(code(site.delete_snapshot(&name("b"), &name("kept"), true).await), "snapshot_held");
+        site.catalog().delete_snapshot(&vm, &name("s2"), true).await.unwrap();
+        site.catalog().revert(&vm, &s1).await.unwrap();
+        site.catalog().rename_vm(&vm, &name("b")).await.unwrap();
+        site.catalog().rename_snapshot(&name("b"), &s1, &name("kept")).await.unwrap();
+        assert_eq!(
+            code(site.catalog().delete_snapshot(&name("b"), &name("kept"), true).await),
+            "snapshot_held"
+        );
         // The engine itself refuses, whoever asks.
-        let (disks, _) = meta::list(&*site.engine().meta(), meta::Table::new("hold").all(), 9).await.unwrap();
-        let disk = meta::Table::new("hold").segments(&disks[0].key).unwrap().number().unwrap();
+        let (disks, _) = meta::list(&*site.engine().meta(), meta::Table::<meta::Shard>::new("hold").all(), 9)
+            .await
+            .unwrap();
+        let disk = meta::Table::<meta::Shard>::new("hold").segments(&disks[0].key).unwrap().number().unwrap();
         let removed = site.engine().apply(meta::Txn::new(), &[], &[units::DiskId(disk)]).await;
         assert_eq!(removed.unwrap_err().kind, engine::EngineErrorKind::Held);
         // Whoever sets the wall clock while the site runs moves nothing.
         clocks.wall_ms.store(40 * DAY_MS as i64, Ordering::SeqCst);
-        assert_eq!(code(site.delete_snapshot(&name("b"), &name("kept"), true).await), "snapshot_held");
+        assert_eq!(
+            code(site.catalog().delete_snapshot(&name("b"), &name("kept"), true).await),
+            "snapshot_held"
+        );
         clocks.wall_ms.store(0, Ordering::SeqCst);
         clocks.pass(29 * DAY_MS);
         site.engine().keep_time().await.unwrap();
@@ -455,15 +482,15 @@ fn nothing_ends_a_hold_before_its_time() {
     bench.runtime.block_on(async {
         let (vm, kept) = (name("b"), name("kept"));
         assert_eq!(read(&site, "b@kept/disk0").await, 7);
-        assert_eq!(code(site.delete_snapshot(&vm, &kept, true).await), "snapshot_held");
-        let longer = site.hold_snapshot(&vm, &kept, "2d").await.unwrap().held_until_ms;
+        assert_eq!(code(site.catalog().delete_snapshot(&vm, &kept, true).await), "snapshot_held");
+        let longer = site.catalog().hold_snapshot(&vm, &kept, "2d").await.unwrap().held_until_ms;
         clocks.pass(DAY_MS + 60_000);
-        assert_eq!(code(site.delete_snapshot(&vm, &kept, true).await), "snapshot_held");
+        assert_eq!(code(site.catalog().delete_snapshot(&vm, &kept, true).await), "snapshot_held");
         assert!(site.engine().site_time_ms() < longer);
         clocks.pass(DAY_MS);
-        site.delete_snapshot(&vm, &kept, true).await.unwrap();
+        site.catalog().delete_snapshot(&vm, &kept, true).await.unwrap();
         assert_eq!(count(&site, "hold").await, 0);
-        site.delete_vm(&vm, ALL).await.unwrap();
+        site.catalog().delete_vm(&vm, ALL).await.unwrap();
     });
     bench.stop(&site);
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use api::types::TaskKind;
-use api::{FileName, Version, VmName};
+use api::{FileName, Result, Version, VmName};
 
 use super::Bench;
-use crate::{Result, Site};
+use crate::Site;
 
 /// At once, of each kind.
 const AT_ONCE: usize = 12;
@@ -37,55 +37,62 @@ fn changes_at_once_all_happen() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4096]).await.unwrap();
-        let made = at_once(&site, async |site, _| site.snapshot(&name("a"), None).await).await;
+        site.catalog().create_vm(&name("a"), &[4096]).await.unwrap();
+        let made = at_once(&site, async |site, _| site.catalog().snapshot(&name("a"), None).await).await;
         assert!(codes(&made).is_empty(), "{:?}", codes(&made));
         let names: BTreeSet<String> = made.into_iter().map(|made| made.unwrap().name).collect();
         assert_eq!(names.len(), AT_ONCE, "each has a name of its own");
 
-        let added = at_once(&site, async |site, _| site.add_disk(&name("a"), 4096).await).await;
+        let added = at_once(&site, async |site, _| site.catalog().add_disk(&name("a"), 4096).await).await;
         assert!(codes(&added).is_empty(), "{:?}", codes(&added));
-        assert_eq!(site.vm(&name("a")).await.unwrap().disks.len(), 1 + AT_ONCE);
+        assert_eq!(site.catalog().vm(&name("a")).await.unwrap().disks.len(), 1 + AT_ONCE);
         let sized = at_once(&site, async |site, number| {
-            site.resize_disk(&name("a"), &format!("disk{number}"), 8192, false).await
+            site.catalog().resize_disk(&name("a"), &format!("disk{number}"), 8192, false).await
         });
         assert!(codes(&sized.await).is_empty());
         let removed = at_once(&site, async |site, number| {
-            site.remove_disk(&name("a"), &format!("disk{}", number + 1)).await
+            site.catalog().remove_disk(&name("a"), &format!("disk{}", number + 1)).await
         });
         assert!(codes(&removed.await).is_empty());
 
         let stored = at_once(&site, async |site, number| {
-            let (task, _) = site.begin_file(&name("a"), &file(number), "", false).await?;
-            site.grow_file(&name("a"), &file(number), 4096).await?;
-            site.finish_task(task.id, TaskKind::Import).await
+            let (task, _) = site.transfers().begin_file(&name("a"), &file(number), "", false).await?;
+            site.catalog().grow_file(&name("a"), &file(number), 4096).await?;
+            site.transfers().finish(task.id, TaskKind::Import).await
         });
         let stored = stored.await;
         assert!(codes(&stored).is_empty(), "{:?}", codes(&stored));
         // All kinds at once.
         let mixed = at_once(&site, async |site, number| match number % 6 {
-            0 => site.snapshot(&name("a"), None).await.map(drop),
-            1 => site.set_definition(&name("a"), &format!("text {number}")).await,
-            2 => site.remove_file(&name("a"), &file(number)).await,
+            0 => site.catalog().snapshot(&name("a"), None).await.map(drop),
+            1 => site.catalog().set_definition(&name("a"), &format!("text {number}")).await,
+            2 => site.catalog().remove_file(&name("a"), &file(number)).await,
             3 => {
                 let from = Version::parse("a").unwrap();
-                site.clone_vm(&from, &name(&format!("b{number}"))).await.map(drop)
+                site.catalog().clone_vm(&from, &name(&format!("b{number}"))).await.map(drop)
             }
-            4 => site.clone_disk(&Version::parse("a@s1").unwrap(), "disk0", &name("a")).await.map(drop),
-            _ => site.delete_snapshot(&name("a"), &name(&format!("s{number}")), true).await.map(drop),
+            4 => site
+                .catalog()
+                .clone_disk(&Version::parse("a@s1").unwrap(), "disk0", &name("a"))
+                .await
+                .map(drop),
+            _ => {
+                site.catalog().delete_snapshot(&name("a"), &name(&format!("s{number}")), true).await.map(drop)
+            }
         });
         let mixed = mixed.await;
         assert!(codes(&mixed).is_empty(), "{:?}", codes(&mixed));
 
         // What contradicts another is refused, by its reason.
-        let same = at_once(&site, async |site, _| site.snapshot(&name("a"), Some(&name("same"))).await).await;
+        let same =
+            at_once(&site, async |site, _| site.catalog().snapshot(&name("a"), Some(&name("same"))).await)
+                .await;
         assert_eq!(codes(&same), vec!["snapshot_exists"; AT_ONCE - 1]);
         let gone = at_once(&site, async |site, number| {
-            site.rename_vm(&name("a"), &name(&format!("c{number}"))).await
+            site.catalog().rename_vm(&name("a"), &name(&format!("c{number}"))).await
         });
         let gone = gone.await;
         assert_eq!(codes(&gone), vec!["vm_not_found"; AT_ONCE - 1]);
-        assert!(site.shared.turns.is_empty(), "nobody keeps a turn");
     });
     bench.stop(&site);
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::types::{Health, Task, TaskKind, TaskState};
+use api::types::{Health, Keys, Task, TaskKind, TaskState};
 use api::{Version, VmName};
 use engine::Progress;
 use nbd::Exports;
 
 use super::{Bench, edit};
-use crate::{Deletion, KeyState, Site};
+use crate::Site;
+use catalog::Deletion;
 
 const MIB: u64 = 1 << 20;
 /// Blocks written: more than the write buffer of the smallest sizes holds.
@@ -21,7 +22,7 @@ fn name(text: &str) -> VmName {
 
 /// Writes blocks that differ from each other and cannot be compressed.
 pub(super) async fn fill(site: &Site, disk: usize, vm: &str, seed: u64) {
-    let found = site.shared.vms.versions().await.unwrap();
+    let found = site.shared.catalog.versions().await.unwrap();
     let (_, disks) = found.into_iter().find(|(found, _)| found == vm).unwrap();
     for block in 0..BLOCKS {
         let mut state = (seed << 32) + 2 * block + 1;
@@ -55,7 +56,7 @@ fn what_there_is_to_do_is_known_from_the_start() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         site.engine().drain().await.unwrap();
         let (engine, cursor) = (site.engine(), engine::ScrubCursor::default());
@@ -73,7 +74,7 @@ fn what_there_is_to_do_is_known_from_the_start() {
 /// Waits until a task has ended.
 pub(super) async fn ended(site: &Site, task: Task) -> Task {
     for _ in 0..6000 {
-        let task = site.task(task.id).await.unwrap();
+        let task = site.tasks().task(task.id).await.unwrap();
         if task.state != TaskState::Running {
             return task;
         }
@@ -108,10 +109,10 @@ fn damage_is_repaired_or_named() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 6)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB, 4 * MIB]).await.unwrap();
-        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB, 4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("b"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
         let task = done(&site, site.begin_verify().await.unwrap()).await;
         assert!(task.counts["units"] >= BLOCKS && task.counts["lost_units"] == 0, "{task:?}");
         assert!(task.findings.is_empty());
@@ -126,9 +127,9 @@ fn damage_is_repaired_or_named() {
         assert!(task.counts["repaired"] > 0 && task.counts["damaged"] == 0, "{task:?}");
         let again = done(&site, site.begin_scrub().await.unwrap()).await;
         assert_eq!(again.counts["repaired"], 0, "{again:?}");
-        let state = site.scrub_state().await.unwrap();
-        assert_eq!((state.damaged, state.task), (0, again.id));
-        assert!(state.done_ms >= state.begun_ms && state.next_ms() > Some(state.done_ms));
+        let state = site.scrubbing().await.unwrap();
+        assert_eq!((state.damaged, state.task), (0, Some(again.id)));
+        assert!(state.done_ms >= state.begun_ms && state.next_ms > state.done_ms);
         assert_eq!(site.status().await.unwrap().health, Health::Ok);
     });
     bench.stop(&site);
@@ -155,19 +156,20 @@ fn damage_is_repaired_or_named() {
     let affected = |site: &Site| {
         let mut status = bench.runtime.block_on(site.status()).unwrap();
         for _ in 0..1000 {
-            if status.unreadable.affected_count.is_some() && status.unreadable.damaged > 0 {
+            let found = status.unreadable.as_ref();
+            if found.is_some_and(|found| found.affected_count.is_some() && found.damaged_containers > 0) {
                 break;
             }
             bench.runtime.block_on(bench.rt().sleep(std::time::Duration::from_millis(10)));
             status = bench.runtime.block_on(site.status()).unwrap();
         }
-        status.unreadable.affected
+        status.unreadable.unwrap().affected
     };
     assert_eq!(affected(&site), ["a/disk0", "a@s1/disk0"]);
     // Noted by the upkeep, which comes round by itself.
     bench.runtime.block_on(async {
         for _ in 0..1000 {
-            if !site.scrub_state().await.unwrap().known.is_empty() {
+            if !site.shared.scrub_state().await.unwrap().known.is_empty() {
                 return;
             }
             bench.rt().sleep(std::time::Duration::from_millis(10)).await;
@@ -187,8 +189,8 @@ fn small_containers_become_few() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
-        let disk = site.shared.vms.versions().await.unwrap()[0].1[0].1;
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        let disk = site.shared.catalog.versions().await.unwrap()[0].1[0].1;
         for round in 0..40_u64 {
             // More than the write buffer holds, so that the maps change with each.
             for block in 0..64 {
@@ -197,7 +199,7 @@ fn small_containers_become_few() {
                 site.engine().write(disk, block * 4096, &data).await.unwrap();
             }
             site.engine().write(disk, (64 + round) * 4096, &[round as u8 + 1; 4096]).await.unwrap();
-            site.snapshot(&name("a"), None).await.unwrap();
+            site.catalog().snapshot(&name("a"), None).await.unwrap();
             site.engine().checkpoint().await.unwrap();
         }
         let clean = async || site.engine().clean(100, &Progress::default()).await.unwrap();
@@ -227,17 +229,17 @@ fn accounts_are_of_everything() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
         for vm in ["a", "b", "c"] {
-            site.create_vm(&name(vm), &[4 * MIB]).await.unwrap();
+            site.catalog().create_vm(&name(vm), &[4 * MIB]).await.unwrap();
             fill(&site, 0, vm, u64::from(vm.as_bytes()[0])).await;
-            site.snapshot(&name(vm), None).await.unwrap();
+            site.catalog().snapshot(&name(vm), None).await.unwrap();
             fill(&site, 0, vm, u64::from(vm.as_bytes()[0]) + 10).await;
         }
         let with_snapshots = Deletion { now: false, with_snapshots: true };
-        let b = site.delete_vm(&name("b"), with_snapshots).await.unwrap().unwrap().id;
-        let c = site.delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
+        let b = site.catalog().delete_vm(&name("b"), with_snapshots).await.unwrap().unwrap().id;
+        let c = site.catalog().delete_snapshot(&name("c"), &name("s1"), false).await.unwrap().unwrap().id;
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
-        let names: Vec<String> = table.rows.iter().map(|row| row.name.clone()).collect();
+        let names: Vec<String> = table.items.iter().map(|row| row.name.clone()).collect();
         assert_eq!(names, [format!("#{b}"), format!("#{b}@s1"), format!("#{c}"), "a".into(), "a@s1".into(), "c".into()]);
         let frees = async |of: &[String]| {
             done(&site, site.begin_space(of).await.unwrap()).await.counts["unique_bytes"]
@@ -261,30 +263,30 @@ fn space_is_told_before_and_freed_after() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
         fill(&site, 0, "a", 2).await;
-        site.clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
+        site.catalog().clone_vm(&Version::parse("a").unwrap(), &name("b")).await.unwrap();
         let error = site.space(None, None, 10).unwrap_err();
         assert_eq!(error.code, "no_space_report");
         done(&site, site.begin_space(&[]).await.unwrap()).await;
         let table = site.space(None, None, 10).unwrap();
-        let names: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
+        let names: Vec<&str> = table.items.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["a", "a@s1", "b"]);
         let data = BLOCKS * 4096;
-        assert!(table.rows.iter().all(|row| row.logical_bytes == data), "{table:?}");
+        assert!(table.items.iter().all(|row| row.logical_bytes == data), "{table:?}");
         // The VM and its clone share all; the snapshot alone has what was overwritten.
-        assert!(table.rows[1].unique_bytes >= data && table.rows[1].shared_bytes == 0, "{table:?}");
-        assert!(table.rows[0].unique_bytes == 0 && table.rows[0].shared_bytes >= data, "{table:?}");
-        assert_eq!(site.space(Some(&name("b")), None, 10).unwrap().rows.len(), 1);
+        assert!(table.items[1].unique_bytes >= data && table.items[1].shared_bytes == 0, "{table:?}");
+        assert!(table.items[0].unique_bytes == 0 && table.items[0].shared_bytes >= data, "{table:?}");
+        assert_eq!(site.space(Some(&name("b")), None, 10).unwrap().items.len(), 1);
         let behind = site.space(None, Some("a@s1"), 10).unwrap();
-        assert_eq!(behind.rows[0].name, "b");
+        assert_eq!(behind.items[0].name, "b");
         let both = site.begin_space(&["a".to_owned(), "b".to_owned()]).await.unwrap();
         let both = done(&site, both).await;
-        assert_eq!(both.counts["unique_bytes"] + table.rows[1].unique_bytes, table.live_bytes);
+        assert_eq!(both.counts["unique_bytes"] + table.items[1].unique_bytes, table.live_bytes);
         let before = site.status().await.unwrap().stored_bytes;
-        site.delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
+        site.catalog().delete_snapshot(&name("a"), &name("s1"), true).await.unwrap();
         let cleaned = done(&site, site.begin_clean(0).await.unwrap()).await;
         assert_eq!(cleaned.kind, TaskKind::Clean);
         let freed = before - site.status().await.unwrap().stored_bytes;
@@ -302,8 +304,8 @@ fn what_the_cleaner_leaves_is_told() {
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
         let garbage = async || site.engine().status().await.garbage_bytes;
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
-        site.create_vm(&name("b"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("b"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         assert_eq!(garbage().await, None, "nobody has looked");
         let disk = site.exports().open("a/disk0").await.unwrap();
@@ -320,7 +322,7 @@ fn what_the_cleaner_leaves_is_told() {
         done(&site, site.begin_clean(10).await.unwrap()).await;
         let after = garbage().await.unwrap();
         assert!(after < left / 2, "{after} of {left}");
-        site.delete_vm(&name("b"), super::NOW).await.unwrap();
+        site.catalog().delete_vm(&name("b"), super::NOW).await.unwrap();
         assert_eq!(garbage().await, None, "what was of the VM is garbage now");
     });
     bench.stop(&site);
@@ -331,22 +333,22 @@ fn a_kind_of_work_runs_once_and_can_be_cancelled() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         // The cleaner's own lock keeps the second from its end.
         let (first, _) = site.shared.tasks.begin_work(TaskKind::Clean, "site", "held").await.unwrap();
         let error = site.begin_clean(20).await.unwrap_err();
         assert_eq!(error.code, "task_running");
-        assert_eq!(site.cancel_task(first.id).await.unwrap().state, TaskState::Cancelled);
+        assert_eq!(site.transfers().cancel(first.id).await.unwrap().state, TaskState::Cancelled);
         let next = done(&site, site.begin_clean(20).await.unwrap()).await;
         assert!(next.id > first.id);
         assert_eq!(site.set_scrub_every(60).await.unwrap_err().code, "invalid_request");
-        assert_eq!(site.set_scrub_every(3600).await.unwrap().every_s, 3600);
+        assert_eq!(site.set_scrub_every(3600).await.unwrap().every_s, Some(3600));
     });
     bench.stop(&site);
     drop(site);
     let site = bench.start(bench.later("d")).unwrap().site;
-    assert_eq!(bench.runtime.block_on(site.scrub_state()).unwrap().every_s, 3600);
+    assert_eq!(bench.runtime.block_on(site.scrubbing()).unwrap().every_s, Some(3600));
     bench.stop(&site);
 }
 
@@ -355,7 +357,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
     let all = bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
         let whole = done(&site, site.begin_scrub().await.unwrap()).await;
         site.shared.interrupt_scrub().await;
@@ -366,7 +368,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         let scrubs = async || {
-            let tasks = site.tasks().await.unwrap();
+            let tasks = site.tasks().tasks().await.unwrap();
             tasks.into_iter().filter(|task| task.kind == TaskKind::Scrub).collect::<Vec<_>>()
         };
         while scrubs().await.len() < 2 {
@@ -375,7 +377,7 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
         let second = done(&site, scrubs().await.remove(0)).await;
         assert!(second.message.contains("from where it was interrupted"), "{second:?}");
         assert!((1..all).contains(&second.counts["containers"]), "{second:?}, not all {all}");
-        assert!(site.scrub_state().await.unwrap().done_ms > 0);
+        assert!(site.scrubbing().await.unwrap().done_ms.is_some());
     });
     bench.stop(&site);
 }
@@ -384,16 +386,16 @@ fn a_scrub_goes_on_where_a_restart_cut_it_off() {
 fn a_rotated_key_seals_everything_anew_over_restarts() {
     let bench = Bench::new();
     let site = bench.start(bench.options("d", 3)).unwrap().site;
-    let state = |site: &Site| bench.runtime.block_on(site.key_state());
+    let state = |site: &Site| bench.runtime.block_on(site.keys());
     bench.runtime.block_on(async {
-        site.create_vm(&name("a"), &[4 * MIB]).await.unwrap();
+        site.catalog().create_vm(&name("a"), &[4 * MIB]).await.unwrap();
         fill(&site, 0, "a", 1).await;
-        site.snapshot(&name("a"), None).await.unwrap();
+        site.catalog().snapshot(&name("a"), None).await.unwrap();
     });
-    assert_eq!(state(&site), KeyState { current: 1, oldest: 1, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 1, oldest_epoch: 1, held_until_ms: None });
     let read = |site: &Site| {
         bench.runtime.block_on(async {
-            let found = site.shared.vms.versions().await.unwrap();
+            let found = site.shared.catalog.versions().await.unwrap();
             let mut all = Vec::new();
             for (_, disks) in found {
                 let open = site.engine().open_disk(disks[0].1).await.unwrap();
@@ -405,7 +407,7 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let before = read(&site);
     let task = bench.runtime.block_on(async { done(&site, site.rotate_key().await.unwrap()).await });
     assert_eq!((task.kind, task.counts["keys_retired"]), (TaskKind::Rekey, 1));
-    assert_eq!(state(&site), KeyState { current: 2, oldest: 2, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 2, oldest_epoch: 2, held_until_ms: None });
     assert!(read(&site) == before, "under the new key");
     // Interrupted as soon as the key is there.
     bench.runtime.block_on(site.shared.add_key()).unwrap();
@@ -416,13 +418,13 @@ fn a_rotated_key_seals_everything_anew_over_restarts() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         for _ in 0..6000 {
-            if site.key_state().await.oldest == 3 {
+            if site.keys().await.oldest_epoch == 3 {
                 break;
             }
             site.runtime().sleep(Duration::from_millis(10)).await;
         }
     });
-    assert_eq!(state(&site), KeyState { current: 3, oldest: 3, held_until_ms: None });
+    assert_eq!(state(&site), Keys { current_epoch: 3, oldest_epoch: 3, held_until_ms: None });
     assert!(read(&site) == before, "gone on with");
     // Whatever is sealed under an earlier key cannot be opened any more.
     let verified = bench.runtime.block_on(async { done(&site, site.begin_verify().await.unwrap()).await });
