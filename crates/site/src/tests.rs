@@ -6,6 +6,7 @@ mod exports;
 mod files;
 mod formats;
 mod fuzz;
+mod holds;
 mod media_changes;
 mod media_faults;
 mod recover;

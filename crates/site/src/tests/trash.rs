@@ -53,17 +53,17 @@ impl Runtime for Jumping {
 }
 
 #[derive(Default)]
-struct Clocks {
+pub(super) struct Clocks {
     passed_ms: Arc<AtomicU64>,
     wall_ms: Arc<AtomicI64>,
 }
 
 impl Clocks {
-    fn pass(&self, ms: u64) {
+    pub(super) fn pass(&self, ms: u64) {
         self.passed_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    fn start(&self, bench: &Bench, is_new: bool) -> Site {
+    pub(super) fn start(&self, bench: &Bench, is_new: bool) -> Site {
         let options = if is_new { bench.options("d", 3) } else { bench.later("d") };
         bench.wait_for_media(&options);
         let (passed_ms, wall_ms) = (self.passed_ms.clone(), self.wall_ms.clone());
