@@ -210,9 +210,9 @@ fn what_is_held_stays_and_what_is_not_goes_in_any_order() {
         drop(site);
     }
     // When all holds are over everything goes.
-    clocks.pass(100 * HOUR_MS);
     let site = clocks.start(&bench, false);
     bench.runtime.block_on(async {
+        clocks.pass(100 * HOUR_MS);
         for vm in model.vms.keys() {
             let how = Deletion { now: true, with_snapshots: true };
             site.catalog().delete_vm(&name(vm), how).await.unwrap();
