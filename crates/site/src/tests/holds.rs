@@ -39,8 +39,8 @@ type Snapshots = BTreeMap<String, u64>;
 #[derive(Default)]
 struct Model {
     vms: BTreeMap<String, Snapshots>,
-    /// By its number: what it is called, and a VM's snapshots.
-    trash: BTreeMap<u64, (String, Option<Snapshots>)>,
+    /// By its number: a VM's snapshots, or until when a snapshot was held.
+    trash: BTreeMap<u64, Result<Snapshots, u64>>,
     made: usize,
 }
 
@@ -129,8 +129,8 @@ async fn step(site: &Site, clocks: &Clocks, model: &mut Model, random: &mut Rand
             let done = code(catalog.delete_snapshot(&name(&vm), &name(&snapshot), now).await);
             assert_eq!(done.as_ref().err(), held.then_some(&"snapshot_held"), "{vm}@{snapshot}");
             if let Ok(item) = done {
-                model.vms.get_mut(&vm).unwrap().remove(&snapshot);
-                item.map(|item| model.trash.insert(item.id, (format!("{vm}@{snapshot}"), None)));
+                let was = model.vms.get_mut(&vm).unwrap().remove(&snapshot).unwrap();
+                item.map(|item| model.trash.insert(item.id, Err(was)));
             }
         }
         9 => {
@@ -142,21 +142,21 @@ async fn step(site: &Site, clocks: &Clocks, model: &mut Model, random: &mut Rand
             assert_eq!(done.as_ref().err(), held.then_some(&"snapshot_held"), "{vm}");
             if let Ok(item) = done {
                 let snapshots = model.vms.remove(&vm).unwrap();
-                item.map(|item| model.trash.insert(item.id, (vm, Some(snapshots))));
+                item.map(|item| model.trash.insert(item.id, Ok(snapshots)));
             }
         }
         10 => {
             let items: Vec<u64> = model.trash.keys().copied().collect();
             let Some(id) = random.of(&items).copied() else { return };
-            let (was, snapshots) = model.trash.remove(&id).unwrap();
+            let gone = model.trash.remove(&id).unwrap();
             // It may have expired by itself, and the VM of a snapshot may be gone or have another name.
             if let Ok(called) = catalog.restore(id, None).await {
-                match snapshots {
-                    Some(snapshots) => drop(model.vms.insert(called, snapshots)),
-                    None => {
+                match gone {
+                    Ok(snapshots) => drop(model.vms.insert(called, snapshots)),
+                    Err(until_ms) => {
                         let Version { vm, snapshot } = Version::parse(&called).unwrap();
-                        let snapshots = model.vms.get_mut(vm.as_str()).unwrap_or_else(|| panic!("{was}"));
-                        snapshots.insert(snapshot.unwrap().as_str().to_owned(), 0);
+                        let snapshots = model.vms.get_mut(vm.as_str()).unwrap();
+                        snapshots.insert(snapshot.unwrap().as_str().to_owned(), until_ms);
                     }
                 }
             }
