@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::trash::Deletion;
 
 impl Catalog {
+    /// Makes a change of VMs behind those that came before it.
     pub(crate) async fn turn<'a, T>(
         &'a self,
         vms: &[&VmName],
@@ -36,7 +37,7 @@ impl Catalog {
     /// Changes the folder, tags and labels of a VM, whoever has its disks open.
     ///
     /// # Errors
-    /// `vm_not_found`; `invalid_name`; `invalid_request` for too many.
+    /// `vm_not_found`, `vm_importing`; `invalid_name`; `too_many_attributes`; `invalid_request` for a list that is too long.
     pub async fn change_attributes(&self, name: &VmName, change: &ChangeAttributes) -> Result<Vm> {
         self.turn(&[name], || Box::pin(self.try_change_attributes(name, change))).await
     }

@@ -125,7 +125,7 @@ impl Record {
             number: None,
             snapshots: 0,
             held_until_ms: 0,
-            attributes: Attributes { folder: "/".to_owned(), ..Attributes::default() },
+            attributes: Attributes::default(),
         }
     }
 

@@ -8,7 +8,7 @@
 //! and by the recovery key. Once there are media, each carries the wrapped keys, and these count.
 
 use api::{Error, Result, code};
-use meta::{Key, Store, Table};
+use meta::{Key, Site, Store, Table};
 use node::Directory;
 use seal::{Kek, KeyRing, RecoveryKey, WRAPPED_BYTES, WrappedKeys};
 use seam::Rt;
@@ -18,7 +18,7 @@ use crate::access::store_error;
 use crate::text::{hex, of_hex_exact};
 
 const VERSION: u32 = 1;
-pub(crate) const TABLE: Table = Table::new("site");
+pub(crate) const TABLE: Table<Site> = Table::new("site");
 const FILE: &str = "birth.json";
 /// Data nodes that may be waited for.
 const NODES_MAX: usize = 64;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Error, Result, code};
-use meta::{Compare, Key, KeyRange, Op, Store, Table, Txn};
+use meta::{Compare, Key, KeyRange, Op, Site, Store, Table, Txn};
 use node::Directory;
 use seam::Rt;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use crate::users::{CLAIM, MEDIA};
 const VERSION: u32 = 1;
 const FILE: &str = "catalogue.json";
 /// Everything but media, which come last: with them the site is restored.
-const TABLES: [Table; 4] = [birth::TABLE, REVOKED, NAMES, NODES];
+const TABLES: [Table<Site>; 4] = [birth::TABLE, REVOKED, NAMES, NODES];
 /// Entries of a table.
 const ENTRIES_MAX: usize = 2048;
 /// Longest key and value, bytes.

@@ -15,7 +15,7 @@
 use std::net::SocketAddr;
 
 use api::{Error, Result, code};
-use meta::{Key, Table};
+use meta::{Key, Site, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trust::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -25,10 +25,10 @@ use units::NodeId;
 use crate::text::{check_name, hex, node_id, of_hex, of_hex_exact};
 
 const VERSION: u32 = 1;
-pub(crate) const NODES: Table = Table::new("node");
-pub(crate) const NAMES: Table = Table::new("node-name");
-pub(crate) const TOKENS: Table = Table::new("token");
-pub(crate) const REVOKED: Table = Table::new("revoked");
+pub(crate) const NODES: Table<Site> = Table::new("node");
+pub(crate) const NAMES: Table<Site> = Table::new("node-name");
+pub(crate) const TOKENS: Table<Site> = Table::new("token");
+pub(crate) const REVOKED: Table<Site> = Table::new("revoked");
 
 /// Certificates of one node that have not ended: a node that loses answers asks again, and not for ever.
 pub(crate) const CERTIFICATES_MAX: usize = 32;

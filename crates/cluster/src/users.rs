@@ -9,7 +9,7 @@
 
 use api::Result;
 use etcd::{Etcd, Right, UserRole};
-use meta::{KeyRange, Table};
+use meta::{KeyRange, Site, Table};
 use seam::BoxFuture;
 use trust::{Member, Role};
 use units::NodeId;
@@ -20,11 +20,11 @@ use crate::records::{NAMES, NODES, REVOKED};
 use crate::text::hex;
 
 /// The table of who serves: a compute node's.
-pub const SERVING: Table = Table::new("serving");
+pub const SERVING: Table<Site> = Table::new("serving");
 /// The table of the site's media: a compute node's.
-pub const MEDIA: Table = Table::new("media");
+pub const MEDIA: Table<Site> = Table::new("media");
 /// The table of who owns the site: a compute node's.
-pub const CLAIM: Table = Table::new("claim");
+pub const CLAIM: Table<Site> = Table::new("claim");
 
 const DATA: &str = "data";
 const COMPUTE: &str = "compute";

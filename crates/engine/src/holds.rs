@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use meta::{Compare, Key, KeyValue, Op, Store, Table, Txn};
+use meta::{Compare, Key, KeyValue, Op, Shard, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, DiskId};
 
@@ -19,8 +19,8 @@ use crate::error::{EngineError, EngineErrorKind};
 use crate::metadata::{RACES_MAX, no_disk};
 use crate::record::{Base, DiskRecord, find};
 
-const HOLDS: Table = Table::new("hold");
-const CLOCK: Table = Table::new("site-clock");
+const HOLDS: Table<Shard> = Table::new("hold");
+const CLOCK: Table<Shard> = Table::new("site-clock");
 const VERSION: u8 = 1;
 /// Most holds that are read at once.
 const HOLDS_MAX: usize = 1 << 24;

@@ -12,12 +12,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use meta::{Compare, ErrorKind, Key, KeyRange, Op, Revision, Store, Table, Txn, TxnResult};
+use meta::{Compare, ErrorKind, Key, KeyRange, Op, Revision, Shard, Store, Table, Txn, TxnResult};
 
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, EngineErrorKind};
 
-const TURNSTILES: Table = Table::new("turnstile");
+const TURNSTILES: Table<Shard> = Table::new("turnstile");
 /// More than a turnstile takes in the record of a transaction.
 pub(crate) const TURNSTILE_BYTES: usize = 128;
 /// Pause before a store that does not answer is asked again.

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use map::Root;
-use meta::{Key, KeyValue, Store, Table};
+use meta::{Key, KeyValue, Shard, Store, Table};
 use serde::{Deserialize, Serialize};
 use units::{DiskId, Seq};
 
 use crate::error::{EngineError, EngineErrorKind};
 
 /// Disks: key is the disk's number.
-const DISKS: Table = Table::new("disk");
+const DISKS: Table<Shard> = Table::new("disk");
 /// The number of the next disk.
-const NEXT_DISK: Table = Table::new("next-disk");
+const NEXT_DISK: Table<Shard> = Table::new("next-disk");
 const VERSION: u8 = 2;
 /// Most disks of a site, those of snapshots included.
 const DISKS_MAX: usize = 1 << 24;

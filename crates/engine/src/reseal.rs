@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
-use meta::{Key, Op, Store, Table, Txn};
+use meta::{Key, Op, Shard, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{ContainerId, Incarnation};
 
@@ -22,7 +22,7 @@ use crate::error::{EngineError, EngineErrorKind};
 use crate::progress::Progress;
 use crate::state::State;
 
-const RESEAL: Table = Table::new("reseal");
+const RESEAL: Table<Shard> = Table::new("reseal");
 const VERSION: u8 = 2;
 /// Cycles after which it is given up for now: each leaves only what was hit or anchored meanwhile.
 const CYCLES_MAX: usize = 8;

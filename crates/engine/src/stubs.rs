@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use container::UnitKind;
 use index::Holder;
-use meta::{Key, Op, Store, Table, Txn};
+use meta::{Key, Op, Shard, Store, Table, Txn};
 use serde::{Deserialize, Serialize};
 use units::{Address, ContainerId, Fingerprint, Incarnation};
 
@@ -17,7 +17,7 @@ use crate::engine::Shared;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::state::State;
 
-const STUBS: Table = Table::new("stub");
+const STUBS: Table<Shard> = Table::new("stub");
 /// Most stubs: what a start reads.
 const STUBS_MAX: usize = 1 << 22;
 /// Stubs changed in one transaction.

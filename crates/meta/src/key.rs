@@ -169,7 +169,7 @@ const NUMBER_DIGITS: usize = 16;
 ///
 /// A table is of one scope, which its type says: what is of a shard moves with its disks, what is of the site does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table<S = Shard>(&'static str, PhantomData<S>);
+pub struct Table<S>(&'static str, PhantomData<S>);
 
 /// Scope of what belongs to the disks of a shard: disks, snapshots, stubs, holds, the trash, definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //!  /api/v1/openapi.json                 all of it, described
 //!  /api/v1/status, media                how the site is
 //!  /api/v1/vms, vms/{name}              VMs: list, make, show, rename, delete
+//!  /api/v1/vms/{name}/attributes        its folder, tags and labels
 //!  /api/v1/vms/{name}/definition        a text stored with a VM
 //!  /api/v1/vms/{name}/disks, {disk}     add, resize, remove; {disk}/attach: how a guest gets it
 //!  /api/v1/vms/{name}/snapshots         make; {snapshot}: show, rename, delete; {snapshot}/changes, hold

@@ -15,6 +15,8 @@ use crate::running::Shared;
 const KEEPER_PAUSE: Duration = Duration::from_secs(5);
 /// How often the site time is kept; a clock that was set back makes the site's stand still so long at most.
 const KEEP_TIME: Duration = Duration::from_secs(3600);
+/// Pause between two looks at what is due: scrubs, rotations, media that are to leave.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks at media: a person who plugs a disk in waits no longer.
 const PROBE_PAUSE: Duration = Duration::from_secs(3);
 /// Looks at media between two looks at their superblocks.
@@ -74,7 +76,7 @@ impl Reconciler for Moves {
     }
 
     fn pause(&self) -> BoxFuture<'static, ()> {
-        Box::pin(self.0.tasks.pause())
+        sleep(&self.0, UPKEEP_PAUSE)
     }
 }
 
@@ -104,7 +106,7 @@ impl Reconciler for Soundness {
     }
 
     fn pause(&self) -> BoxFuture<'static, ()> {
-        Box::pin(self.0.tasks.pause())
+        sleep(&self.0, UPKEEP_PAUSE)
     }
 }
 
@@ -119,7 +121,7 @@ impl Reconciler for DataKeys {
     }
 
     fn pause(&self) -> BoxFuture<'static, ()> {
-        Box::pin(self.0.tasks.pause())
+        sleep(&self.0, UPKEEP_PAUSE)
     }
 }
 

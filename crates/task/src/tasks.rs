@@ -273,7 +273,7 @@ impl Tasks {
         self.wake.notify_one();
     }
 
-    /// Waits until it is time for another look.
+    /// Waits until it is time for another look. One loop may wait so: a wake-up reaches one alone.
     pub fn pause(&self) -> impl Future<Output = ()> + use<> {
         let (rt, wake) = (self.rt.clone(), self.wake.clone());
         async move {

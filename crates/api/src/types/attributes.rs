@@ -15,10 +15,10 @@ const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 const FOLDER: &str = "^/$|^(/[A-Za-z0-9][A-Za-z0-9._-]{0,62})+$";
 
 /// The folder, tags and labels of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attributes {
     /// The folder it is in: `/` for none, else names such as `/prod/web`.
-    #[serde(default)]
+    #[serde(default = "root")]
     pub folder: String,
     /// Its tags, in order. Tags that differ in case alone are one.
     #[serde(default)]
@@ -26,6 +26,18 @@ pub struct Attributes {
     /// Its labels: a value for each key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Default for Attributes {
+    /// In no folder, without tags and labels.
+    fn default() -> Self {
+        Self { folder: root(), tags: Vec::new(), labels: BTreeMap::new() }
+    }
+}
+
+/// The folder of what is in none.
+fn root() -> String {
+    "/".to_owned()
 }
 
 /// What is to change of a VM's folder, tags and labels; the rest stays.

@@ -166,7 +166,7 @@ fn ordered_by(attributes: &Attributes) -> String {
     let Attributes { folder, tags, labels } = attributes;
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let lines = [
-        ("folder", Some(folder.clone()).filter(|folder| !["", "/"].contains(&folder.as_str()))),
+        ("folder", Some(folder.clone()).filter(|folder| folder != "/")),
         ("tags", Some(tags.join(", ")).filter(|tags| !tags.is_empty())),
         ("labels", Some(labels.join(", ")).filter(|labels| !labels.is_empty())),
     ];

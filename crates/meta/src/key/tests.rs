@@ -1,7 +1,7 @@
 use super::*;
 
-const VM: Table = Table::new("vm");
-const SNAP: Table = Table::new("snap");
+const VM: Table<Shard> = Table::new("vm");
+const SNAP: Table<Shard> = Table::new("snap");
 
 #[test]
 fn a_key_is_table_slash_segments() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Engine, EngineError, EngineErrorKind};
-use meta::{Table, Txn};
+use meta::{Shard, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
@@ -16,7 +16,7 @@ use super::plan::Family;
 use super::world::{Serving, Unanswered, World};
 
 /// The engine's records of disks.
-const DISKS: Table = Table::new("disk");
+const DISKS: Table<Shard> = Table::new("disk");
 /// More than any schedule makes.
 const DISKS_MAX: usize = 1000;
 /// Cycles after which an emptied site has nothing left to free: a deletion makes garbage of metadata itself.

@@ -1,18 +1,18 @@
-//! Goal: what RAM says of disks is what their records say, whatever becomes of the answers of the metadata store and of those
-//! who asked: answers are lost, callers go away at any moment. Knobs: [`SEEDS`], [`STEPS`].
+//! Goal: what RAM says of disks is what their records say, whatever becomes of the answers of the metadata store
+//! and of those who asked: answers are lost, callers go away at any moment. Knobs: [`SEEDS`], [`STEPS`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::{Engine, EngineErrorKind, Fork};
-use meta::{Store, Table, Txn};
+use meta::{Shard, Store, Table, Txn};
 use seam::Runtime;
 use sim::{Control, Limits, Rng, SimRuntime, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId};
 
 use crate::room;
 
-const DISKS: Table = Table::new("disk");
+const DISKS: Table<Shard> = Table::new("disk");
 const SEEDS: u64 = 12;
 const STEPS: u64 = 40;
 /// Disks that are there at most.

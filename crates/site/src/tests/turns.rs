@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::types::TaskKind;
+use api::types::{ChangeAttributes, TaskKind};
 use api::{FileName, Result, Version, VmName};
 
 use super::Bench;
@@ -54,6 +54,14 @@ fn changes_at_once_all_happen() {
             site.catalog().remove_disk(&name("a"), &format!("disk{}", number + 1)).await
         });
         assert!(codes(&removed.await).is_empty());
+
+        let tagged = at_once(&site, async |site, number| {
+            let add_tags = vec![format!("t{number}")];
+            let change = ChangeAttributes { add_tags, ..ChangeAttributes::default() };
+            site.catalog().change_attributes(&name("a"), &change).await
+        });
+        assert!(codes(&tagged.await).is_empty());
+        assert_eq!(site.catalog().vm(&name("a")).await.unwrap().attributes.tags.len(), AT_ONCE);
 
         let stored = at_once(&site, async |site, number| {
             let (task, _) = site.transfers().begin_file(&name("a"), &file(number), "", false).await?;
