@@ -66,7 +66,7 @@ impl Founding {
     /// Keeps the recovery key; only in the directory itself it takes the place of one of a founding that was cut off.
     fn keep(&self, directory: &Directory, recovery: &RecoveryKey) -> Result<()> {
         match &self.recovery_key_file {
-            Some(path) => machine::write_recovery_file(path, recovery),
+            Some(path) => machine::write_recovery_file(&machine::LocalFiles, path, recovery),
             None => machine::replace_file(
                 &directory.file(RECOVERY_KEY),
                 format!("{}\n", recovery.to_text()).as_bytes(),
@@ -141,7 +141,7 @@ pub fn found(rt: &Rt, directory: &Directory, founding: &Founding) -> Result<Site
         return Err(Error::new(code::ALREADY_JOINED, reason));
     }
     if let Some(path) = &founding.recovery_key_file {
-        machine::check_no_recovery_file(path)?;
+        machine::check_no_recovery_file(&machine::LocalFiles, path)?;
     }
     let mut random = [0; 16];
     rt.fill_random(&mut random);

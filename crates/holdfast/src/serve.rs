@@ -74,6 +74,7 @@ fn ended() -> Failure {
 pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Result<(), Failure> {
     let dir = options.dir.display().to_string();
     let options = RecoverOptions {
+        host: None,
         backend: options.io.backend(),
         dir: options.dir,
         media: options.from_media,

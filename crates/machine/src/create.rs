@@ -16,10 +16,11 @@ use seal::{KeyRing, RecoveryKey, WrappedKeys};
 use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
 
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
+use crate::host::OpenMedia;
 use crate::keys;
 use crate::manifest::{Entry, Manifest};
-use crate::media_set::{self, Opener, Unfinished, check_free, medium_error};
+use crate::media_set::{self, Unfinished, check_free, medium_error};
 use crate::open::{FileMedia, Options, Sizes};
 use crate::witness;
 
@@ -29,12 +30,12 @@ const FILE_MEDIA: FileMedia = FileMedia { count: 6, bytes: 64 << 30 };
 /// Makes the site; gives its manifest and, when no file was named for it, the recovery key.
 pub(crate) async fn create(
     rt: &Rt,
-    opener: &Opener,
+    opener: &dyn OpenMedia,
     directory: &Directory,
     options: &Options,
 ) -> Result<(Manifest, Option<RecoveryKey>)> {
-    let unfinished = Manifest::load(&directory.first_start())?;
-    let had_key = directory.key().exists();
+    let unfinished = Manifest::load(directory, &directory.first_start())?;
+    let had_key = directory.files().is_there(&directory.key());
     let first =
         First { rt, opener, directory, options, unfinished, had_key, wrote_recovery: AtomicBool::new(false) };
     first.check_files()?;
@@ -48,7 +49,7 @@ pub(crate) async fn create(
             return Err(error);
         }
     };
-    directory::remove(&directory.first_start())?;
+    directory.remove(&directory.first_start())?;
     plan.recovery_key_file = None;
     tracing::info!(site = %plan.site(), media = plan.media.len(), "site made");
     Ok((plan, options.recovery_key_file.is_none().then_some(recovery)))
@@ -57,7 +58,7 @@ pub(crate) async fn create(
 /// A first start under way.
 struct First<'a> {
     rt: &'a Rt,
-    opener: &'a Opener,
+    opener: &'a dyn OpenMedia,
     directory: &'a Directory,
     options: &'a Options,
     /// What an earlier attempt had planned.
@@ -72,7 +73,7 @@ impl First<'_> {
     /// Makes the site as it is planned, up to its `site.json`.
     async fn make(&self, plan: &Manifest) -> Result<RecoveryKey> {
         let (rt, directory) = (&**self.rt, self.directory);
-        directory::replace(&directory.first_start(), &plan.encode()?)?;
+        directory.replace(&directory.first_start(), &plan.encode()?)?;
         let unlock = keys::of_new_site(rt, directory, self.options.passphrase_file.as_deref())?;
         let ring = KeyRing::from_master(keys::random_key(rt));
         let recovery = self.recovery_key()?;
@@ -81,17 +82,17 @@ impl First<'_> {
             let medium = self.medium(entry)?;
             self.format(&*medium, plan, entry, &wrapped).await?;
         }
-        witness::make(&directory.witness())?;
+        witness::make(&**directory.files(), &directory.witness())?;
         let mut whole = plan.clone();
         whole.recovery_key_file = None;
-        directory::replace(&directory.manifest(), &whole.encode()?)?;
+        directory.replace(&directory.manifest(), &whole.encode()?)?;
         Ok(recovery)
     }
 
     /// Removes what a failed attempt made, as far as the system lets it. What stays the next attempt knows by `first-start.json`,
     /// which stays then too.
     async fn take_back(&self, plan: &Manifest) {
-        if self.directory.manifest().exists() {
+        if self.directory.files().is_there(&self.directory.manifest()) {
             // Only its durability is in doubt.
             return;
         }
@@ -105,24 +106,24 @@ impl First<'_> {
         for entry in &plan.media {
             let path = self.directory.resolve(&entry.path);
             if entry.made {
-                directory::remove(&path)?;
+                self.directory.remove(&path)?;
                 continue;
             }
             let medium = self.opener.open(&path, None).map_err(|error| medium_error(&error))?;
             media_set::blank(&*medium).await.map_err(|error| medium_error(&error))?;
         }
         // Whoever else put something there keeps it; a witness is in nobody's way.
-        let _ = std::fs::remove_dir(self.directory.media());
-        let _ = directory::remove(&self.directory.witness());
+        let _ = self.directory.files().remove_folder(&self.directory.media());
+        let _ = self.directory.remove(&self.directory.witness());
         if !self.had_key {
-            directory::remove(&self.directory.key())?;
+            self.directory.remove(&self.directory.key())?;
         }
         if let Some(path) = &self.options.recovery_key_file
             && (self.wrote_recovery.load(Ordering::Relaxed) || self.is_own_recovery_file(path))
         {
-            directory::remove(path)?;
+            self.directory.remove(path)?;
         }
-        directory::remove(&self.directory.first_start())
+        self.directory.remove(&self.directory.first_start())
     }
 
     /// Refuses what files that are there, or not there, forbid.
@@ -131,10 +132,10 @@ impl First<'_> {
         if let Some(path) = &self.options.recovery_key_file
             && !self.is_own_recovery_file(path)
         {
-            keys::check_no_recovery_file(path)?;
+            keys::check_no_recovery_file(&**self.directory.files(), path)?;
         }
         let folder = self.directory.media();
-        let holds_media = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        let holds_media = self.directory.files().list(&folder).is_ok_and(|entries| !entries.is_empty());
         if self.unfinished.is_none() && holds_media && self.options.media.is_empty() {
             let reason = format!("{}: it holds media, but site.json is gone", folder.display());
             return Err(Error::new(code::SITE_LOST, reason)
@@ -152,7 +153,8 @@ impl First<'_> {
     /// Removes the files that an earlier attempt made.
     fn remove_leftovers(&self) -> Result<()> {
         let made = self.unfinished.iter().flat_map(|plan| &plan.media).filter(|entry| entry.made);
-        made.map(|entry| self.directory.resolve(&entry.path)).try_for_each(|path| directory::remove(&path))
+        made.map(|entry| self.directory.resolve(&entry.path))
+            .try_for_each(|path| self.directory.remove(&path))
     }
 
     /// What the site will be, checked as far as it can be before anything is written.
@@ -219,6 +221,7 @@ impl First<'_> {
     fn params(&self, bytes: u64) -> Params {
         match self.options.sizes {
             Sizes::Normal => Params::for_medium(bytes),
+            Sizes::Given(params) => params,
             Sizes::Tiny => Params {
                 container_bytes: 128 << 10,
                 segment_bytes: 128 << 10,
@@ -245,12 +248,12 @@ impl First<'_> {
             return Ok(RecoveryKey::from_bytes(keys::random_key(&**self.rt)));
         };
         if self.is_own_recovery_file(path)
-            && let Some(recovery) = keys::read_recovery_file(path)?
+            && let Some(recovery) = keys::read_recovery_file(&**self.directory.files(), path)?
         {
             return Ok(recovery);
         }
         let recovery = RecoveryKey::from_bytes(keys::random_key(&**self.rt));
-        keys::write_recovery_file(path, &recovery)?;
+        keys::write_recovery_file(&**self.directory.files(), path, &recovery)?;
         self.wrote_recovery.store(true, Ordering::Relaxed);
         Ok(recovery)
     }
@@ -259,7 +262,7 @@ impl First<'_> {
     fn medium(&self, entry: &Entry) -> Result<Arc<dyn Medium>> {
         let path = self.directory.resolve(&entry.path);
         if entry.made {
-            directory::make_directory(&self.directory.media())?;
+            self.directory.make_folder(&self.directory.media())?;
         }
         self.opener.open(&path, entry.made.then_some(entry.bytes)).map_err(|error| medium_error(&error))
     }

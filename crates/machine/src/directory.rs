@@ -1,14 +1,12 @@
-//! The directory of a site: where its files are, and how they are written so that a crash leaves a whole one.
+//! The directory of a site: where its files are, and what holds them.
 
-use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::{Error, Result, code};
 
-use crate::aside::{self, Aside, sync_parent};
+use crate::files::{Files, LocalFiles, named};
 
 /// Longest path of a unix socket, from the kernel's `sockaddr_un`, its final zero not counted.
 const SOCKET_PATH_MAX: usize = 107;
@@ -19,16 +17,25 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
+    files: Arc<dyn Files>,
 }
 
 impl Directory {
-    /// The directory at `root`, which need not exist.
+    /// The directory at `root` of this machine, which need not exist.
     ///
     /// # Errors
     /// When the path is too long for sockets, or there is no current directory to start from.
     pub fn new(root: &Path) -> Result<Self> {
+        Self::within(Arc::new(LocalFiles), root)
+    }
+
+    /// The directory at `root` among `files`.
+    ///
+    /// # Errors
+    /// As [`Directory::new`].
+    pub(crate) fn within(files: Arc<dyn Files>, root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).map_err(|error| Error::file(root, &error))?;
-        let directory = Self { root };
+        let directory = Self { root, files };
         let socket = directory.nbd_socket();
         if socket.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
             let reason =
@@ -42,13 +49,38 @@ impl Directory {
 
     /// Makes the directory, for its owner only, when it is not there.
     pub(crate) fn make(&self) -> Result<()> {
-        make_directory(&self.root)
+        self.make_folder(&self.root)
+    }
+
+    /// What holds the files.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    /// [`Files::make_folder`].
+    pub(crate) fn make_folder(&self, path: &Path) -> Result<()> {
+        self.files.make_folder(path).map_err(named(path))
+    }
+
+    /// Reads a small file; `None` when it is not there.
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        read_from(&*self.files, path)
+    }
+
+    /// [`Files::replace`].
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.files.replace(path, bytes).map_err(named(path))
+    }
+
+    /// [`Files::remove`].
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        self.files.remove(path).map_err(named(path))
     }
 
     /// Removes what a crash left beside the site's own files. Whoever holds the site's lock alone writes them.
     pub(crate) fn remove_leftovers(&self) -> Result<()> {
         for file in [self.manifest(), self.first_start(), self.key(), self.witness()] {
-            aside::remove_leftovers(&file).map_err(|error| Error::file(&file, &error))?;
+            self.files.remove_leftovers(&file).map_err(named(&file))?;
         }
         Ok(())
     }
@@ -73,10 +105,11 @@ impl Directory {
     /// # Errors
     /// When what there is cannot be read.
     pub fn has_site(&self) -> Result<bool> {
-        Ok(crate::manifest::Manifest::load(&self.manifest())?.is_some())
+        Ok(crate::manifest::Manifest::load(self, &self.manifest())?.is_some())
     }
 
-    pub(crate) fn manifest(&self) -> PathBuf {
+    /// Its file `site.json`.
+    pub fn manifest(&self) -> PathBuf {
         self.root.join("site.json")
     }
 
@@ -84,11 +117,13 @@ impl Directory {
         self.root.join("first-start.json")
     }
 
-    pub(crate) fn key(&self) -> PathBuf {
+    /// Its file `key`.
+    pub fn key(&self) -> PathBuf {
         self.root.join("key")
     }
 
-    pub(crate) fn witness(&self) -> PathBuf {
+    /// Its file `witness`.
+    pub fn witness(&self) -> PathBuf {
         self.root.join("witness")
     }
 
@@ -106,69 +141,35 @@ impl Directory {
     }
 }
 
-/// Makes a directory for its owner only, durably, when it is not there; parents too.
+/// Makes a directory of this machine for its owner only, durably, when it is not there; parents too.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn make_directory(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let make = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        sync_parent(path)
-    };
-    make().map_err(|error| Error::file(path, &error))
+    LocalFiles.make_folder(path).map_err(named(path))
 }
 
-/// Puts a file in place whole and durably, readable by its owner only; what was there goes.
+/// Puts a file of this machine in place whole and durably, readable by its owner only; what was there goes.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let aside = Aside::new(path, 0o600)?;
-        aside.file().write_all(bytes)?;
-        aside.replace()
-    };
-    write().map_err(|error| Error::file(path, &error))
+    LocalFiles.replace(path, bytes).map_err(named(path))
 }
 
-/// Makes a file that was not there, readable by its owner only, whole and durably. `false` when something is there already.
-pub(crate) fn make_new(path: &Path, bytes: &[u8]) -> Result<bool> {
-    let write = || {
-        let aside = Aside::new(path, 0o600)?;
-        aside.file().write_all(bytes)?;
-        aside.keep()
-    };
-    match write() {
-        Err(error) if error.kind() == IoErrorKind::AlreadyExists => Ok(false),
-        done => done.map(|()| true).map_err(|error| Error::file(path, &error)),
-    }
-}
-
-/// Removes a file when it is there, durably.
-pub(crate) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path).and_then(|()| sync_parent(path)) {
-        Err(error) if error.kind() != IoErrorKind::NotFound => Err(Error::file(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-/// Reads a small file; `None` when it is not there.
+/// Reads a small file of this machine; `None` when it is not there.
 ///
 /// # Errors
 /// `file_too_large`, and when the system refuses.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    match read {
-        Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => Err(Error::new(
-            code::FILE_TOO_LARGE,
-            format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display()),
-        )),
-        Ok(_) => Ok(Some(bytes)),
-        Err(error) if error.kind() == IoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file(path, &error)),
+    read_from(&LocalFiles, path)
+}
+
+pub(crate) fn read_from(files: &dyn Files, path: &Path) -> Result<Option<Vec<u8>>> {
+    let bytes = files.read(path, FILE_BYTES_MAX).map_err(named(path))?;
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > FILE_BYTES_MAX) {
+        let reason = format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display());
+        return Err(Error::new(code::FILE_TOO_LARGE, reason));
     }
+    Ok(bytes)
 }

@@ -2,14 +2,14 @@
 //!
 //! Secrets go from here to `seal` and nowhere else: not into messages, not into logs.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use api::{Error, Result, code};
 use seal::{EpochKeys, KEY_BYTES, Kek, KeyError, KeyRing, RecoveryKey, WrappedKeys};
 use seam::Runtime;
 
-use crate::directory::{self, Directory};
+use crate::directory::{Directory, read_from};
+use crate::files::{Files, named};
 
 /// What the administrator gave to open the keys.
 pub(crate) enum Unlock {
@@ -26,7 +26,7 @@ impl Unlock {
         wants_passphrase: bool,
     ) -> Result<Self> {
         if let Some(path) = passphrase_file {
-            return Self::passphrase(path);
+            return Self::passphrase(directory, path);
         }
         if wants_passphrase {
             let reason = "this site is opened by a passphrase";
@@ -39,12 +39,12 @@ impl Unlock {
         key_file(directory)?.map(Self::KeyFile).ok_or_else(missing)
     }
 
-    fn passphrase(path: &Path) -> Result<Self> {
+    fn passphrase(directory: &Directory, path: &Path) -> Result<Self> {
         let missing = || {
             Error::new(code::PASSPHRASE_MISSING, format!("{}: no such file", path.display()))
                 .hint("name a file that holds the passphrase on one line")
         };
-        let phrase = phrase_of(directory::read(path)?.ok_or_else(missing)?);
+        let phrase = phrase_of(directory.read(path)?.ok_or_else(missing)?);
         if phrase.is_empty() {
             let reason = format!("{}: holds no passphrase", path.display());
             return Err(Error::new(code::PASSPHRASE_MISSING, reason)
@@ -116,10 +116,8 @@ fn denied(error: &KeyError) -> Error {
 /// The directory's key file; `None` when it is not there.
 fn key_file(directory: &Directory) -> Result<Option<Kek>> {
     let path = directory.key();
-    let Some(bytes) = directory::read(&path)? else { return Ok(None) };
-    let open_to_others =
-        std::fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    if open_to_others {
+    let Some(bytes) = directory.read(&path)? else { return Ok(None) };
+    if directory.files().is_open_to_others(&path) {
         tracing::warn!(path = %path.display(), "others than its owner may read the key file: chmod 600 it");
     }
     let wrong = || {
@@ -136,7 +134,7 @@ pub(crate) fn of_new_site(
     passphrase_file: Option<&Path>,
 ) -> Result<Unlock> {
     if passphrase_file.is_none() && key_file(directory)?.is_none() {
-        directory::replace(&directory.key(), &random_key(rt))?;
+        directory.replace(&directory.key(), &random_key(rt))?;
     }
     Unlock::of_site(directory, passphrase_file, false)
 }
@@ -144,7 +142,7 @@ pub(crate) fn of_new_site(
 /// Refuses early what [`of_new_site`] would refuse.
 pub(crate) fn check_new_site(directory: &Directory, passphrase_file: Option<&Path>) -> Result<()> {
     match passphrase_file {
-        Some(path) => Unlock::passphrase(path).map(drop),
+        Some(path) => Unlock::passphrase(directory, path).map(drop),
         None => key_file(directory).map(drop),
     }
 }
@@ -160,8 +158,8 @@ pub fn random_key(rt: &dyn Runtime) -> [u8; KEY_BYTES] {
 ///
 /// # Errors
 /// `recovery_key_file_exists`.
-pub fn check_no_recovery_file(path: &Path) -> Result<()> {
-    if path.symlink_metadata().is_err() {
+pub fn check_no_recovery_file(files: &dyn Files, path: &Path) -> Result<()> {
+    if !files.is_there(path) {
         return Ok(());
     }
     Err(recovery_file_exists(path))
@@ -176,17 +174,21 @@ fn recovery_file_exists(path: &Path) -> Error {
 ///
 /// # Errors
 /// `recovery_key_file_exists`, and when the system refuses.
-pub fn write_recovery_file(path: &Path, recovery: &RecoveryKey) -> Result<()> {
+pub fn write_recovery_file(files: &dyn Files, path: &Path, recovery: &RecoveryKey) -> Result<()> {
     let text = format!("{}\n", recovery.to_text());
-    if directory::make_new(path, text.as_bytes())? { Ok(()) } else { Err(recovery_file_exists(path)) }
+    if files.make_new(path, text.as_bytes()).map_err(named(path))? {
+        Ok(())
+    } else {
+        Err(recovery_file_exists(path))
+    }
 }
 
 /// The recovery key an interrupted first start left in its file; a torn file is removed.
-pub(crate) fn read_recovery_file(path: &Path) -> Result<Option<RecoveryKey>> {
-    let Some(bytes) = directory::read(path)? else { return Ok(None) };
+pub(crate) fn read_recovery_file(files: &dyn Files, path: &Path) -> Result<Option<RecoveryKey>> {
+    let Some(bytes) = read_from(files, path)? else { return Ok(None) };
     let parsed = recovery_of(&bytes);
     if parsed.is_none() {
-        directory::remove(path)?;
+        files.remove(path).map_err(named(path))?;
     }
     Ok(parsed)
 }

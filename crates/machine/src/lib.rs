@@ -29,8 +29,10 @@ mod aside;
 mod clients;
 mod create;
 mod directory;
+mod files;
 mod group;
 mod home;
+mod host;
 mod keys;
 mod local_home;
 mod lock;
@@ -46,13 +48,16 @@ pub use clients::{ClientLimits, more_files};
 pub use create::check_size;
 pub use directory::{Directory, make_directory, read as read_file, replace as replace_file};
 pub use engine::OnLoss;
+pub use files::{Files, LocalFiles};
 pub use group::{admit as admit_group, group_id};
 pub use home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
+pub use host::{Host, OpenMedia};
 pub use keys::{check_no_recovery_file, phrase_of, random_key, write_recovery_file};
 pub use lock::Lock;
 pub use manifest::{Entry, Manifest};
 pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek, with_keys};
 pub use open::{Begun, FileMedia, Opened, Options, Sizes, open, start};
+pub use witness::{new_witness, witness_state};
 pub use recover::{RecoverOptions, RecoveredSite, recover};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.

@@ -12,10 +12,11 @@ use proto::Transport;
 use seam::{BoxFuture, Rt};
 use units::{MediumId, PAGE};
 
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
 use crate::home::{Away, FoundMedia, FoundMedium, Home, IsNamed, NewMedium};
+use crate::host::OpenMedia;
 use crate::manifest::{Entry, Manifest};
-use crate::media_set::{self, Found, MediaSet, Opener, check_free, medium_error};
+use crate::media_set::{self, Found, MediaSet, check_free, medium_error};
 
 /// A medium that failed this often soon after coming back is left alone for [`REST`] each time.
 const RETURNS_MAX: u32 = 5;
@@ -26,7 +27,7 @@ const SOUND: Duration = Duration::from_secs(3600);
 /// The media of a site on one machine.
 pub(crate) struct LocalHome {
     rt: Rt,
-    opener: Opener,
+    opener: Arc<dyn OpenMedia>,
     directory: Directory,
     transport: Arc<LocalTransport>,
     state: Mutex<State>,
@@ -73,8 +74,13 @@ impl Returns {
 
 impl LocalHome {
     /// The media that `manifest` lists.
-    pub(crate) fn new(rt: &Rt, opener: Opener, directory: &Directory, manifest: Manifest) -> Self {
-        let shared_devices = shared_devices(directory, &manifest);
+    pub(crate) fn new(
+        rt: &Rt,
+        opener: Arc<dyn OpenMedia>,
+        directory: &Directory,
+        manifest: Manifest,
+    ) -> Self {
+        let shared_devices = shared_devices(&*opener, directory, &manifest);
         let state = State {
             manifest,
             found: BTreeMap::new(),
@@ -226,7 +232,8 @@ impl LocalHome {
         self.rt.fill_random(&mut id);
         let remembered = path.strip_prefix(self.directory.root()).unwrap_or(&path).to_owned();
         let (bytes, made) = (medium.len(), file_bytes.is_some());
-        let new = NewMedium { id: MediumId(id), bytes, path: remembered, made, node: None };
+        let node = self.opener.node_of(&path);
+        let new = NewMedium { id: MediumId(id), bytes, path: remembered, made, node };
         if let Err(error) = self.check_unused(&*medium, is_named).await {
             self.discard(&new).await;
             return Err(error);
@@ -260,8 +267,8 @@ impl Home for LocalHome {
 
     fn set_manifest(&self, next: Manifest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            directory::replace(&self.directory.manifest(), &next.encode()?)?;
-            let shared = shared_devices(&self.directory, &next);
+            self.directory.replace(&self.directory.manifest(), &next.encode()?)?;
+            let shared = shared_devices(&*self.opener, &self.directory, &next);
             let mut state = self.lock();
             (state.manifest, state.shared_devices) = (next, shared);
             Ok(())
@@ -270,7 +277,7 @@ impl Home for LocalHome {
 
     fn look(&self) -> BoxFuture<'_, FoundMedia> {
         Box::pin(async move {
-            let set = MediaSet::open(&self.opener, &self.directory, &self.manifest()).await;
+            let set = MediaSet::open(&*self.opener, &self.directory, &self.manifest()).await;
             let found = set
                 .found
                 .iter()
@@ -400,7 +407,7 @@ impl Home for LocalHome {
             drop(state);
             if new.made {
                 // Nothing of it is in site.json.
-                let _ = directory::remove(&self.directory.resolve(&new.path));
+                let _ = self.directory.remove(&self.directory.resolve(&new.path));
             }
         })
     }
@@ -409,7 +416,7 @@ impl Home for LocalHome {
         Box::pin(async move {
             if entry.made {
                 // It holds nothing, and the site made it.
-                let _ = directory::remove(&self.directory.resolve(&entry.path));
+                let _ = self.directory.remove(&self.directory.resolve(&entry.path));
             }
         })
     }
@@ -424,9 +431,9 @@ impl Home for LocalHome {
 }
 
 /// Says which media lie on one physical device: they fail together.
-fn shared_devices(directory: &Directory, manifest: &Manifest) -> Vec<Vec<PathBuf>> {
+fn shared_devices(opener: &dyn OpenMedia, directory: &Directory, manifest: &Manifest) -> Vec<Vec<PathBuf>> {
     let paths: Vec<PathBuf> = manifest.media.iter().map(|entry| directory.resolve(&entry.path)).collect();
-    let groups = media::same_device(&paths).into_iter().filter(|group| group.len() > 1);
+    let groups = opener.same_device(&paths).into_iter().filter(|group| group.len() > 1);
     let groups: Vec<Vec<PathBuf>> =
         groups.map(|group| group.into_iter().map(|index| paths[index].clone()).collect()).collect();
     for group in &groups {

@@ -1,18 +1,29 @@
 //! One server per directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use api::{Error, Result, code};
 
 /// The site's lock; given back when dropped or when the process dies.
-#[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    /// What ends it by being dropped.
+    _held: Box<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
 }
 
 impl Lock {
+    /// One that ends when `held` is dropped.
+    pub fn new(held: Box<dyn Send + Sync>) -> Self {
+        Self { _held: held }
+    }
+
     /// Takes the lock that is the file at `path`, made when it is not there.
     ///
     /// # Errors
@@ -28,13 +39,15 @@ impl Lock {
             .open(path)
             .map_err(|error| Error::file(path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let reason = format!("{}: another server holds it", path.display());
-                Err(Error::new(code::SITE_BUSY, reason)
-                    .hint("stop that one first, or choose another directory"))
-            }
+            Ok(()) => Ok(Self::new(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Err(Self::is_taken(path)),
             Err(TryLockError::Error(error)) => Err(Error::file(path, &error)),
         }
+    }
+
+    /// What is said of a lock that another process has.
+    pub fn is_taken(path: &Path) -> Error {
+        let reason = format!("{}: another server holds it", path.display());
+        Error::new(code::SITE_BUSY, reason).hint("stop that one first, or choose another directory")
     }
 }

@@ -16,6 +16,8 @@ use api::{Error, Result, code};
 use serde::{Deserialize, Serialize};
 use units::{MediumId, NodeId, SiteId};
 
+use crate::directory::Directory;
+
 const VERSION: u32 = 1;
 /// Most media of a site of many nodes: its list stays well below what a metadata store takes in one value.
 const LISTED_MAX: usize = 1024;
@@ -143,8 +145,8 @@ impl Manifest {
     }
 
     /// Reads a manifest from a file; `None` when it is not there.
-    pub(crate) fn load(path: &Path) -> Result<Option<Self>> {
-        let Some(bytes) = crate::directory::read(path)? else { return Ok(None) };
+    pub(crate) fn load(directory: &Directory, path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = directory.read(path)? else { return Ok(None) };
         Self::decode(&bytes).map(Some).map_err(|reason| {
             let reason = format!("{}: {reason}", path.display());
             Error::new(code::MANIFEST_DAMAGED, reason).hint("put a sound copy of the file in its place")

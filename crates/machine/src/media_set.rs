@@ -1,6 +1,6 @@
 //! Opening media, and telling ours from others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{Error, Result, code};
@@ -10,6 +10,7 @@ use seam::Rt;
 use units::{MediumId, PAGE, SiteId};
 
 use crate::directory::Directory;
+use crate::host::OpenMedia;
 use crate::manifest::{Entry, Manifest};
 
 /// Looked at on either end of a medium that is to be formatted: partition tables, file systems, volume managers and
@@ -18,7 +19,7 @@ const LOOK_BYTES: usize = 1 << 20;
 /// Where the two superblocks stand (`data`).
 const SUPERBLOCKS: [usize; 2] = [0, 64 * 1024];
 
-/// Opens media of this process, all in the same way.
+/// Opens media of this machine, all in the same way.
 #[derive(Clone)]
 pub struct Opener {
     backend: Backend,
@@ -52,17 +53,19 @@ impl Opener {
             .map_err(|error| Error::new(code::FAULT_PLAN, error.to_string()))?;
         Ok(Self { backend, faults: (plan, rt.clone()) })
     }
+}
 
-    /// Opens a medium; with `create_size` makes the file. Blocks for milliseconds.
-    ///
-    /// # Errors
-    /// As [`media::open`].
-    pub fn open(&self, path: &Path, create_size: Option<u64>) -> media::Result<Arc<dyn Medium>> {
+impl OpenMedia for Opener {
+    fn open(&self, path: &Path, create_size: Option<u64>) -> media::Result<Arc<dyn Medium>> {
         let medium = media::open(path, OpenOptions { create_size, backend: self.backend })?;
         #[cfg(feature = "fault-injection")]
         let medium: Arc<dyn Medium> =
             Arc::new(media::FaultMedium::new(medium, self.faults.0.clone(), self.faults.1.clone()));
         Ok(medium)
+    }
+
+    fn same_device(&self, paths: &[PathBuf]) -> Vec<Vec<usize>> {
+        media::same_device(paths)
     }
 }
 
@@ -197,7 +200,7 @@ pub(crate) struct MediaSet {
 
 impl MediaSet {
     /// Opens every medium of the site. Superblocks say which is which, so devices may have changed places.
-    pub(crate) async fn open(opener: &Opener, directory: &Directory, manifest: &Manifest) -> Self {
+    pub(crate) async fn open(opener: &dyn OpenMedia, directory: &Directory, manifest: &Manifest) -> Self {
         let mut found: Vec<Found> = Vec::new();
         let mut reasons = Vec::new();
         for entry in &manifest.media {
@@ -246,7 +249,7 @@ pub(crate) async fn with_keys_of(found: &mut Found, newest: &Superblock) -> medi
 
 /// Opens one entry; the error says why the medium is not there.
 async fn open_entry(
-    opener: &Opener,
+    opener: &dyn OpenMedia,
     directory: &Directory,
     manifest: &Manifest,
     entry: &Entry,

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Error, Result, code, format_time};
-use data::Superblock;
+use data::{Params, Superblock};
 use engine::{Config, Deps, Engine, EngineErrorKind, OnLoss, Witness};
 use media::Backend;
+use proto::Transport;
 use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
 use units::MediumId;
 
 use crate::clients::ClientLimits;
 use crate::create::create;
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
+use crate::files::{Files, LocalFiles};
 use crate::home::{FoundMedia, FoundMedium, Home};
+use crate::host::{Host, OpenMedia};
 use crate::keys::{self, Unlock};
 use crate::local_home::LocalHome;
 use crate::lock::Lock;
@@ -41,6 +44,8 @@ pub enum Sizes {
     Normal,
     /// Very small ones, so that a test reaches every record type with little data.
     Tiny,
+    /// These.
+    Given(Params),
 }
 
 /// How to start a site.
@@ -75,6 +80,8 @@ pub struct Options {
     /// What to do when something that was acknowledged is on none of the media that are there. Where another process can
     /// take over the start is refused.
     pub on_loss: OnLoss,
+    /// A simulated machine; else the one the process runs on.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 impl Options {
@@ -95,6 +102,30 @@ impl Options {
             on_loss: OnLoss::Serve,
             backend: Backend::Auto,
             sizes: Sizes::Normal,
+            host: None,
+        }
+    }
+
+    /// The directory of the site.
+    ///
+    /// # Errors
+    /// As [`Directory::new`].
+    pub fn directory(&self) -> Result<Directory> {
+        let local: Arc<dyn Files> = Arc::new(LocalFiles);
+        Directory::within(self.host.as_ref().map_or(local, |host| host.files()), &self.dir)
+    }
+
+    pub(crate) fn opener(&self, rt: &Rt) -> Result<Arc<dyn OpenMedia>> {
+        Ok(match &self.host {
+            Some(host) => host.media(),
+            None => Arc::new(Opener::new(rt, self.backend)?),
+        })
+    }
+
+    fn way(&self, transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
+        match &self.host {
+            Some(host) => host.way(transport),
+            None => transport,
         }
     }
 }
@@ -144,27 +175,27 @@ pub struct Begun {
 /// `site_busy` when it is started already; `key_wrong` and its like; `too_few_media`, naming the missing ones;
 /// what making a site can meet (`foreign_medium`, `medium_not_empty`, `recovery_key_file_exists`).
 pub async fn start(rt: Rt, options: &Options) -> Result<Begun> {
-    let directory = Directory::new(&options.dir)?;
+    let directory = options.directory()?;
     directory.make()?;
-    let lock = Lock::take(&directory.lock())?;
+    let lock = directory.files().lock(&directory.lock())?;
     directory.remove_leftovers()?;
     // A killed server left it; nobody shall take it for the sign that this one serves.
-    directory::remove(&directory.api_socket())?;
-    let opener = Opener::new(&rt, options.backend)?;
+    directory.remove(&directory.api_socket())?;
+    let opener = options.opener(&rt)?;
     let mut other_media = None;
-    let (manifest, new_key) = match Manifest::load(&directory.manifest())? {
+    let (manifest, new_key) = match Manifest::load(&directory, &directory.manifest())? {
         Some(manifest) => {
             other_media = find_other_media(&directory, &manifest, options)?;
-            directory::remove(&directory.first_start())?;
+            directory.remove(&directory.first_start())?;
             (manifest, None)
         }
         None => {
-            let (manifest, key) = create(&rt, &opener, &directory, options).await?;
+            let (manifest, key) = create(&rt, &*opener, &directory, options).await?;
             (manifest, Some(key))
         }
     };
     let is_new = new_key.is_some();
-    let witness = Arc::new(FileWitness::open(rt.clone(), &directory.witness())?);
+    let witness = Arc::new(FileWitness::open(rt.clone(), directory.files(), &directory.witness())?);
     let home = Arc::new(LocalHome::new(&rt, opener, &directory, manifest));
     let opening = Opening { rt, home, witness, directory, options };
     let opened = opening.run(Arc::new(lock), is_new).await?;
@@ -184,7 +215,7 @@ pub async fn open(
     lock: Arc<Lock>,
     options: &Options,
 ) -> Result<Opened> {
-    let directory = Directory::new(&options.dir)?;
+    let directory = options.directory()?;
     Opening { rt, home, witness, directory, options }.run(lock, false).await
 }
 
@@ -211,7 +242,7 @@ fn find_other_media(directory: &Directory, manifest: &Manifest, options: &Option
 }
 
 /// The file of a new recovery key: it goes again where no medium comes to name the key.
-struct WrittenKey<'a>(Option<&'a Path>);
+struct WrittenKey<'a>(Option<(Directory, &'a Path)>);
 
 impl WrittenKey<'_> {
     fn keep(mut self) {
@@ -221,8 +252,8 @@ impl WrittenKey<'_> {
 
 impl Drop for WrittenKey<'_> {
     fn drop(&mut self) {
-        if let Some(path) = self.0
-            && let Err(error) = directory::remove(path)
+        if let Some((directory, path)) = &self.0
+            && let Err(error) = directory.remove(path)
         {
             tracing::warn!(%error, "a recovery key that opens nothing stays");
         }
@@ -255,7 +286,7 @@ impl Opening<'_> {
         let (newest, written) = match &self.options.recovery_key_file {
             Some(path) if !is_new => {
                 let next = self.new_recovery_key(path, &newest, &ring)?;
-                (next, Some(WrittenKey(Some(path))))
+                (next, Some(WrittenKey(Some((self.directory.clone(), path)))))
             }
             _ => (newest, None),
         };
@@ -274,7 +305,7 @@ impl Opening<'_> {
         let nodes = manifest.media.iter().filter_map(|entry| Some((entry.id(), entry.node()?)));
         let deps = Deps {
             rt: self.rt.clone(),
-            transport: self.home.transport(),
+            transport: self.options.way(self.home.transport()),
             media: manifest.ids(),
             nodes: nodes.collect(),
             up,
@@ -352,13 +383,16 @@ impl Opening<'_> {
         if let Some(patience) = self.options.rebuild_after {
             config.rebuild_after = patience;
         }
+        if let Some(host) = &self.options.host {
+            host.set_up(&mut config);
+        }
         config
     }
 
     /// Wraps the ring by a new recovery key. Its file comes first: a superblock must not name a key nobody has.
     fn new_recovery_key(&self, path: &Path, newest: &Superblock, ring: &KeyRing) -> Result<Superblock> {
         let recovery = RecoveryKey::from_bytes(keys::random_key(&*self.rt));
-        keys::write_recovery_file(path, &recovery)?;
+        keys::write_recovery_file(&**self.directory.files(), path, &recovery)?;
         let mut random = [0; 12];
         self.rt.fill_random(&mut random);
         let keys = newest.keys.with_recovery(ring, &recovery, &random);

@@ -17,9 +17,10 @@ use seal::{KeyRing, RecoveryKey, Sealer};
 use seam::Rt;
 use units::{MediumId, SiteId};
 
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
+use crate::files::named;
+use crate::host::{Host, OpenMedia};
 use crate::keys;
-use crate::lock::Lock;
 use crate::manifest::{Entry, Manifest};
 use crate::media_set::{self, Found, Opener, medium_error, peek};
 use crate::witness;
@@ -41,6 +42,21 @@ pub struct RecoverOptions {
     pub accept_loss: bool,
     /// How media are read and written.
     pub backend: Backend,
+    /// A simulated machine; else the one the process runs on.
+    pub host: Option<Arc<dyn Host>>,
+}
+
+impl RecoverOptions {
+    /// The directory of the site.
+    ///
+    /// # Errors
+    /// As [`Directory::new`].
+    pub fn directory(&self) -> Result<Directory> {
+        match &self.host {
+            Some(host) => Directory::within(host.files(), &self.dir),
+            None => Directory::new(&self.dir),
+        }
+    }
 }
 
 /// A site that can be started again.
@@ -63,32 +79,35 @@ pub struct RecoveredSite {
 /// media are of several sites; `journal_lost` when the media do not tell all that was acknowledged. Nothing is
 /// changed on the media before all of that is known.
 pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
-    let directory = Directory::new(&options.dir)?;
+    let directory = options.directory()?;
     let key_file = options.recovery_key_file.as_deref().ok_or_else(|| {
         let reason = format!("{}: no site is there, and no recovery key is given", options.dir.display());
         Error::new(code::RECOVERY_KEY_WRONG, reason)
             .hint("name the directory of the site, or its media and recovery key")
     })?;
-    let recovery = read_recovery_key(key_file)?;
+    let recovery = read_recovery_key(&directory, key_file)?;
     directory.make()?;
-    let _lock = Lock::take(&directory.lock())?;
-    if Manifest::load(&directory.manifest())?.is_some() {
+    let _lock = directory.files().lock(&directory.lock())?;
+    if Manifest::load(&directory, &directory.manifest())?.is_some() {
         let reason = format!("{}: there is a site already", directory.root().display());
         return Err(Error::new(code::SITE_EXISTS, reason)
             .hint("start it with `holdfast standalone`, or name another directory"));
     }
     keys::check_new_site(&directory, options.passphrase_file.as_deref())?;
-    let opener = Opener::new(&rt, options.backend)?;
+    let opener = match &options.host {
+        Some(host) => host.media(),
+        None => Arc::new(Opener::new(&rt, options.backend)?),
+    };
     let work = Recovering { rt, directory, options, media: Vec::new() };
-    work.run(&opener, &recovery).await
+    work.run(&*opener, &recovery).await
 }
 
-fn read_recovery_key(path: &Path) -> Result<RecoveryKey> {
+fn read_recovery_key(directory: &Directory, path: &Path) -> Result<RecoveryKey> {
     let wrong = |reason: &str| {
         Error::new(code::RECOVERY_KEY_WRONG, format!("{}: {reason}", path.display()))
             .hint("name the file that --recovery-key-file made, or one with the key as it was shown")
     };
-    let bytes = directory::read(path)?.ok_or_else(|| wrong("no such file"))?;
+    let bytes = directory.read(path)?.ok_or_else(|| wrong("no such file"))?;
     keys::recovery_of(&bytes).ok_or_else(|| wrong("it holds no recovery key"))
 }
 
@@ -101,7 +120,7 @@ struct Recovering {
 }
 
 impl Recovering {
-    async fn run(mut self, opener: &Opener, recovery: &RecoveryKey) -> Result<RecoveredSite> {
+    async fn run(mut self, opener: &dyn OpenMedia, recovery: &RecoveryKey) -> Result<RecoveredSite> {
         self.open(opener).await?;
         let superblocks = self.media.iter().map(|(_, found)| &found.superblock);
         let newest = superblocks.max_by_key(|superblock| superblock.generation).cloned();
@@ -127,7 +146,7 @@ impl Recovering {
     }
 
     /// Opens the media and sees that they are different ones of one site.
-    async fn open(&mut self, opener: &Opener) -> Result<()> {
+    async fn open(&mut self, opener: &dyn OpenMedia) -> Result<()> {
         for path in self.paths()? {
             let medium = opener.open(&path, None).map_err(|error| medium_error(&error))?;
             let name = medium.name().to_owned();
@@ -166,17 +185,7 @@ impl Recovering {
             return self.options.media.iter().map(absolute).collect();
         }
         let folder = self.directory.media();
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::file(&folder, &error)),
-        };
-        let mut paths = Vec::new();
-        for entry in entries {
-            paths.push(entry.map_err(|error| Error::file(&folder, &error))?.path());
-        }
-        paths.sort();
-        Ok(paths)
+        self.directory.files().list(&folder).map_err(named(&folder))
     }
 
     fn check_missing(&self, total: usize) -> Result<usize> {
@@ -284,11 +293,11 @@ impl Recovering {
             let place = PathBuf::from(format!("media/missing-{id}"));
             entries.push(Entry::new(*id, &place, newest.medium_bytes, false));
         }
-        witness::make(&self.directory.witness())?;
+        witness::make(&**self.directory.files(), &self.directory.witness())?;
         let mut manifest = Manifest::new(newest.site, entries);
         manifest.recovered_ms = recovered_ms;
-        directory::replace(&self.directory.manifest(), &manifest.encode()?)?;
-        directory::remove(&self.directory.first_start())
+        self.directory.replace(&self.directory.manifest(), &manifest.encode()?)?;
+        self.directory.remove(&self.directory.first_start())
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod fuzz;
 
+use std::io::{Error, Result};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Witness, WitnessState};
 use journal::{ENSEMBLES_MAX, Ensemble};
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 use units::{Epoch, MediumId, SiteId};
 
 use crate::aside::NAMES_MAX;
+use crate::files::{Files, LocalFiles};
+use crate::lock::Lock;
 use crate::manifest::{Entry, Manifest};
 use crate::witness::{FileWitness, SLOT_BYTES, make};
 
@@ -36,6 +40,69 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
+    }
+}
+
+fn files() -> Arc<dyn Files> {
+    Arc::new(LocalFiles)
+}
+
+/// Real files, of which one write over another may fail.
+#[derive(Debug, Default)]
+struct Spoiled {
+    next_fails: AtomicBool,
+}
+
+impl Files for Spoiled {
+    fn overwrite(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.next_fails.swap(false, Ordering::Relaxed) {
+            return Err(Error::other("it takes no writes"));
+        }
+        LocalFiles.overwrite(path, offset, bytes)
+    }
+
+    fn read(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+        LocalFiles.read(path, most)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        LocalFiles.replace(path, bytes)
+    }
+
+    fn make_new(&self, path: &Path, bytes: &[u8]) -> Result<bool> {
+        LocalFiles.make_new(path, bytes)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        LocalFiles.remove(path)
+    }
+
+    fn make_folder(&self, path: &Path) -> Result<()> {
+        LocalFiles.make_folder(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> Result<()> {
+        LocalFiles.remove_folder(path)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        LocalFiles.list(folder)
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        LocalFiles.is_there(path)
+    }
+
+    fn is_open_to_others(&self, path: &Path) -> bool {
+        LocalFiles.is_open_to_others(path)
+    }
+
+    fn remove_leftovers(&self, path: &Path) -> Result<()> {
+        LocalFiles.remove_leftovers(path)
+    }
+
+    fn lock(&self, path: &Path) -> api::Result<Lock> {
+        LocalFiles.lock(path)
     }
 }
 
@@ -90,13 +157,13 @@ fn state(epoch: u64) -> WitnessState {
 fn a_torn_slot_of_the_witness_leaves_the_older_state() {
     let bench = Bench::new();
     let path = bench.path("witness");
-    make(&path).unwrap();
+    make(&LocalFiles, &path).unwrap();
     let load = || {
-        let witness = FileWitness::open(bench.rt(), &path).map_err(|error| error.code.name)?;
+        let witness = FileWitness::open(bench.rt(), &files(), &path).map_err(|error| error.code.name)?;
         Ok(bench.runtime.block_on(witness.load()).unwrap())
     };
     assert_eq!(load(), Ok(WitnessState::default()));
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    let witness = FileWitness::open(bench.rt(), &files(), &path).unwrap();
     for epoch in 1..=5 {
         bench.runtime.block_on(witness.store(state(epoch))).unwrap();
         assert_eq!(load(), Ok(state(epoch)));
@@ -118,7 +185,7 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
     let mut torn = whole.clone();
     torn[9] ^= 1;
     std::fs::write(&path, torn).unwrap();
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    let witness = FileWitness::open(bench.rt(), &files(), &path).unwrap();
     bench.runtime.block_on(witness.store(state(9))).unwrap();
     assert_eq!(load(), Ok(state(9)));
     std::fs::write(&path, vec![0; 2 * SLOT_BYTES]).unwrap();
@@ -131,16 +198,16 @@ fn a_torn_slot_of_the_witness_leaves_the_older_state() {
 fn a_slot_holds_the_longest_state() {
     let bench = Bench::new();
     let path = bench.path("witness");
-    make(&path).unwrap();
+    make(&LocalFiles, &path).unwrap();
     let ensemble = |n: u8| {
         let members: Vec<MediumId> = (n..n + 4).map(|n| MediumId([n; 16])).collect();
         Ensemble::new(&members).unwrap()
     };
     let longest = WitnessState { ensembles: (0..ENSEMBLES_MAX as u8).map(ensemble).collect(), ..state(3) };
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    let witness = FileWitness::open(bench.rt(), &files(), &path).unwrap();
     bench.runtime.block_on(witness.store(longest.clone())).unwrap();
     drop(witness);
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    let witness = FileWitness::open(bench.rt(), &files(), &path).unwrap();
     assert_eq!(bench.runtime.block_on(witness.load()).unwrap(), longest);
 }
 
@@ -148,17 +215,20 @@ fn a_slot_holds_the_longest_state() {
 fn a_witness_that_cannot_be_written_is_made_anew() {
     let bench = Bench::new();
     let path = bench.path("witness");
-    make(&path).unwrap();
-    let witness = FileWitness::open(bench.rt(), &path).unwrap();
+    make(&LocalFiles, &path).unwrap();
+    let spoiled = Arc::new(Spoiled::default());
+    let files_of_it: Arc<dyn Files> = spoiled.clone();
+    let witness = FileWitness::open(bench.rt(), &files_of_it, &path).unwrap();
     let store = |epoch| bench.runtime.block_on(witness.store(state(epoch)));
     store(1).unwrap();
-    witness.spoil();
+    spoiled.next_fails.store(true, Ordering::Relaxed);
     let before = std::fs::metadata(&path).unwrap().ino();
     // No room for another file: the state is not stored, and the old one stays.
     let beside = |number| bench.path(&format!(".witness.{number}.part"));
     (0..NAMES_MAX).for_each(|number| std::fs::create_dir(beside(number)).unwrap());
     assert!(store(2).unwrap_err().to_string().contains("witness"));
-    let load = || bench.runtime.block_on(FileWitness::open(bench.rt(), &path).unwrap().load()).unwrap();
+    let load =
+        || bench.runtime.block_on(FileWitness::open(bench.rt(), &files(), &path).unwrap().load()).unwrap();
     assert_eq!(load(), state(1));
     (0..NAMES_MAX).for_each(|number| std::fs::remove_dir(beside(number)).unwrap());
     for epoch in 3..6 {
@@ -172,7 +242,7 @@ fn a_witness_that_cannot_be_written_is_made_anew() {
 fn a_slot_has_its_golden_bytes() {
     let bench = Bench::new();
     let path = bench.path("witness");
-    make(&path).unwrap();
+    make(&LocalFiles, &path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes.len(), 2 * SLOT_BYTES);
     assert_eq!(bytes[..20], *b"HFWS\x02\0\0\0\x01\0\0\0\0\0\0\0\x28\0\0\0");

@@ -8,8 +8,6 @@
 //! written in full when the site is made; later stores allocate nothing. A file of which a write or sync failed is never
 //! written again: another takes its place.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +17,7 @@ use seam::{BoxFuture, Rt};
 use tokio::sync::Mutex;
 use units::crc32c;
 
-use crate::directory;
+use crate::files::{Files, named};
 
 const MAGIC: &[u8; 4] = b"HFWS";
 const VERSION: u32 = 2;
@@ -57,22 +55,39 @@ pub(crate) fn decode(slot: &[u8]) -> Option<(u64, WitnessState)> {
 }
 
 /// Makes the witness of a new site, durably; what was there goes.
-pub(crate) fn make(path: &Path) -> Result<()> {
-    let mut bytes = encode(1, &WitnessState::default());
-    bytes.extend(encode(2, &WitnessState::default()));
-    directory::replace(path, &bytes)
+pub(crate) fn make(files: &dyn Files, path: &Path) -> Result<()> {
+    files.replace(path, &new_witness()).map_err(named(path))
+}
+
+/// The file that the witness of a new site is.
+pub fn new_witness() -> Vec<u8> {
+    [1, 2].map(|generation| encode(generation, &WitnessState::default())).concat()
+}
+
+/// What the file of a witness says; `None` when both of its slots are damaged.
+pub fn witness_state(file: &[u8]) -> Option<WitnessState> {
+    newest_slot(file).map(|(_, _, state)| state)
+}
+
+/// The newest generation, its slot and its state.
+fn newest_slot(file: &[u8]) -> Option<(u64, u64, WitnessState)> {
+    let slot = |slot: usize| {
+        let (generation, state) = decode(file.get(slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES)?)?;
+        Some((generation, slot as u64, state))
+    };
+    (0..2).filter_map(slot).max_by_key(|(generation, ..)| *generation)
 }
 
 /// The witness in a file.
 pub(crate) struct FileWitness {
     rt: Rt,
+    files: Arc<dyn Files>,
     path: PathBuf,
     last: Arc<Mutex<Last>>,
 }
 
 /// What the file holds.
 struct Last {
-    file: File,
     generation: u64,
     state: WitnessState,
     /// Slot of the newest state.
@@ -83,40 +98,29 @@ struct Last {
 
 impl FileWitness {
     /// Opens the file.
-    pub(crate) fn open(rt: Rt, path: &Path) -> Result<Self> {
-        let lost = |reason: String| {
+    pub(crate) fn open(rt: Rt, files: &Arc<dyn Files>, path: &Path) -> Result<Self> {
+        let lost = |reason: &str| {
             Error::new(code::WITNESS_LOST, format!("{}: {reason}", path.display()))
                 .hint("put the newest copy of the file in its place; an old one is refused by the journal")
         };
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.kind() {
+        let bytes = files.read(path, 2 * SLOT_BYTES as u64).map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => Error::file(path, &error),
-            _ => lost(error.to_string()),
+            _ => lost(&error.to_string()),
         })?;
-        let mut slots = Vec::new();
-        for slot in 0..2 {
-            let mut bytes = vec![0; SLOT_BYTES];
-            match file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64) {
-                Ok(()) => slots.extend(decode(&bytes).map(|(generation, state)| (generation, slot, state))),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), slot, %error, "a slot of the witness cannot be read")
-                }
-            }
-        }
-        let newest = slots.into_iter().max_by_key(|(generation, ..)| *generation);
-        let (generation, slot, state) = newest.ok_or_else(|| lost("both slots are damaged".to_owned()))?;
-        let last = Arc::new(Mutex::new(Last { file, generation, state, slot, spoiled: false }));
-        Ok(Self { rt, path: path.to_owned(), last })
+        let bytes = bytes.ok_or_else(|| lost("no such file"))?;
+        let (generation, slot, state) =
+            newest_slot(&bytes).ok_or_else(|| lost("both slots are damaged"))?;
+        let last = Arc::new(Mutex::new(Last { generation, state, slot, spoiled: false }));
+        Ok(Self { rt, files: files.clone(), path: path.to_owned(), last })
     }
 
     /// The write runs to its end even when nobody waits for it any more: the next one must find the slot settled.
     async fn write(&self, state: WitnessState) -> std::result::Result<(), String> {
         let mut last = self.last.clone().lock_owned().await;
-        let path = self.path.clone();
+        let (files, path) = (self.files.clone(), self.path.clone());
         let (done, outcome) = tokio::sync::oneshot::channel();
         let work = move || {
-            let stored = last.store(&path, state);
+            let stored = last.store(&*files, &path, state);
             drop(last);
             // The waiter may be gone.
             let _ = done.send(stored);
@@ -130,9 +134,14 @@ impl FileWitness {
 }
 
 impl Last {
-    fn store(&mut self, path: &Path, state: WitnessState) -> std::result::Result<(), String> {
+    fn store(
+        &mut self,
+        files: &dyn Files,
+        path: &Path,
+        state: WitnessState,
+    ) -> std::result::Result<(), String> {
         if !self.spoiled {
-            match self.overwrite(&state) {
+            match self.overwrite(files, path, &state) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "the witness could not be written: making it anew");
@@ -140,36 +149,24 @@ impl Last {
                 }
             }
         }
-        self.renew(path, state).map_err(|error| error.to_string())
+        self.renew(files, path, state).map_err(|error| error.to_string())
     }
 
-    fn overwrite(&mut self, state: &WitnessState) -> std::io::Result<()> {
+    fn overwrite(&mut self, files: &dyn Files, path: &Path, state: &WitnessState) -> std::io::Result<()> {
         let (generation, slot) = (self.generation + 1, 1 - self.slot);
-        self.file.write_all_at(&encode(generation, state), slot * SLOT_BYTES as u64)?;
-        self.file.sync_data()?;
+        files.overwrite(path, slot * SLOT_BYTES as u64, &encode(generation, state))?;
         (self.generation, self.state, self.slot) = (generation, state.clone(), slot);
         Ok(())
     }
 
     /// Puts a new file in the place of this one. A crash leaves either.
-    fn renew(&mut self, path: &Path, state: WitnessState) -> Result<()> {
+    fn renew(&mut self, files: &dyn Files, path: &Path, state: WitnessState) -> Result<()> {
         // The failed write may have left the generation behind this one.
         let generation = self.generation + 2;
         let bytes = [encode(generation - 1, &self.state), encode(generation, &state)].concat();
-        directory::replace(path, &bytes)?;
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file.map_err(|error| Error::file(path, &error))?;
-        *self = Self { file, generation, state, slot: 1, spoiled: false };
+        files.replace(path, &bytes).map_err(named(path))?;
+        *self = Self { generation, state, slot: 1, spoiled: false };
         Ok(())
-    }
-}
-
-#[cfg(test)]
-impl FileWitness {
-    /// Lets the next store fail, by a handle that takes no writes.
-    pub(crate) fn spoil(&self) {
-        let file = File::open(&self.path).expect("the file is there");
-        self.last.try_lock().expect("no store is under way").file = file;
     }
 }
 

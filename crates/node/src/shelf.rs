@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::{Error, Result, code};
 use data::{LocalTransport, OpenErrorKind, Superblock};
-use machine::Opener;
+use machine::{OpenMedia, Opener};
 use media::Medium;
 use proto::{CallError, CallErrorKind, NODE, NodeMedium, Request, Response, Transport};
 use seam::{BoxFuture, Rt};

@@ -41,7 +41,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// listens on closes, or when it is told to.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>);
     /// Runs a computation that may block or take milliseconds, off the threads that serve I/O.
-    /// The simulator runs it in place.
+    /// The simulator runs it a little later, between tasks.
     fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send + 'static>);
     /// Fills `out` with random bytes fit for keys.
     fn fill_random(&self, out: &mut [u8]);

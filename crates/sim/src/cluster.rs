@@ -18,7 +18,7 @@ use units::{MediumId, NodeId, SiteId};
 use crate::executor::{Control, ProcessId, SimRuntime};
 use crate::medium::SimStore;
 use crate::net::LinkPolicy;
-use crate::site::SiteSpec;
+use crate::ground::SiteSpec;
 pub use claim::ClaimCell;
 use transport::{ClusterTransport, Servers, Wires};
 

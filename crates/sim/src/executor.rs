@@ -23,6 +23,8 @@ use state::{Shared, Step, WORLD, nanos};
 const WALL_START_MS: u64 = 1_767_225_600_000;
 /// Unfinished tasks that [`Stuck`] names: enough to see the knot, few enough to print.
 const STUCK_TASKS_MAX: usize = 64;
+/// How late work that may block begins.
+const BLOCKING_MAX: Duration = Duration::from_micros(400);
 
 /// Where a simulation stops by itself.
 #[derive(Debug, Clone, Copy)]
@@ -304,7 +306,15 @@ impl Runtime for SimRuntime {
     }
 
     fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send + 'static>) {
-        self.spawn(name, Box::pin(async move { work() }));
+        let wait = Duration::from_nanos(seam::random_u64(self) % nanos(BLOCKING_MAX));
+        let wait = self.sleep(wait);
+        self.spawn(
+            name,
+            Box::pin(async move {
+                wait.await;
+                work();
+            }),
+        );
     }
 
     fn fill_random(&self, out: &mut [u8]) {

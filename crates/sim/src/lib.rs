@@ -30,13 +30,13 @@
 pub mod cluster;
 mod digest;
 mod executor;
+mod ground;
 mod lost_answers;
 mod medium;
 mod model;
 mod net;
 mod rng;
 pub mod schedule;
-mod site;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
 pub use lost_answers::lost_answers;
@@ -44,4 +44,4 @@ pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimSto
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
 pub use net::{Fate, Link, LinkCounts, LinkPolicy};
 pub use rng::{MILLION, Rng};
-pub use site::{Life, Member, Site, SiteImage, SiteSpec};
+pub use ground::{Life, Member, Site, SiteImage, SiteSpec, engine_error};

@@ -27,7 +27,7 @@ use seam::Runtime;
 
 use crate::executor::{Limits, Simulation};
 use crate::rng::Rng;
-use crate::site::{Life, Site};
+use crate::ground::{Life, Site};
 use admin::Admin;
 use cleaner::Cleaner;
 use media::Media;

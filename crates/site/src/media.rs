@@ -101,7 +101,11 @@ impl Shared {
         file_bytes: Option<u64>,
         replaced: Option<MediumId>,
     ) -> Result<MediumId> {
-        self.parts.engine.check_writable()?;
+        // One more may be what it takes to write again.
+        match self.parts.engine.check_writable() {
+            Err(error) if error.kind == EngineErrorKind::TooFewMedia => {}
+            checked => checked?,
+        }
         let home = &self.parts.home;
         let check_size = async |bytes| {
             let params = params_for(&*self.keys.lock().await, bytes);

@@ -17,8 +17,6 @@ const KEEPER_PAUSE: Duration = Duration::from_secs(5);
 const KEEP_TIME: Duration = Duration::from_secs(3600);
 /// Pause between two looks at what is due: scrubs, rotations, media that are to leave.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
-/// Pause between two looks at media: a person who plugs a disk in waits no longer.
-const PROBE_PAUSE: Duration = Duration::from_secs(3);
 /// Looks at media between two looks at their superblocks.
 const SUPERBLOCKS_EVERY: u32 = 20;
 
@@ -61,7 +59,7 @@ impl Reconciler for Presence {
     }
 
     fn pause(&self) -> BoxFuture<'static, ()> {
-        sleep(&self.0, PROBE_PAUSE)
+        sleep(&self.0, self.0.parts.probe_pause)
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) task_patience: Option<Duration>,
     /// What clients may take of the server.
     pub(crate) clients: ClientLimits,
+    /// Pause between two looks whether media are there.
+    pub(crate) probe_pause: Duration,
     /// Who else may open the disks.
     pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.

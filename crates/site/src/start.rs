@@ -1,14 +1,18 @@
 //! A site that is started, opened or recovered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::types::MediumState;
 use api::{Error, Result};
 use engine::{OnLoss, Witness};
-use machine::{Directory, Home, Lock, Opened, Options, RecoverOptions, RecoveredSite};
+use machine::{Home, Lock, Opened, Options, RecoverOptions, RecoveredSite};
 use seam::Rt;
 
 use crate::running::{Parts, Site};
+
+/// Pause between two looks at media: a person who plugs a disk in waits no longer.
+const PROBE_PAUSE: Duration = Duration::from_secs(3);
 
 /// A started site.
 #[derive(Debug)]
@@ -61,6 +65,7 @@ impl Site {
             ring,
             task_patience: options.task_patience,
             clients: options.clients.clone(),
+            probe_pause: options.host.as_ref().map_or(PROBE_PAUSE, |host| host.probe_pause()),
             nbd_group: options.nbd_group,
             _lock: lock,
         })
@@ -78,10 +83,11 @@ impl Site {
             passphrase_file: options.passphrase_file.clone(),
             backend: options.backend,
             on_loss: OnLoss::Accept,
+            host: options.host.clone(),
             ..Options::new(&options.dir)
         };
         let mut lost = Vec::new();
-        if !Directory::new(&options.dir)?.has_site()? {
+        if !options.directory()?.has_site()? {
             lost = machine::recover(rt.clone(), options).await?.lost;
         }
         let accepted = accept_losses(rt, accept).await?;

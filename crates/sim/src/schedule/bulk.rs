@@ -15,7 +15,7 @@ use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 use super::{Family, Outcome};
 use crate::executor::{Control, Limits, Simulation};
 use crate::rng::Rng;
-use crate::site::{Life, Site, SiteSpec};
+use crate::ground::{Life, Site, SiteSpec};
 
 /// Blocks of a disk: changes for more than one container, however small their units are.
 const BLOCKS: u64 = 40_000;

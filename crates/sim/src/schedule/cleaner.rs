@@ -9,7 +9,7 @@ use seam::Runtime;
 use units::DiskId;
 
 use crate::rng::Rng;
-use crate::site::Life;
+use crate::ground::Life;
 
 use super::judge::in_life;
 use super::plan::Family;
@@ -61,28 +61,11 @@ impl Cleaner {
         }
     }
 
-    /// Rotates the data key, or goes on with a rotation. The earlier keys go as soon as the engine says so.
+    /// Rotates the data key. Media that are away, or a rotation that goes on, are in its way.
     async fn rotate(&mut self, serving: &Serving) {
-        if self.rng.coin() {
-            let added = self.world.site.add_key();
-            self.world.note(format_args!("a new data key: {added}"));
-        }
-        let epoch = self.world.site.key_epoch();
-        let answer = self.world.ask(serving, None, move |engine| {
-            Box::pin(async move { engine.reseal(&engine::Progress::default()).await })
-        });
-        match answer.await {
-            // One that came meanwhile is not done with.
-            Ok(None) if self.world.site.key_epoch() == epoch => {
-                self.world.site.retire_keys();
-                self.world.note(format_args!("the earlier keys are gone"));
-            }
-            Ok(kept) => self.world.note(format_args!("resealed, but for {kept:?}")),
-            // Guests keep hitting, or a cycle spares what it must.
-            Err(Unanswered::Refused(error)) if error.kind == EngineErrorKind::Busy => {}
-            Err(Unanswered::Refused(error)) => self.refused("reseal", &error),
-            Err(_) => {}
-        }
+        let asked = self.world.ask_site(serving, |site| Box::pin(async move { site.rotate_key().await }));
+        let asked = asked.await.map(|task| task.id);
+        self.world.note(format_args!("the data key is to be rotated: {asked:?}"));
     }
 }
 

@@ -7,7 +7,7 @@ use meta::Txn;
 use seam::Runtime;
 use units::{ContainerId, DiskId};
 
-use crate::site::Life;
+use crate::ground::Life;
 
 use super::admin::Admin;
 use super::judge::in_life;

@@ -9,7 +9,7 @@ use seam::Runtime;
 use units::{BLOCK_U64, DiskId, Lba};
 
 use crate::rng::Rng;
-use crate::site::{Life, Site, SiteImage};
+use crate::ground::{Life, Site, SiteImage};
 
 use super::plan::{Family, tolerance};
 use super::world::{World, names_something};
@@ -149,18 +149,20 @@ impl World {
         };
         // Long enough for retries, repairs put off, and late messages.
         self.rt.sleep(SETTLE).await;
-        let (life, engine) = if engine.is_writable() {
+        self.replace_banned(&life).await;
+        let (life, engine) = if engine.is_writable() && !self.is_one_away(&engine) {
             (life, engine)
         } else {
-            self.note(format_args!("reads only: the site is started again"));
+            self.note(format_args!("reads only, or media stay away: the site is started again"));
             self.end_life(life, false);
-            let Some(open) = self.open("with all media there").await else { return };
-            open
+            let Some((life, engine)) = self.open("with all media there").await else { return };
+            self.replace_banned(&life).await;
+            (life, engine)
         };
         if !engine.is_writable() && self.plan.family == Family::Within {
             self.wrong("all media are there, and the site serves reads only");
         }
-        self.moved(&engine).await;
+        self.moved(&life, &engine).await;
         // What the cache holds would hide damage from this read and not from the next.
         engine.drop_caches();
         let first = read_all(self, &life, &engine).await;
@@ -269,7 +271,7 @@ impl World {
 
     /// Recovery from a part of the media must give the same contents [I4].
     async fn compare_subset(&self, rng: &mut Rng, image: &SiteImage) {
-        let members: Vec<usize> = image.members.iter().map(|member| member.number).collect();
+        let members: Vec<usize> = image.members().iter().map(|member| member.number).collect();
         let node_of = |medium: &usize| self.plan.spec.node_of(*medium);
         let domains = |media: &mut dyn Iterator<Item = usize>| -> BTreeSet<usize> {
             media.map(|m| node_of(&m)).collect()

@@ -5,18 +5,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::types::{Task, TaskKind, TaskState};
 use engine::Engine;
 use seam::Runtime;
 use units::MediumId;
 
 use crate::rng::Rng;
-use crate::site::Member;
+use crate::ground::{Life, Member};
 
+use super::judge::in_life;
 use super::plan::Family;
-use super::world::World;
+use super::world::{Serving, World};
 
 /// Time in which everything must have moved once the faults have stopped: several attempts of each kind.
 const MOVED_MAX: Duration = Duration::from_secs(3000);
+/// Time in which a site with enough media takes writes.
+const WRITABLE_MAX: Duration = Duration::from_secs(120);
 /// Pause between looks at it.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -34,13 +38,12 @@ impl Media {
         while !self.world.is_over() {
             let pause = self.rng.below(16 * self.world.plan.pause.as_nanos() as u64);
             self.world.rt.sleep(Duration::from_nanos(pause).max(Duration::from_millis(1))).await;
+            let Some(serving) = self.world.serving().await else { return };
             match self.rng.below(6) {
-                0 | 1 => {
-                    self.add();
-                }
-                2 | 3 => self.drain().await,
-                4 => self.keep(),
-                _ => self.lose(),
+                0 | 1 => drop(self.add(&serving).await),
+                2 | 3 => self.drain(&serving).await,
+                4 => self.keep(&serving).await,
+                _ => self.lose(&serving).await,
             }
         }
     }
@@ -53,11 +56,15 @@ impl Media {
         all.into_iter().find(|number| *number > last)
     }
 
-    fn add(&mut self) -> bool {
+    async fn add(&mut self, serving: &Serving) -> bool {
         let Some(number) = self.spare() else { return false };
-        self.world.note(format_args!("medium {number} joins"));
-        self.world.site.add(number);
-        true
+        let path = self.world.site.path(number);
+        let added = self.world.ask_site(serving, move |site| {
+            Box::pin(async move { site.add_medium(&path, None).await })
+        });
+        let added = added.await;
+        self.world.note(format_args!("medium {number} joins: {added:?}"));
+        added.is_ok()
     }
 
     /// As many stay as there were at first, and two at least.
@@ -75,42 +82,40 @@ impl Media {
         spec.nodes < 2 || self.world.site.members().iter().any(stays)
     }
 
-    async fn drain(&mut self) {
-        if !self.can_go() && !self.add() {
+    async fn drain(&mut self, serving: &Serving) {
+        if !self.can_go() && !self.add(serving).await {
             return;
         }
         let members = self.world.site.members();
-        let Member { number, leaving } = members[self.rng.index(members.len())];
-        if leaving || !self.is_spared(number) {
-            return;
-        }
-        let Some(serving) = self.world.serving().await else { return };
-        let id = self.world.site.ids()[number];
-        let may = self.world.ask(&serving, None, move |engine| {
-            Box::pin(async move { engine.check_leave(&[id], None).await })
-        });
-        match may.await {
-            Ok(()) if self.can_go() && self.is_spared(number) => {
-                self.world.note(format_args!("medium {number} is to leave"));
-                self.world.site.set_leaving(number, true);
-            }
-            refused => self.world.note(format_args!("medium {number} does not leave: {refused:?}")),
+        let Member { number, leaving, .. } = members[self.rng.index(members.len())];
+        if !leaving && self.can_go() && self.is_spared(number) {
+            self.world.drain(serving, number).await;
         }
     }
 
     /// A drain is cancelled.
-    fn keep(&mut self) {
+    async fn keep(&mut self, serving: &Serving) {
         let banned = self.world.lock_banned();
-        let mut leaving = self.world.site.members();
-        leaving.retain(|member| member.leaving && Some(member.number) != banned);
-        if let Some(member) = leaving.get(self.rng.index(leaving.len().max(1))) {
-            self.world.note(format_args!("medium {} stays after all", member.number));
-            self.world.site.set_leaving(member.number, false);
+        let is_kept = self.world.site.members().iter().any(|m| m.leaving && Some(m.number) != banned);
+        if !is_kept {
+            return;
         }
+        let kept = self.world.ask_site(serving, |site| {
+            Box::pin(async move {
+                let tasks = site.tasks().tasks().await?;
+                let drains = |task: &&Task| task.kind == TaskKind::Drain && task.state == TaskState::Running;
+                if let Some(task) = tasks.iter().find(drains) {
+                    site.tasks().cancel_work(task.id).await?;
+                }
+                Ok(())
+            })
+        });
+        let kept = kept.await;
+        self.world.note(format_args!("what drains is to stay after all: {kept:?}"));
     }
 
     /// A victim goes for good, and another takes its place.
-    fn lose(&mut self) {
+    async fn lose(&mut self, serving: &Serving) {
         let victims = &self.world.plan.victims;
         let Some(victim) = victims.get(self.rng.index(victims.len().max(1))).copied() else { return };
         let is_member = self.world.site.members().iter().any(|member| member.number == victim);
@@ -121,24 +126,33 @@ impl Media {
             return;
         }
         self.world.note(format_args!("medium {victim} goes for good"));
-        self.add();
-        self.world.site.set_leaving(victim, true);
+        self.add(serving).await;
+        self.world.drain(serving, victim).await;
     }
 }
 
 impl World {
+    /// A medium is to leave.
+    async fn drain(&self, serving: &Serving, number: usize) {
+        let Some(member) = self.site.members().into_iter().find(|member| member.number == number) else {
+            return;
+        };
+        let asked = self.ask_site(serving, move |site| {
+            Box::pin(async move { site.drain_medium(member.id).await })
+        });
+        let asked = asked.await.map(|task| task.id);
+        self.note(format_args!("medium {number} is to leave: {asked:?}"));
+    }
+
     /// All that is to move has moved: every row is on media of the site, each once, and none is to leave.
-    pub(super) async fn moved(&self, engine: &Engine) {
+    pub(super) async fn moved(&self, life: &Life, engine: &Engine) {
         if self.plan.family == Family::Beyond {
             return;
         }
-        // One that never comes back is not kept after all.
-        if let Some(banned) = self.lock_banned() {
-            self.site.set_leaving(banned, true);
-        }
         self.rt.sleep(self.plan.spec.rebuild_after + Duration::from_secs(5)).await;
         let until = self.now() + MOVED_MAX;
-        while !engine.is_rebuilt() || self.site.members().iter().any(|member| member.leaving) {
+        let banned = self.lock_banned();
+        while !engine.is_rebuilt() || self.site.members().iter().any(|m| m.leaving || Some(m.number) == banned) {
             if self.plan.small {
                 return;
             }
@@ -147,14 +161,17 @@ impl World {
                 let members = self.site.members();
                 return self.wrong(format_args!("not all has moved: {members:?}, {moving:?}, {rows:?}"));
             }
+            self.leave_behind(life).await;
             self.rt.sleep(PAUSE).await;
         }
         let members = self.site.members();
-        let ids: BTreeSet<MediumId> = members.iter().map(|member| self.site.ids()[member.number]).collect();
+        let ids: BTreeSet<MediumId> = members.iter().map(|member| member.id).collect();
         for row in engine.pool().rows() {
             let media: BTreeSet<MediumId> = row.members.iter().copied().collect();
-            let numbers =
-                row.members.iter().filter_map(|id| self.site.ids().iter().position(|other| other == id));
+            let numbers = row
+                .members
+                .iter()
+                .filter_map(|id| members.iter().find(|member| member.id == *id).map(|member| member.number));
             let nodes: BTreeSet<usize> = numbers.map(|number| self.plan.spec.node_of(number)).collect();
             if nodes.len() != row.members.len() {
                 self.wrong(format_args!("members of a row fail together: {row:?}"));
@@ -162,6 +179,41 @@ impl World {
             if media.len() != row.members.len() || !media.is_subset(&ids) || row.is_moving() {
                 self.wrong(format_args!("a row is not where it should be: {row:?}, the site has {ids:?}"));
             }
+        }
+    }
+
+    /// Whether a medium is down that is to come back.
+    pub(super) fn is_one_away(&self, engine: &Engine) -> bool {
+        let banned = self.lock_banned();
+        let members = self.site.members();
+        let is_banned = |id| members.iter().any(|member| member.id == id && Some(member.number) == banned);
+        engine.pool().health().iter().any(|health| !health.up && !is_banned(health.medium))
+    }
+
+    /// Another medium takes the place of one that never comes back, where none has yet and too few are left without it.
+    pub(super) async fn replace_banned(&self, life: &Life) {
+        let (Some(site), true) = (life.site(), self.lock_banned().is_some()) else { return };
+        let (members, engine) = (self.site.members(), site.engine().clone());
+        let spare = (self.plan.spec.media..self.site.stores().len())
+            .find(|number| !members.iter().any(|member| member.number == *number));
+        if let Some(spare) = spare.filter(|_| members.len() <= 2) {
+            let path = self.site.path(spare);
+            let added = in_life(life, async move { site.add_medium(&path, None).await }).await;
+            self.note(format_args!("medium {spare} joins: {added:?}"));
+        }
+        let until = self.now() + WRITABLE_MAX;
+        while !engine.is_writable() && self.now() < until {
+            self.rt.sleep(PAUSE).await;
+        }
+    }
+
+    /// One that never comes back is not kept after all.
+    async fn leave_behind(&self, life: &Life) {
+        let Some(banned) = self.lock_banned() else { return };
+        let stays = self.site.members().iter().any(|member| member.number == banned && !member.leaving);
+        if let Some(site) = life.site().filter(|_| stays) {
+            let serving = Serving { engine: site.engine().clone(), site, rt: life.runtime() };
+            self.drain(&serving, banned).await;
         }
     }
 

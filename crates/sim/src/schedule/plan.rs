@@ -8,7 +8,7 @@ use data::{Layout, Params};
 
 use crate::model::Fill;
 use crate::rng::Rng;
-use crate::site::{Member, SiteSpec};
+use crate::ground::{Member, SiteSpec};
 
 /// Which promise a schedule puts to the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

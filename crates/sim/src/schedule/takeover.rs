@@ -25,7 +25,7 @@ use crate::executor::{Control, Limits, SimRuntime, Simulation};
 use crate::model::{Contents, Fill, Model, OpId};
 use crate::net::LinkPolicy;
 use crate::rng::{MILLION, Rng};
-use crate::site::SiteSpec;
+use crate::ground::SiteSpec;
 
 const DISK: DiskId = DiskId(1);
 /// How long leases hold.

@@ -12,7 +12,7 @@ use units::{BLOCK_U64, DiskId};
 
 use crate::executor::{Control, SimRuntime};
 use crate::model::Model;
-use crate::site::{Life, Site};
+use crate::ground::{Life, Site, engine_error};
 
 use super::holds::Holds;
 use super::plan::{Family, Plan};
@@ -63,6 +63,7 @@ impl Disk {
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) engine: Engine,
+    pub(super) site: ::site::Site,
     pub(super) rt: Arc<SimRuntime>,
 }
 
@@ -194,8 +195,26 @@ impl World {
         patience: Option<Duration>,
         request: impl FnOnce(Engine) -> BoxFuture<'static, Result<T, EngineError>>,
     ) -> Result<T, Unanswered> {
+        self.answered(serving, patience, request(serving.engine.clone())).await
+    }
+
+    /// Asks the site; the administrator does not give up.
+    pub(super) async fn ask_site<T: Send + 'static>(
+        &self,
+        serving: &Serving,
+        request: impl FnOnce(::site::Site) -> BoxFuture<'static, api::Result<T>>,
+    ) -> Result<T, Unanswered> {
+        let work = request(serving.site.clone());
+        self.answered(serving, None, Box::pin(async move { work.await.map_err(engine_error) })).await
+    }
+
+    async fn answered<T: Send + 'static>(
+        &self,
+        serving: &Serving,
+        patience: Option<Duration>,
+        work: BoxFuture<'static, Result<T, EngineError>>,
+    ) -> Result<T, Unanswered> {
         let (sender, answer) = oneshot::channel();
-        let work = request(serving.engine.clone());
         let rt = serving.rt.clone();
         let task = async move {
             let answer = match patience {
@@ -327,7 +346,8 @@ impl World {
     /// The process serves from now on.
     pub(super) fn serve(&self, engine: Engine, life: &Life) {
         let mut shared = self.lock();
-        shared.serving = Some(Serving { engine, rt: life.runtime() });
+        let site = life.site().expect("an open site");
+        shared.serving = Some(Serving { engine, site, rt: life.runtime() });
         shared.closing = false;
     }
 

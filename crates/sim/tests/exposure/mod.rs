@@ -361,7 +361,7 @@ fn older_copies_count_as_lost_until_a_scrub_has_ended() {
                 assert!(life.runtime().now() < begun + PATIENCE, "seed {seed}: it takes writes");
                 life.runtime().sleep(POLL).await;
             }
-            let mut lacking: Vec<_> = back.iter().map(|number| bench.site.ids()[*number]).collect();
+            let mut lacking: Vec<_> = back.iter().map(|number| bench.site.id(*number)).collect();
             lacking.sort_unstable();
             assert_eq!(engine.lacking().into_keys().collect::<Vec<_>>(), lacking, "seed {seed}");
             let (said, _) = bench.exposure(&life, &engine).await;
@@ -371,7 +371,7 @@ fn older_copies_count_as_lost_until_a_scrub_has_ended() {
             bench.site.stores()[away].set_gone(true);
             engine.pool().probe().await;
             engine.scrub(&ScrubCursor::default(), &Progress::default()).await.expect("a scrub");
-            assert!(engine.lacking().contains_key(&bench.site.ids()[away]), "seed {seed}");
+            assert!(engine.lacking().contains_key(&bench.site.id(away)), "seed {seed}");
             bench.site.stores()[away].set_gone(false);
             while !engine.pool().health().iter().all(|health| health.up)
                 || engine.status().await.recovering_index
@@ -383,7 +383,7 @@ fn older_copies_count_as_lost_until_a_scrub_has_ended() {
             assert_eq!(engine.lacking().len(), 0, "seed {seed}");
             assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 2, "seed {seed}");
             // One that is known to have lost something counts the same, whatever it lists.
-            engine.suspect(bench.site.ids()[others[0]]);
+            engine.suspect(bench.site.id(others[0]));
             assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 1, "seed {seed}");
             engine.scrub(&ScrubCursor::default(), &Progress::default()).await.expect("a scrub");
             assert_eq!(bench.exposure(&life, &engine).await.0.can_lose, 2, "seed {seed}");

@@ -144,10 +144,10 @@ impl Guest<'_> {
 
 /// Punches the same hole until a new segment is open.
 async fn fill_segment(site: &Site, guest: &mut Guest<'_>) {
-    let segment = site.image().witness.last;
+    let segment = site.image().witness().last;
     for round in 0.. {
         guest.punch(0, 11).await;
-        if site.image().witness.last != segment {
+        if site.image().witness().last != segment {
             return;
         }
         assert!(round < FILL_MAX, "the segment does not fill");

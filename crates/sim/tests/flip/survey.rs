@@ -222,7 +222,7 @@ impl Surveyor<'_> {
             }
         }
         let (newest, copies) = segments.last_key_value().expect("a segment");
-        assert_eq!(Some(*newest), self.image.witness.last, "the witness knows the newest segment");
+        assert_eq!(Some(*newest), self.image.witness().last, "the witness knows the newest segment");
         let (newest, batches) = (*newest, copies[0].2.clone());
         let Some((_, Record::Start(start))) = batches[0].2.first() else { panic!("no start record") };
         let later = || batches.iter().skip(1).flat_map(|(_, _, records)| records);

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use api::types::{Task, TaskState};
 use data::{Layout, Params};
 use engine::{Engine, EngineErrorKind, Progress};
 use meta::Txn;
@@ -20,6 +21,19 @@ const TIMES: u64 = 2;
 const WRITERS: u64 = 8;
 /// Sites that are filled in pieces.
 const FILLS: u64 = 4;
+
+/// Rotates the data key, and waits for the end of that.
+pub(super) async fn rotate(life: &Life) -> Task {
+    let site = life.site().expect("an open site");
+    let task = site.rotate_key().await.expect("it begins");
+    loop {
+        let task = site.tasks().task(task.id).await.expect("it is known");
+        if task.state != TaskState::Running {
+            return task;
+        }
+        life.runtime().sleep(Duration::from_millis(50)).await;
+    }
+}
 
 pub(super) fn spec(room: u64) -> SiteSpec {
     let params = Params {

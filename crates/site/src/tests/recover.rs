@@ -15,6 +15,7 @@ const DISK_BYTES: u64 = 4 << 20;
 impl Bench {
     fn recovering(&self, name: &str, media: Vec<PathBuf>) -> RecoverOptions {
         RecoverOptions {
+            host: None,
             dir: self.path(name),
             media,
             recovery_key_file: Some(self.path("recovery")),

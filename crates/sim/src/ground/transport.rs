@@ -1,15 +1,16 @@
 //! The transport of a simulated site: every message crosses a link.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use data::MediumNode;
 use proto::{CallError, CallErrorKind, Request, Response, SegmentId, Transport};
-use seam::{BoxFuture, Rt, SiteClock};
+use seam::{BoxFuture, Rt};
 use tokio::sync::oneshot;
 use units::{Epoch, MediumId};
 
+use super::files::SimFiles;
+use super::members;
 use crate::executor::TRAP;
 use crate::net::{Fate, Link};
 
@@ -24,7 +25,32 @@ pub(super) struct Wire {
 }
 
 /// All wires of a site; they outlive processes.
-pub(super) type Wires = Arc<Mutex<BTreeMap<MediumId, Wire>>>;
+#[derive(Debug)]
+pub(super) struct Wires {
+    /// To each medium that there is, in order.
+    wires: Vec<Wire>,
+    /// Which medium has which number, as far as it was asked for.
+    numbers: BTreeMap<MediumId, usize>,
+    files: SimFiles,
+}
+
+impl Wires {
+    pub(super) fn new(wires: Vec<Wire>, files: SimFiles) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { wires, numbers: BTreeMap::new(), files }))
+    }
+
+    pub(super) fn number(&mut self, number: usize) -> Option<&mut Wire> {
+        self.wires.get_mut(number)
+    }
+
+    fn to(&mut self, medium: MediumId) -> Option<&mut Wire> {
+        if !self.numbers.contains_key(&medium) {
+            self.numbers.extend(members(&self.files).iter().map(|member| (member.id, member.number)));
+        }
+        let number = *self.numbers.get(&medium)?;
+        self.wires.get_mut(number)
+    }
+}
 
 /// A kind of requests.
 pub(super) type Kind = fn(&Request) -> bool;
@@ -33,9 +59,9 @@ type Answer = Result<Response, CallError>;
 
 struct Inner {
     rt: Rt,
-    clock: SiteClock,
-    wires: Wires,
-    media: Mutex<BTreeMap<MediumId, Arc<MediumNode>>>,
+    wires: Arc<Mutex<Wires>>,
+    /// The way on, from where a request has arrived.
+    on: OnceLock<Arc<dyn Transport>>,
     appends: Mutex<Appends>,
     /// Whoever sends the next request of this kind panics.
     trap: Mutex<Option<Kind>>,
@@ -72,29 +98,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SimTransport {
-    pub(super) fn new(rt: Rt, wires: Wires) -> Self {
-        let clock = SiteClock::unset(rt.clone());
+    pub(super) fn new(rt: Rt, wires: Arc<Mutex<Wires>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 rt,
-                clock,
                 wires,
-                media: Mutex::default(),
+                on: OnceLock::new(),
                 appends: Mutex::default(),
                 trap: Mutex::default(),
             }),
         }
     }
 
-    /// Adds a medium, or puts a reopened one in the place of the old.
-    pub(super) fn attach(&self, node: Arc<MediumNode>) {
-        lock(&self.inner.media).insert(node.id(), node);
-    }
-
-    /// Takes a medium away; requests under way keep it until they end.
-    pub(super) fn detach(&self, medium: MediumId) {
-        let node = lock(&self.inner.media).remove(&medium);
-        drop(node);
+    /// Where requests go that arrive.
+    pub(super) fn lead_to(&self, transport: Arc<dyn Transport>) {
+        let _ = self.inner.on.set(transport);
     }
 
     /// When the last batch but one of the journal was sent; `None` when the process wrote fewer. What was acknowledged
@@ -109,14 +127,9 @@ impl SimTransport {
         *lock(&self.inner.trap) = Some(kind);
     }
 
-    /// The media that are attached.
-    pub(super) fn attached(&self) -> Vec<MediumId> {
-        lock(&self.inner.media).keys().copied().collect()
-    }
-
     fn decide(&self, medium: MediumId, there: bool) -> Fate {
         let now = self.inner.rt.now();
-        match lock(&self.inner.wires).get_mut(&medium) {
+        match lock(&self.inner.wires).to(medium) {
             Some(wire) if there => wire.there.decide(now),
             Some(wire) => wire.back.decide(now),
             None => Fate::Drop,
@@ -134,16 +147,9 @@ impl SimTransport {
         let this = self.clone();
         let work = async move {
             this.inner.rt.sleep(after).await;
-            let node = lock(&this.inner.media).get(&medium).cloned();
-            let answer = match node {
-                Some(node) => {
-                    node.tell_time(this.inner.clock.now_ms());
-                    node.serve(&*this.inner.rt, by, request).await
-                }
-                None => {
-                    let reason = "the medium is not attached".into();
-                    Err(CallError { kind: CallErrorKind::Failed, medium, reason })
-                }
+            let answer = match this.inner.on.get() {
+                Some(on) => on.call_by(by, medium, request).await,
+                None => Err(no_answer(medium)),
             };
             let Some(answers) = answers else { return };
             match this.decide(medium, false) {
@@ -161,7 +167,9 @@ impl SimTransport {
 
 impl Transport for SimTransport {
     fn tell_time(&self, ms: u64) {
-        self.inner.clock.raise(ms);
+        if let Some(on) = self.inner.on.get() {
+            on.tell_time(ms);
+        }
     }
 
     fn call_by(&self, by: Epoch, medium: MediumId, request: Request) -> BoxFuture<'_, Answer> {
