@@ -159,7 +159,9 @@ impl Nemesis {
         };
         struck.iter().for_each(|victim| self.world.site.set_wire(*victim, policy));
         self.last().await;
-        let policy = if self.world.plan.menu.disorder { disordered() } else { LinkPolicy::default() };
+        // Behind the end of the schedule nothing is struck.
+        let disorder = self.world.plan.menu.disorder && !self.world.is_over();
+        let policy = if disorder { disordered() } else { LinkPolicy::default() };
         struck.iter().for_each(|victim| self.world.site.set_wire(*victim, policy));
     }
 
