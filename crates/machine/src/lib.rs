@@ -57,8 +57,8 @@ pub use lock::Lock;
 pub use manifest::{Entry, Manifest};
 pub use media_set::{Opener, brought_up_to, check_free_whole as check_free, peek, with_keys};
 pub use open::{Begun, FileMedia, Opened, Options, Sizes, open, start};
-pub use witness::{new_witness, witness_state};
 pub use recover::{RecoverOptions, RecoveredSite, recover};
+pub use witness::{new_witness, witness_state};
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {

@@ -108,8 +108,7 @@ impl FileWitness {
             _ => lost(&error.to_string()),
         })?;
         let bytes = bytes.ok_or_else(|| lost("no such file"))?;
-        let (generation, slot, state) =
-            newest_slot(&bytes).ok_or_else(|| lost("both slots are damaged"))?;
+        let (generation, slot, state) = newest_slot(&bytes).ok_or_else(|| lost("both slots are damaged"))?;
         let last = Arc::new(Mutex::new(Last { generation, state, slot, spoiled: false }));
         Ok(Self { rt, files: files.clone(), path: path.to_owned(), last })
     }

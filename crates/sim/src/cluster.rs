@@ -16,9 +16,9 @@ use seam::Runtime;
 use units::{MediumId, NodeId, SiteId};
 
 use crate::executor::{Control, ProcessId, SimRuntime};
+use crate::ground::SiteSpec;
 use crate::medium::SimStore;
 use crate::net::LinkPolicy;
-use crate::ground::SiteSpec;
 pub use claim::ClaimCell;
 use transport::{ClusterTransport, Servers, Wires};
 

@@ -6,11 +6,9 @@
 //! one disk as the machine sees it, living on when processes die; [`SimMedium`] is one opening of it. An [`Image`]
 //! is the contents of a disk, cheap to clone. A [`Link`] decides the fate of each message. The [`Model`] is the
 //! reference: it knows every write and judges every read.
-//!
-//!
-//! A [`Site`] is a whole one-node site on simulated media, wires and a witness; a [`Life`] is one run of its process.
-//! [`schedule::run`] plays a whole-engine **schedule** on one: guests, an administrator and a nemesis, then a last
-//! look. `holdfast-sim` runs many.
+//! A [`Site`] is what a one-node site stands on: simulated media, files and wires. A [`Life`] is one run of its
+//! process, which starts the site as the binary does. [`schedule::run`] plays a **schedule** on one: guests,
+//! administrators and a nemesis, then a last look. `holdfast-sim` runs many.
 //!
 //! Invariants.
 //! - Same program, same seed: the same digest. Each scheduling decision, each operation on a medium, each decision
@@ -39,9 +37,9 @@ mod rng;
 pub mod schedule;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
+pub use ground::{Life, Member, Site, SiteImage, SiteSpec, engine_error};
 pub use lost_answers::lost_answers;
 pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimStore};
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
 pub use net::{Fate, Link, LinkCounts, LinkPolicy};
 pub use rng::{MILLION, Rng};
-pub use ground::{Life, Member, Site, SiteImage, SiteSpec, engine_error};

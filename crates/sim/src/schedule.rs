@@ -16,6 +16,7 @@ mod media;
 mod nemesis;
 mod plan;
 mod takeover;
+mod vms;
 mod world;
 
 use std::sync::Arc;
@@ -26,14 +27,15 @@ use engine::Engine;
 use seam::Runtime;
 
 use crate::executor::{Limits, Simulation};
-use crate::rng::Rng;
 use crate::ground::{Life, Site};
+use crate::rng::Rng;
 use admin::Admin;
 use cleaner::Cleaner;
 use media::Media;
 use nemesis::Nemesis;
 pub use plan::Family;
 use plan::{End, Plan};
+use vms::Vms;
 use world::World;
 
 /// Virtual time after which a life ends though its guests did not get far.
@@ -92,6 +94,9 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
     world.rt.spawn("admin", Box::pin(Admin::new(world).run()));
     if world.plan.menu.cleaner {
         world.rt.spawn("cleaner", Box::pin(Cleaner::new(world).run()));
+    }
+    if world.plan.menu.vms {
+        world.rt.spawn("VMs", Box::pin(Vms::new(world).run()));
     }
     if world.plan.menu.media {
         world.rt.spawn("media", Box::pin(Media::new(world).run()));

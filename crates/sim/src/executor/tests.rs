@@ -278,12 +278,12 @@ fn clocks_and_randomness_follow_the_seed() {
 }
 
 #[test]
-fn blocking_work_runs_in_place() {
+fn blocking_work_runs_a_little_later() {
     let sim = Simulation::new(1, Limits::default());
     let (tx, rx) = oneshot::channel();
     sim.world().spawn_blocking("work", Box::new(move || tx.send(6 * 7).unwrap()));
     assert_eq!(sim.run_until(rx).unwrap(), Ok(42));
-    assert_eq!(sim.now(), Duration::ZERO);
+    assert!(sim.now() < Duration::from_millis(1));
 }
 
 #[test]

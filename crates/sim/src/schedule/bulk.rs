@@ -14,8 +14,8 @@ use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 
 use super::{Family, Outcome};
 use crate::executor::{Control, Limits, Simulation};
-use crate::rng::Rng;
 use crate::ground::{Life, Site, SiteSpec};
+use crate::rng::Rng;
 
 /// Blocks of a disk: changes for more than one container, however small their units are.
 const BLOCKS: u64 = 40_000;

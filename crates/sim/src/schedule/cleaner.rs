@@ -8,8 +8,8 @@ use meta::{Shard, Table, Txn};
 use seam::Runtime;
 use units::DiskId;
 
-use crate::rng::Rng;
 use crate::ground::Life;
+use crate::rng::Rng;
 
 use super::judge::in_life;
 use super::plan::Family;

@@ -8,8 +8,8 @@ use engine::{Engine, EngineError, EngineErrorKind, ScrubTotals};
 use seam::Runtime;
 use units::{BLOCK_U64, DiskId, Lba};
 
-use crate::rng::Rng;
 use crate::ground::{Life, Site, SiteImage};
+use crate::rng::Rng;
 
 use super::plan::{Family, tolerance};
 use super::world::{World, names_something};
@@ -190,6 +190,7 @@ impl World {
         let Some((life, engine)) = self.scrubbed(life, engine).await else { return };
         let third = read_all(self, &life, &engine).await;
         self.judge_contents("full read after a scrub", &third, true);
+        self.look_at_vms(&life).await;
         self.cleaned(rng, life, engine).await;
     }
 

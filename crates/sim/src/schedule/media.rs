@@ -10,8 +10,8 @@ use engine::Engine;
 use seam::Runtime;
 use units::MediumId;
 
-use crate::rng::Rng;
 use crate::ground::{Life, Member};
+use crate::rng::Rng;
 
 use super::judge::in_life;
 use super::plan::Family;
@@ -59,9 +59,9 @@ impl Media {
     async fn add(&mut self, serving: &Serving) -> bool {
         let Some(number) = self.spare() else { return false };
         let path = self.world.site.path(number);
-        let added = self.world.ask_site(serving, move |site| {
-            Box::pin(async move { site.add_medium(&path, None).await })
-        });
+        let added = self
+            .world
+            .ask_site(serving, move |site| Box::pin(async move { site.add_medium(&path, None).await }));
         let added = added.await;
         self.world.note(format_args!("medium {number} joins: {added:?}"));
         added.is_ok()
@@ -137,9 +137,8 @@ impl World {
         let Some(member) = self.site.members().into_iter().find(|member| member.number == number) else {
             return;
         };
-        let asked = self.ask_site(serving, move |site| {
-            Box::pin(async move { site.drain_medium(member.id).await })
-        });
+        let asked =
+            self.ask_site(serving, move |site| Box::pin(async move { site.drain_medium(member.id).await }));
         let asked = asked.await.map(|task| task.id);
         self.note(format_args!("medium {number} is to leave: {asked:?}"));
     }
@@ -152,7 +151,9 @@ impl World {
         self.rt.sleep(self.plan.spec.rebuild_after + Duration::from_secs(5)).await;
         let until = self.now() + MOVED_MAX;
         let banned = self.lock_banned();
-        while !engine.is_rebuilt() || self.site.members().iter().any(|m| m.leaving || Some(m.number) == banned) {
+        while !engine.is_rebuilt()
+            || self.site.members().iter().any(|m| m.leaving || Some(m.number) == banned)
+        {
             if self.plan.small {
                 return;
             }

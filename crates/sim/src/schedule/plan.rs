@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use data::{Layout, Params};
 
+use crate::ground::{Member, SiteSpec};
 use crate::model::Fill;
 use crate::rng::Rng;
-use crate::ground::{Member, SiteSpec};
 
 /// Which promise a schedule puts to the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub(super) struct Menu {
     pub(super) cleaner: bool,
     /// Media join and leave, and some never come back.
     pub(super) media: bool,
+    /// VMs are made, changed, deleted and restored.
+    pub(super) vms: bool,
 }
 
 /// How a life ends.
@@ -141,6 +143,7 @@ impl Plan {
             forks: rng.chance(600_000),
             cleaner: rng.chance(600_000),
             media: false,
+            vms: family == Family::Within && rng.coin(),
         };
         let small = family == Family::Within && rng.chance(120_000);
         let menu = Menu { media: rng.chance(500_000) && !small && !menu.host_full, ..menu };

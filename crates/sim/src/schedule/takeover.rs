@@ -22,10 +22,10 @@ use units::{BLOCK, BLOCK_U64, DiskId, Lba};
 use super::{Family, Outcome, plan};
 use crate::cluster::{Cluster, Compute};
 use crate::executor::{Control, Limits, SimRuntime, Simulation};
+use crate::ground::SiteSpec;
 use crate::model::{Contents, Fill, Model, OpId};
 use crate::net::LinkPolicy;
 use crate::rng::{MILLION, Rng};
-use crate::ground::SiteSpec;
 
 const DISK: DiskId = DiskId(1);
 /// How long leases hold.

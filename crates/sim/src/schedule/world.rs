@@ -11,11 +11,12 @@ use tokio::sync::oneshot;
 use units::{BLOCK_U64, DiskId};
 
 use crate::executor::{Control, SimRuntime};
-use crate::model::Model;
 use crate::ground::{Life, Site, engine_error};
+use crate::model::Model;
 
 use super::holds::Holds;
 use super::plan::{Family, Plan};
+use super::vms::Known;
 
 /// Blocks with a write under way: one whose contents depend on what is there must have them alone.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,7 @@ pub(super) struct Shared {
     pub(super) model: Model,
     pub(super) disks: BTreeMap<DiskId, Disk>,
     pub(super) kept: Holds,
+    pub(super) vms: Known,
     pub(super) serving: Option<Serving>,
     /// The engine is being closed.
     pub(super) closing: bool,
@@ -116,6 +118,7 @@ impl World {
             model: Model::new(plan.fill),
             disks: BTreeMap::new(),
             kept: Holds::default(),
+            vms: Known::default(),
             serving: None,
             closing: false,
             host_full_until: Duration::ZERO,
@@ -204,8 +207,25 @@ impl World {
         serving: &Serving,
         request: impl FnOnce(::site::Site) -> BoxFuture<'static, api::Result<T>>,
     ) -> Result<T, Unanswered> {
-        let work = request(serving.site.clone());
-        self.answered(serving, None, Box::pin(async move { work.await.map_err(engine_error) })).await
+        let answer = self.ask_api(serving, request(serving.site.clone())).await;
+        answer.map_err(|error| match error {
+            Some(error) => Unanswered::Refused(engine_error(error)),
+            None => Unanswered::Died,
+        })
+    }
+
+    /// Runs a command within the process; the error is `None` when that died.
+    pub(super) async fn ask_api<T: Send + 'static>(
+        &self,
+        serving: &Serving,
+        command: BoxFuture<'static, api::Result<T>>,
+    ) -> Result<T, Option<api::Error>> {
+        let (sender, answer) = oneshot::channel();
+        serving.rt.spawn("command", Box::pin(async move { drop(sender.send(command.await)) }));
+        match answer.await {
+            Ok(answer) => answer.map_err(Some),
+            Err(_) => Err(None),
+        }
     }
 
     async fn answered<T: Send + 'static>(

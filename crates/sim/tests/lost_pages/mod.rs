@@ -33,14 +33,24 @@ async fn open(site: &Site) -> (Life, Engine) {
 }
 
 async fn disk(engine: &Engine, seed: u64) -> DiskId {
+    let disk = empty_disk(engine).await;
+    write(engine, disk, seed, BLOCKS).await;
+    engine.checkpoint().await.expect("a checkpoint");
+    disk
+}
+
+async fn empty_disk(engine: &Engine) -> DiskId {
     let disk = engine.new_disk_id().await.expect("an id");
     assert!(engine.apply(Txn::new(), &[(disk, BLOCKS * BLOCK_U64)], &[]).await.expect("a disk"));
-    for lba in 0..BLOCKS {
+    disk
+}
+
+/// Writes the first blocks of a disk, to containers of their own.
+async fn write(engine: &Engine, disk: DiskId, seed: u64, blocks: u64) {
+    for lba in 0..blocks {
         engine.write(disk, lba * BLOCK_U64, &block(seed, lba)).await.expect("it writes");
     }
     engine.drain().await.expect("it drains");
-    engine.checkpoint().await.expect("a checkpoint");
-    disk
 }
 
 /// How many blocks of a disk are lost; all others read as they were.
@@ -145,6 +155,62 @@ fn a_lost_page_blocks_what_it_may_name_and_no_more() {
         }
         let status = engine.status().await;
         assert_eq!((status.cleaning_blocked, status.unique_bytes), (None, 0), "all of it is freed");
+        site.end(life, false);
+    };
+    sim.run_until(work).expect("it ends");
+}
+
+/// Blocks of a disk that is one leaf.
+const LEAF: u64 = 40;
+
+async fn is_whole(engine: &Engine, disk: DiskId, seed: u64, blocks: u64) {
+    let _open = engine.open_disk(disk).await.expect("it is there");
+    for lba in 0..blocks {
+        let read = engine.read(disk, lba * BLOCK_U64, BLOCK).await;
+        assert!(read.expect("it reads") == block(seed, lba), "block {lba} of {disk:?}");
+    }
+}
+
+#[test]
+fn a_dead_page_is_not_found_in_the_place_of_a_live_one_of_its_name() {
+    let sim = Simulation::new(4, Limits { steps: 50_000_000, ..Limits::default() });
+    let control = (*sim).clone();
+    let work = async {
+        let site = Site::format(&control, SiteSpec { page_cache_bytes: 1, ..room::spec(64 << 20) }).await;
+        let (life, engine) = open(&site).await;
+        // A leaf, in a container with some that stay.
+        let (leaf, few) = (empty_disk(&engine).await, empty_disk(&engine).await);
+        write(&engine, leaf, 1, LEAF).await;
+        write(&engine, few, 2, 3 * LEAF).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        // It is dead, and what it names is gone.
+        write(&engine, leaf, 3, LEAF).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        let report = engine.clean(90, &Progress::default()).await.expect("it cleans");
+        assert!(report.deleted > 0, "{report:?}");
+        // The same leaf again, in a container with more.
+        let many = empty_disk(&engine).await;
+        write(&engine, leaf, 1, LEAF).await;
+        write(&engine, many, 4, BLOCKS).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        // Because of this one all containers before it are moved whole.
+        let damaged = disk(&engine, 5).await;
+        site.end(life, false);
+        spoil_a_leaf(&site);
+
+        let (life, engine) = open(&site).await;
+        let missing = lost(&engine, damaged, 5).await;
+        assert!((1..BLOCKS).contains(&missing), "{missing} blocks are lost");
+        let task = room::rotate(&life).await;
+        assert_eq!(task.state, TaskState::Done, "{task:?}");
+        is_whole(&engine, leaf, 1, LEAF).await;
+        site.end(life, true);
+
+        let (life, engine) = open(&site).await;
+        is_whole(&engine, leaf, 1, LEAF).await;
+        is_whole(&engine, few, 2, 3 * LEAF).await;
+        is_whole(&engine, many, 4, BLOCKS).await;
+        assert_eq!(lost(&engine, damaged, 5).await, missing, "all else moved");
         site.end(life, false);
     };
     sim.run_until(work).expect("it ends");
