@@ -44,4 +44,4 @@ pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimSto
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};
 pub use net::{Fate, Link, LinkCounts, LinkPolicy};
 pub use rng::{MILLION, Rng};
-pub use site::{Life, Member, Site, SiteImage, SiteSpec};
+pub use site::{Life, Member, Pause, Site, SiteImage, SiteSpec};

@@ -1,5 +1,6 @@
 //! A simulated site of one node: its media, its wires and its witness live on; processes come and go.
 
+mod pause;
 mod transport;
 mod witness;
 
@@ -19,6 +20,7 @@ use crate::executor::{Control, SimRuntime};
 use crate::lost_answers::lost_answers;
 use crate::medium::{Image, SimStore};
 use crate::net::{Link, LinkPolicy};
+pub use pause::Pause;
 use transport::{SimTransport, Wire, Wires};
 use witness::WitnessCell;
 
@@ -54,6 +56,8 @@ pub struct SiteSpec {
     /// Bytes of commits, deletions and metadata behind the last checkpoint in a start record: none, and all of it goes to the
     /// log.
     pub start_backlog_bytes: usize,
+    /// Keys of a stretch of metadata that a checkpoint takes over as it is, on average.
+    pub meta_keys_per_chunk: u64,
     /// Answers of the metadata store are lost at times.
     pub lost_answers: bool,
     /// Bits of a fingerprint in the index.
@@ -337,6 +341,7 @@ impl Site {
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
             start_backlog_bytes: self.spec.start_backlog_bytes,
+            meta_keys_per_chunk: self.spec.meta_keys_per_chunk,
             index_tag_bits: self.spec.index_tag_bits,
             rebuild_after: self.spec.rebuild_after,
             rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,
@@ -403,6 +408,11 @@ impl Life {
     /// Has the task of the engine that sends the next request of a kind panic.
     pub fn set_trap(&self, kind: fn(&Request) -> bool) {
         self.transport.set_trap(kind);
+    }
+
+    /// Holds up the next request of a kind, until what is given is dropped.
+    pub fn pause(&self, kind: fn(&Request) -> bool) -> Pause {
+        self.transport.pause(kind)
     }
 
     /// The runtime of the process.

@@ -10,6 +10,7 @@ use seam::{BoxFuture, Rt, SiteClock};
 use tokio::sync::oneshot;
 use units::{Epoch, MediumId};
 
+use super::pause::{Barrier, Pause};
 use crate::executor::TRAP;
 use crate::net::{Fate, Link};
 
@@ -39,6 +40,8 @@ struct Inner {
     appends: Mutex<Appends>,
     /// Whoever sends the next request of this kind panics.
     trap: Mutex<Option<Kind>>,
+    /// Whoever sends the next request of a kind waits there.
+    barrier: Mutex<Option<Barrier>>,
 }
 
 /// The newest batches of the journal: where each stands, and when it was sent first.
@@ -82,6 +85,7 @@ impl SimTransport {
                 media: Mutex::default(),
                 appends: Mutex::default(),
                 trap: Mutex::default(),
+                barrier: Mutex::default(),
             }),
         }
     }
@@ -107,6 +111,13 @@ impl SimTransport {
     /// Has whoever sends the next request of a kind panic.
     pub(super) fn set_trap(&self, kind: Kind) {
         *lock(&self.inner.trap) = Some(kind);
+    }
+
+    /// Has whoever sends the next request of a kind wait.
+    pub(super) fn pause(&self, kind: Kind) -> Pause {
+        let (pause, barrier) = Pause::before(kind);
+        *lock(&self.inner.barrier) = Some(barrier);
+        pause
     }
 
     /// The media that are attached.
@@ -168,6 +179,10 @@ impl Transport for SimTransport {
         Box::pin(async move {
             let sprung = lock(&self.inner.trap).take_if(|kind| kind(&request));
             assert!(sprung.is_none(), "{TRAP}");
+            let barrier = lock(&self.inner.barrier).take_if(|barrier| barrier.is_for(&request));
+            if let Some(barrier) = barrier {
+                barrier.wait().await;
+            }
             if let Request::SegmentAppend { id, offset, .. } = &request {
                 lock(&self.inner.appends).note((*id, *offset), self.inner.rt.now());
             }
