@@ -71,8 +71,8 @@ pub struct Config {
     pub commits_max: usize,
     /// Bytes of metadata records that no checkpoint has before one is taken.
     pub meta_bytes_max: usize,
-    /// Keys of a stretch of metadata that a checkpoint takes over as it is, on average: a piece of normal containers has the
-    /// records of some hundred, and tiny ones tests have some each.
+    /// Keys of a stretch of metadata that a checkpoint takes over as it is, on average: a piece of normal
+    /// containers has the records of some hundred, and tiny ones tests have some each.
     pub meta_keys_per_chunk: u64,
     /// Bytes of commits, deletions and metadata behind the last checkpoint that a start record carries, at most. With rows
     /// and live segments it stays below [`journal::START_BYTES_MAX`].

@@ -1,4 +1,5 @@
-//! Goal: the records of the catalogue are stored as they were: what is written here is read, and written again to the byte.
+//! Goal: the records of the catalogue are stored as they were: what is written here is read, and written
+//! again to the byte.
 
 use meta::Stored;
 

@@ -1,5 +1,5 @@
-//! Goal: what a site of many nodes keeps of its members, and what a token says, is stored as it was: what is written here
-//! is read, and written again to the byte.
+//! Goal: what a site of many nodes keeps of its members, and what a token says, is stored as it was: what is
+//! written here is read, and written again to the byte.
 
 use seal::{Kek, KeyRing, RecoveryKey, WrappedKeys};
 use units::NodeId;

@@ -94,8 +94,8 @@ fn a_lock_outlives_both_tables_and_comes_with_a_mended_fragment() {
     });
 }
 
-/// A fragment is to be freed and waits until the ring of the log has room; what makes that room locks it. It stays, wherever
-/// in the ring that happens.
+/// A fragment is to be freed and waits until the ring of the log has room; what makes that room locks it. It
+/// stays, wherever in the ring that happens.
 #[test]
 fn a_lock_that_comes_while_a_fragment_waits_to_be_freed_keeps_it() {
     let mut overtaken = 0;

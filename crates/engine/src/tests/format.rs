@@ -1,4 +1,5 @@
-//! Goal: records, keys and objects of the engine are stored as the golden file has them, and what the file has is read.
+//! Goal: records, keys and objects of the engine are stored as the golden file has them, and what the file
+//! has is read.
 
 use journal::{Backlog, Deleted, LedgerRun};
 use map::Root;

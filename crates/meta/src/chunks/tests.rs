@@ -1,5 +1,5 @@
-//! Goal: a chunk whose stamp stayed is of the same bytes, whatever came and went around it; the same entries are cut in the
-//! same places; a change costs its own chunk and the one before, and no other.
+//! Goal: a chunk whose stamp stayed is of the same bytes, whatever came and went around it; the same entries
+//! are cut in the same places; a change costs its own chunk and the one before, and no other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ fn bounds(chunks: &Chunks) -> Vec<&[u8]> {
     chunks.iter().map(|(bound, _)| bound).collect()
 }
 
-/// Large values are alone; a value that becomes small joins its neighbours; and whoever restores cuts the same.
+/// Large values are alone; a value that becomes small joins its neighbours; and whoever restores cuts the
+/// same.
 #[test]
 fn a_large_value_begins_a_chunk() {
     let sizes = |number: usize| if number % 10 == 3 { LARGE_BYTES } else { LARGE_BYTES - 1 };
@@ -48,7 +49,8 @@ fn a_large_value_begins_a_chunk() {
     assert_eq!(bounds(&grown), bounds(&small));
 }
 
-/// A change of the map, as a record makes it. Keys are of few numbers, so that bounds come and go and come back.
+/// A change of the map, as a record makes it. Keys are of few numbers, so that bounds come and go and come
+/// back.
 #[derive(Debug, Clone)]
 enum Change {
     /// A value of so many bytes, and the lease it is attached to.

@@ -113,7 +113,8 @@ fn a_medium_that_comes_back_loses_what_was_given_up_meanwhile() {
 /// What is done at once.
 type Work<'a> = Pin<Box<dyn Future<Output = Option<ReconcileReport>> + 'a>>;
 
-/// Fragments of a row that has moved away are about to go, and wait for their turn; meanwhile the row moves back.
+/// Fragments of a row that has moved away are about to go, and wait for their turn; meanwhile the row moves
+/// back.
 #[test]
 fn a_row_that_comes_back_meanwhile_keeps_its_fragments() {
     let site = site(7);

@@ -1,5 +1,5 @@
-//! Goal: what is stored is what the golden file has, of every kind and codec and under a later key epoch; and the tag of
-//! a unit covers all that says what the unit is.
+//! Goal: what is stored is what the golden file has, of every kind and codec and under a later key epoch; and
+//! the tag of a unit covers all that says what the unit is.
 
 use aws_lc_rs::aead::Aad;
 use zerocopy::FromBytes;
@@ -62,8 +62,8 @@ fn units() -> Vec<Unit> {
     units
 }
 
-/// The format is a promise: these bytes must open for ever. (Another packing of LZ4 would change its lines alone, and
-/// would not break it: then the old lines are kept beside.)
+/// The format is a promise: these bytes must open for ever. (Another packing of LZ4 would change its lines
+/// alone, and would not break it: then the old lines are kept beside.)
 #[test]
 fn units_and_keys_are_stored_as_the_golden_file_has_them() {
     let units = units();

@@ -71,7 +71,8 @@ pub struct Injection {
     pub within: Range<u64>,
 }
 
-/// How long operations take: uniform in `min..=max`, rarely in `max..=rare_max`; a discard `discards` times a usual one.
+/// How long operations take: uniform in `min..=max`, rarely in `max..=rare_max`; a discard `discards` times a
+/// usual one.
 #[derive(Debug, Clone, Copy)]
 pub struct Latency {
     /// The shortest.

@@ -18,8 +18,8 @@ use crate::executor::{Control, Limits, Simulation};
 use crate::rng::Rng;
 use crate::site::{Life, Site, SiteSpec};
 
-/// Blocks of a disk, up to one more or less: changes for more than one container, however small their units are. Ten pages of
-/// leaves, so that it ends where one does.
+/// Blocks of a disk, up to one more or less: changes for more than one container, however small their units
+/// are. Ten pages of leaves, so that it ends where one does.
 const BLOCKS: u64 = 10 * FANOUT * FANOUT;
 /// Blocks of an act with contents that do not compress: some containers.
 const RANDOM_BLOCKS: u64 = FANOUT * FANOUT + 1;

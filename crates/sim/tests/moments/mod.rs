@@ -1,6 +1,6 @@
-//! Goal: what changes while somebody waits is seen. One request is held up before it is sent, something else is done to its
-//! end at that moment, and then the request goes on: holds beside the cleaner, reads and scrubs beside the cleaner, holds
-//! beside holds.
+//! Goal: what changes while somebody waits is seen. One request is held up before it is sent, something else
+//! is done to its end at that moment, and then the request goes on: holds beside the cleaner, reads and
+//! scrubs beside the cleaner, holds beside holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,8 @@ const DAY_MS: u64 = 86_400_000;
 /// Long against all that is done while a request is held up, and short against its deadline.
 const MOMENT: Duration = Duration::from_secs(2);
 
-/// A site with one disk, half of whose blocks were written again: each container of its first blocks is half garbage.
+/// A site with one disk, half of whose blocks were written again: each container of its first blocks is half
+/// garbage.
 struct Stage {
     site: Site,
     life: Life,
@@ -136,14 +137,14 @@ fn simulate(seed: u64, work: impl AsyncFnOnce(&mut Stage, &mut Rng)) {
 /// What is held up, in a word, and which requests are that.
 type Moment = (&'static str, fn(&Request) -> bool);
 
-/// Where a cycle is held up: before the media say what they keep, before a condemned container is looked at, before what is
-/// live in it is read and written elsewhere, and before it is deleted.
+/// Where a cycle is held up: before a condemned container is looked at, before what is live in it is read and
+/// written elsewhere, before it is deleted; and before the media say what they keep.
 const MOMENTS: [Moment; 5] = [
-    ("locks", |request| matches!(request, Request::LockList { .. })),
     ("headers", |request| matches!(request, Request::FragmentHeader { .. })),
     ("reads", |request| matches!(request, Request::FragmentRead { .. })),
     ("writes", |request| matches!(request, Request::FragmentWrite { .. })),
     ("deletes", |request| matches!(request, Request::FragmentFree(_))),
+    ("locks", |request| matches!(request, Request::LockList { .. })),
 ];
 
 /// A hold, and the word of it to the media, come between any two steps of a cycle that empties what is held.
@@ -166,9 +167,9 @@ fn what_is_held_is_kept_whenever_the_hold_comes() {
             stage.moment().await;
             drop(pause);
             let cleaned = done(cleaning, moment).await;
-            assert!(cleaned.moved > 3, "{moment}: {cleaned:?}");
             assert!(done(holding, moment).await.0, "{moment}: it is held");
             stage.assert_kept(snapshot, moment).await;
+            assert!(cleaned.moved > 3, "{moment}: {cleaned:?}");
             // What the disk shows now is other than what is held, and the cleaner comes again.
             rng.fill(&mut stage.contents);
             stage.engine.write(stage.disk, 0, &stage.contents).await.expect("writes");
@@ -218,7 +219,8 @@ fn a_hold_that_comes_while_media_are_told_is_told_too() {
     });
 }
 
-/// A read has found where a block lies, and until it asks for it the cleaner moves the block and deletes the container.
+/// A read has found where a block lies, and until it asks for it the cleaner moves the block and deletes the
+/// container.
 #[test]
 fn a_read_that_the_cleaner_overtakes_reads_right() {
     simulate(3, async |stage, _| {
@@ -238,7 +240,8 @@ fn a_read_that_the_cleaner_overtakes_reads_right() {
     });
 }
 
-/// A scrub has the list of what there is, and until it looks the cleaner deletes some of it: nothing of it is wrong.
+/// A scrub has the list of what there is, and until it looks the cleaner deletes some of it: nothing of it is
+/// wrong.
 #[test]
 fn a_scrub_that_the_cleaner_overtakes_finds_nothing_wrong() {
     let moments: [Moment; 2] = [

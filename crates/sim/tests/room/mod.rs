@@ -119,8 +119,8 @@ async fn overwrite(engine: &Engine, disk: DiskId, contents: &mut Contents, rng: 
     }
 }
 
-/// On media that are nearly full and give room back slowly, overwriting goes on, nothing is lost, and what is said to be
-/// writable can be written.
+/// On media that are nearly full and give room back slowly, overwriting goes on, nothing is lost, and what is
+/// said to be writable can be written.
 #[test]
 fn media_that_discard_slowly_take_every_overwrite() {
     for discards in SLOW_DISCARDS {

@@ -1,4 +1,5 @@
-//! Goal: the record of a task is stored as it was: what is written here is read, and written again to the byte.
+//! Goal: the record of a task is stored as it was: what is written here is read, and written again to the
+//! byte.
 
 use super::*;
 
