@@ -1,5 +1,7 @@
 //! Goal: records keep to their formats, decoders take any input, and nobody takes a disk or a turn from another.
 
+mod format;
+
 use std::sync::Arc;
 
 use api::VmName;

@@ -1,4 +1,5 @@
 //! Tests of who belongs to a site.
 
+mod format;
 mod fuzz;
 mod members;

@@ -42,7 +42,8 @@ struct Raw {
     crc: U32,
 }
 
-fn encode(epoch: Epoch) -> PageBuf {
+/// The page that says for whom a medium is sealed.
+pub(crate) fn encode(epoch: Epoch) -> PageBuf {
     let zero = U16::new(0);
     let mut raw =
         Raw { magic: MAGIC, version: U16::new(VERSION), zero, epoch: U64::new(epoch.0), crc: U32::new(0) };
@@ -51,7 +52,7 @@ fn encode(epoch: Epoch) -> PageBuf {
 }
 
 /// `None` when it is damaged.
-fn decode(page: &[u8]) -> Option<Epoch> {
+pub(crate) fn decode(page: &[u8]) -> Option<Epoch> {
     if seal::is_zero(page) {
         return Some(Epoch(0));
     }

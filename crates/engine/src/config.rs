@@ -71,6 +71,9 @@ pub struct Config {
     pub commits_max: usize,
     /// Bytes of metadata records that no checkpoint has before one is taken.
     pub meta_bytes_max: usize,
+    /// Keys of a stretch of metadata that a checkpoint takes over as it is, on average: a piece of normal
+    /// containers has the records of some hundred, and tiny ones tests have some each.
+    pub meta_keys_per_chunk: u64,
     /// Bytes of commits, deletions and metadata behind the last checkpoint that a start record carries, at most. With rows
     /// and live segments it stays below [`journal::START_BYTES_MAX`].
     pub start_backlog_bytes: usize,
@@ -105,6 +108,7 @@ impl Config {
             overlay_entries_max: (container as usize / 8).max(256),
             commits_max: (segment_bytes as usize / 8192).clamp(8, 1024),
             meta_bytes_max: segment_bytes as usize / 16,
+            meta_keys_per_chunk: u64::from(container_bytes >> 15).clamp(4, 128),
             start_backlog_bytes: (segment_bytes as usize / 4).min(START_BACKLOG_BYTES),
             write_patience: WRITE_PATIENCE,
             rebuild_after: REBUILD_AFTER,
@@ -113,12 +117,6 @@ impl Config {
             on_loss: OnLoss::Refuse,
             meta_through: None,
         }
-    }
-
-    /// Keys of a stretch of metadata that a checkpoint takes over as it is: a piece of normal containers has the records of
-    /// some hundred, and tiny ones tests have some each.
-    pub fn meta_keys_per_chunk(&self) -> u64 {
-        u64::from(self.container_bytes >> 15).clamp(4, 128)
     }
 
     /// Longest metadata record: fits a sealed unit, and a segment holds several.

@@ -36,15 +36,16 @@ pub struct Hold {
     pub enforced_ms: u64,
 }
 
+/// A hold as it is stored.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct HoldRecord {
-    version: u8,
-    until_ms: u64,
-    enforced_ms: u64,
+pub(crate) struct HoldRecord {
+    pub(crate) version: u8,
+    pub(crate) until_ms: u64,
+    pub(crate) enforced_ms: u64,
 }
 
 impl HoldRecord {
-    fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         postcard::to_stdvec(&self).expect("plain values always encode")
     }
 }

@@ -369,7 +369,7 @@ pub(crate) fn restore_meta(
     let records = open_meta(&shared.sealer, meta, losses)?;
     let options = meta::Options {
         record_bytes: shared.config.meta_record_bytes(),
-        keys_per_chunk: shared.config.meta_keys_per_chunk(),
+        keys_per_chunk: shared.config.meta_keys_per_chunk,
         ..meta::Options::default()
     };
     let salvage = |checkpoint: Option<&[u8]>| {

@@ -123,6 +123,11 @@ impl Engine {
             let all = numbers.map(|number| (run.incarnation, number));
             totals.missing.extend(all.filter(|one| !found.contains(one)));
         }
+        {
+            // What the cleaner deleted while media listed theirs is not missing.
+            let state = self.shared.lock();
+            totals.missing.retain(|(incarnation, number)| state.has_committed(*incarnation, *number));
+        }
         if is_whole && totals.failed.is_empty() {
             self.scrubbed(&lacking);
         }

@@ -360,9 +360,14 @@ impl State {
     }
 
     pub(crate) fn is_committed(&self, id: ContainerId) -> bool {
-        self.ledger.get(&id.incarnation).is_some_and(|runs| {
-            let at = runs.partition_point(|(start, _)| *start <= id.number);
-            at > 0 && runs[at - 1].1 > id.number
+        self.has_committed(id.incarnation, id.number)
+    }
+
+    /// Whether the container of this number of an incarnation is committed.
+    pub(crate) fn has_committed(&self, incarnation: Incarnation, number: u32) -> bool {
+        self.ledger.get(&incarnation).is_some_and(|runs| {
+            let at = runs.partition_point(|(start, _)| *start <= number);
+            at > 0 && runs[at - 1].1 > number
         })
     }
 

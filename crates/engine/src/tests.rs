@@ -1,3 +1,5 @@
+mod format;
+
 use index::Holder;
 use journal::{ENSEMBLES_MAX, Ensemble};
 use proto::SegmentId;

@@ -1,7 +1,8 @@
+mod format;
 mod fuzz;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -221,6 +222,24 @@ fn a_hole_costs_what_it_empties_and_not_what_it_spans() {
     assert_eq!(found, [false, false, true, false]);
 }
 
+/// What pages of the first levels hold: where so many blocks end a map gets another page, or another level.
+const BORDERS: [u64; 4] = [1, 64, 64 * 64, 64 * 64 * 64];
+/// Beyond the largest of them.
+const SIZE_MAX: u64 = 2 * 64 * 64 * 64;
+
+/// A number below `most`: in half the cases a border of pages, a few of them in a row, or one beside.
+fn near_a_border(most: u64) -> impl Strategy<Value = u64> {
+    let border = (0..BORDERS.len(), 1..4u64, 0..3u64)
+        .prop_map(move |(page, times, beside)| (BORDERS[page] * times + beside - 1).min(most - 1));
+    prop_oneof![border, 0..most]
+}
+
+/// All that lies at a border, and beside.
+fn beside_borders() -> impl Iterator<Item = u64> {
+    let borders = BORDERS.into_iter().flat_map(|page| [page, 2 * page, 3 * page]);
+    borders.flat_map(|border| [border - 1, border, border + 1])
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Put(u64, u64),
@@ -231,10 +250,10 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0..300u64, any::<u64>()).prop_map(|(lba, v)| Op::Put(lba * lba, v % 5000)),
-        2 => (0..90_000u64, 1..5000u64).prop_map(|(lba, n)| Op::Punch(lba, n)),
+        6 => (near_a_border(SIZE_MAX), any::<u64>()).prop_map(|(lba, v)| Op::Put(lba, v % 5000)),
+        2 => (near_a_border(SIZE_MAX), near_a_border(SIZE_MAX)).prop_map(|(lba, n)| Op::Punch(lba, n)),
         1 => Just(Op::Merge),
-        1 => (1..100_000u64).prop_map(Op::Resize),
+        1 => near_a_border(SIZE_MAX).prop_map(|size| Op::Resize(size.max(1))),
     ]
 }
 
@@ -243,11 +262,13 @@ proptest! {
     #[test]
     fn tree_and_overlay_agree_with_a_plain_map(ops in proptest::collection::vec(op(), 1..120)) {
         let mut model: BTreeMap<u64, u64> = BTreeMap::new();
-        let (mut tree, mut overlay, mut size) = (Tree::new(), Overlay::default(), 100_000u64);
+        let (mut tree, mut overlay, mut size) = (Tree::new(), Overlay::default(), SIZE_MAX);
+        let mut written = BTreeSet::new();
         for op in ops {
             match op {
                 Op::Put(lba, v) if lba < size => {
                     model.insert(lba, v);
+                    written.insert(lba);
                     overlay.put(Lba(lba), value(v));
                 }
                 Op::Put(..) => {}
@@ -267,7 +288,8 @@ proptest! {
             }
         }
         tree.merge(&overlay, size);
-        for lba in (0..300).map(|i| i * i).chain([1, 2, 63, 64, 65, 4095, 4096]) {
+        // Beyond the end too: what a disk that grew asks its tree for.
+        for lba in written.into_iter().chain(beside_borders()) {
             let want = model.get(&lba).map(|v| value(*v));
             prop_assert_eq!(tree.get(lba), want, "lba {}", lba);
         }

@@ -98,41 +98,4 @@ impl Chunks {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: usize) -> Key {
-        Key::new(format!("key{number:04}").into_bytes()).expect("a short key")
-    }
-
-    fn bounds(chunks: &Chunks) -> Vec<&[u8]> {
-        chunks.iter().map(|(bound, _)| bound).collect()
-    }
-
-    /// Large values are alone; a value that becomes small joins its neighbours; and whoever restores cuts the same.
-    #[test]
-    fn a_large_value_begins_a_chunk() {
-        let sizes = |number: usize| if number % 10 == 3 { LARGE_BYTES } else { LARGE_BYTES - 1 };
-        let mut grown = Chunks::default();
-        (0..500).rev().for_each(|number| grown.put(&key(number), 0));
-        (0..500).for_each(|number| grown.put(&key(number), sizes(number)));
-        let mut restored = Chunks { keys: 1, ..Chunks::default() };
-        let keys: Vec<Key> = (0..500).map(key).collect();
-        let entries = keys.iter().enumerate().map(|(number, key)| (key, sizes(number)));
-        restored.cut_anew(KEYS_PER_CHUNK, entries);
-        assert_eq!(bounds(&grown), bounds(&restored));
-        assert!((0..50).all(|number| grown.stamps.contains_key(key(10 * number + 3).as_bytes())));
-
-        let stamp = |chunks: &Chunks, bound: &Key| chunks.stamps.get(bound.as_bytes()).copied();
-        let (changed, next) = (key(13), key(23));
-        let (before, beside) = (stamp(&grown, &changed), stamp(&grown, &next));
-        grown.put(&changed, LARGE_BYTES + 7);
-        assert_ne!(stamp(&grown, &changed), before);
-        assert_eq!(stamp(&grown, &next), beside, "another value costs nothing");
-
-        (0..500).for_each(|number| grown.put(&key(number), 0));
-        let mut small = Chunks { keys: 1, ..Chunks::default() };
-        small.cut_anew(KEYS_PER_CHUNK, keys.iter().map(|key| (key, 0)));
-        assert_eq!(bounds(&grown), bounds(&small));
-    }
-}
+mod tests;

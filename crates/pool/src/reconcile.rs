@@ -78,10 +78,10 @@ impl Pool {
                 }
             }
             if !moved.is_empty() {
-                let count = moved.len() as u64;
                 // Rows may have changed since: what one moves to this medium now is not freed.
                 let _turn = self.turn().await;
                 moved.retain(|(container, index)| !self.belongs(medium, *container, *index));
+                let count = moved.len() as u64;
                 match self.ask(medium, Request::FragmentFreeAt(moved)).await {
                     Ok(Response::Done) => report.freed += count,
                     _ => report.left += count,

@@ -323,13 +323,13 @@ pub(crate) fn aead_key(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("a key of 32 bytes fits AES-256"))
 }
 
-fn nonce(fp: Fingerprint) -> Nonce {
+pub(crate) fn nonce(fp: Fingerprint) -> Nonce {
     let mut bytes = [0; 12];
     bytes.copy_from_slice(&fp.0[..12]);
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn associated(header: &Header, fp: Fingerprint) -> [u8; HEADER_BYTES + 16] {
+pub(crate) fn associated(header: &Header, fp: Fingerprint) -> [u8; HEADER_BYTES + 16] {
     let mut out = [0; HEADER_BYTES + 16];
     out[..HEADER_BYTES].copy_from_slice(header.as_bytes());
     out[HEADER_BYTES..].copy_from_slice(&fp.0);

@@ -218,6 +218,7 @@ impl Cluster {
             overlay_entries_max: self.spec.overlay_entries_max,
             commits_max: self.spec.commits_max,
             start_backlog_bytes: self.spec.start_backlog_bytes,
+            meta_keys_per_chunk: self.spec.meta_keys_per_chunk,
             index_tag_bits: self.spec.index_tag_bits,
             rebuild_after: self.spec.rebuild_after,
             rebuild_bytes_per_second: self.spec.rebuild_bytes_per_second,

@@ -2,6 +2,7 @@
 
 mod files;
 mod host;
+mod pause;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::medium::{Image, SimStore};
 use crate::net::{Link, LinkPolicy};
 use files::SimFiles;
 use host::SimHost;
+pub use pause::Pause;
 use transport::{SimTransport, Wire, Wires};
 
 const SITE: SiteId = SiteId(*b"a simulated site");
@@ -64,6 +66,8 @@ pub struct SiteSpec {
     /// Bytes of commits, deletions and metadata behind the last checkpoint in a start record: none, and all of it goes to the
     /// log.
     pub start_backlog_bytes: usize,
+    /// Keys of a stretch of metadata that a checkpoint takes over as it is, on average.
+    pub meta_keys_per_chunk: u64,
     /// Answers of the metadata store are lost at times.
     pub lost_answers: bool,
     /// Bits of a fingerprint in the index.
@@ -386,6 +390,11 @@ impl Life {
     /// Has the task of the engine that sends the next request of a kind panic.
     pub fn set_trap(&self, kind: fn(&Request) -> bool) {
         self.transport.set_trap(kind);
+    }
+
+    /// Holds up the next request of a kind, until what is given is dropped.
+    pub fn pause(&self, kind: fn(&Request) -> bool) -> Pause {
+        self.transport.pause(kind)
     }
 
     /// The runtime of the process.

@@ -37,7 +37,7 @@ mod rng;
 pub mod schedule;
 
 pub use executor::{Control, Limits, ProcessId, SimRuntime, Simulation, Stuck, StuckReason};
-pub use ground::{Life, Member, Site, SiteImage, SiteSpec, engine_error};
+pub use ground::{Life, Member, Pause, Site, SiteImage, SiteSpec, engine_error};
 pub use lost_answers::lost_answers;
 pub use medium::{FaultKind, Image, Injection, Latency, SECTOR, SimMedium, SimStore};
 pub use model::{Contents, Fill, Model, OpId, ReadId, Violation, ViolationKind};

@@ -6,6 +6,7 @@
 //! that lose or spoil anything, are never more than the geometry tolerates, unless the family goes beyond.
 
 mod admin;
+mod borders;
 mod bulk;
 mod cleaner;
 mod forks;

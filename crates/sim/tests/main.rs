@@ -6,6 +6,7 @@ mod backlog;
 mod exposure;
 mod flip;
 mod lost_pages;
+mod moments;
 mod outcomes;
 mod panics;
 mod room;

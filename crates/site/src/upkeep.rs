@@ -435,3 +435,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

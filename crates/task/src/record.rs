@@ -161,3 +161,6 @@ impl Record {
         self.task(id, if took_ms == 0 { 0 } else { u64::try_from(rate).unwrap_or(u64::MAX) })
     }
 }
+
+#[cfg(test)]
+mod tests;

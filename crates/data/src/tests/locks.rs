@@ -93,3 +93,33 @@ fn a_lock_outlives_both_tables_and_comes_with_a_mended_fragment() {
         assert_eq!(free(&again, 2).await, Err(CallErrorKind::Locked));
     });
 }
+
+/// A fragment is to be freed and waits until the ring of the log has room; what makes that room locks it. It
+/// stays, wherever in the ring that happens.
+#[test]
+fn a_lock_that_comes_while_a_fragment_waits_to_be_freed_keeps_it() {
+    let mut overtaken = 0;
+    for changes in 0..PARAMS.log_pages {
+        run(1, async |_| {
+            let (_, node) = node(&Log::default()).await;
+            node.tell_time(DAY);
+            put(&node, 1).await.unwrap();
+            for _ in 0..changes {
+                lock(&node, 1, DAY).await;
+            }
+            let containers = vec![container(1)];
+            let both = [
+                Request::FragmentLock { containers: containers.clone(), until_ms: 3 * DAY },
+                Request::FragmentFree(containers),
+            ];
+            let answers = seam::join_all(both.map(|request| node.handle(request))).await;
+            assert!(matches!(answers[0], Ok(Response::Done)), "{answers:?}");
+            assert_eq!(list(&node).await, [1], "{changes} changes before: {answers:?}");
+            get(&node, 1).await.unwrap();
+            assert_eq!(locks(&node).await, [(1, 3 * DAY)]);
+            assert_eq!(free(&node, 1).await, Err(CallErrorKind::Locked));
+            overtaken += usize::from(answers[1].is_ok());
+        });
+    }
+    assert!(overtaken > 0, "no lock came while a fragment waited");
+}

@@ -7,9 +7,14 @@ use super::*;
 type Change = (Vec<(u64, u64)>, Vec<(u64, u64)>);
 
 fn layers() -> impl Strategy<Value = Vec<Change>> {
-    let puts = proptest::collection::vec((0..5000u64, 0..40u64), 0..60);
-    let holes = proptest::collection::vec((0..5000u64, 1..900u64), 0..3);
+    let puts = proptest::collection::vec((near_a_border(5000), 0..40u64), 0..60);
+    let holes = proptest::collection::vec((near_a_border(5000), near_a_border(5000)), 0..3);
     proptest::collection::vec((holes, puts), 1..7)
+}
+
+/// Sizes that most of the blocks fit, and those of small trees.
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => 3000..6000u64, 1 => near_a_border(6000).prop_map(|size| size.max(1))]
 }
 
 fn overlay(holes: &[(u64, u64)], puts: &[(u64, u64)], model: &mut BTreeMap<u64, u64>) -> Overlay {
@@ -35,7 +40,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn versions_keep_their_contents_and_differ_exactly(
-        layers in layers(), sizes in proptest::collection::vec(3000..6000u64, 7), window in (0..5000u64, 1..5000u64),
+        layers in layers(), sizes in proptest::collection::vec(size(), 7),
+        window in (near_a_border(5000), near_a_border(5000)),
     ) {
         let mut model = BTreeMap::new();
         let (mut tree, mut step) = (Tree::new(), Tree::new());
@@ -64,7 +70,7 @@ proptest! {
         prop_assert_eq!(at_once.root.map(|r| (r.level, r.fingerprint)), end, "layers laid over one another");
         let (start, end) = (window.0, window.0 + window.1);
         for (root, contents) in &versions {
-            for lba in (0..5000).step_by(7) {
+            for lba in (0..5000).step_by(7).chain(beside_borders()) {
                 let found = block_on(lookup(&tree.store, root.as_ref(), Lba(lba))).expect("looks up");
                 prop_assert_eq!(found, contents.get(&lba).map(|v| value(*v)));
             }

@@ -313,6 +313,16 @@ async fn only_compute_nodes_are_served_and_only_once() {
 }
 
 #[test]
+fn a_record_is_stored_as_it_was() {
+    let one = r#"{"path":"/dev/sdb","id":"07070707070707070707070707070707","made":false}"#;
+    let two =
+        r#"{"path":"media/00.img","id":"0102030405060708090a0b0c0d0e0f10","made":true,"formatting":true}"#;
+    let text = format!(r#"{{"version":1,"media":[{one},{two}]}}"#);
+    let record = Record::decode(text.as_bytes()).unwrap();
+    assert_eq!(serde_json::to_string(&record).unwrap(), text);
+}
+
+#[test]
 fn a_record_that_makes_no_sense_is_refused() {
     for (text, why) in [
         ("", "EOF"),

@@ -1,10 +1,13 @@
 //! Goal: reconciling frees what was never committed, all of it, and nothing else.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use container::FragmentHeader;
 use proto::{CallErrorKind, Request};
+use seam::Runtime;
 use units::{ContainerId, Incarnation, PageBuf};
 
 use super::script::{Fate, Kind, Rule};
@@ -105,4 +108,42 @@ fn a_medium_that_comes_back_loses_what_was_given_up_meanwhile() {
     let committed = |id: ContainerId| id == first.id() || id == second.id();
     let report = site.run(site.pool.reconcile(medium, &committed, &|_| ()));
     assert_eq!(report, ReconcileReport { kept: 1, freed: 1, left: 0, complete: true });
+}
+
+/// What is done at once.
+type Work<'a> = Pin<Box<dyn Future<Output = Option<ReconcileReport>> + 'a>>;
+
+/// Fragments of a row that has moved away are about to go, and wait for their turn; meanwhile the row moves
+/// back.
+#[test]
+fn a_row_that_comes_back_meanwhile_keeps_its_fragments() {
+    let site = site(7);
+    let kept = site.put();
+    let row = site.pool.row(kept.id().class, kept.id().row).unwrap();
+    let medium = row.members[0];
+    let spare = *site.ids.iter().find(|id| !row.members.contains(id)).expect("wider than a stripe");
+    let elsewhere: Vec<_> = [spare].into_iter().chain(row.members[1..].iter().copied()).collect();
+    let away = row.changed(elsewhere.clone(), Vec::new());
+    let back = away.changed(elsewhere.clone(), row.members.clone());
+    let gone = back.changed(elsewhere, Vec::new());
+    site.pool.load_rows(&[away]);
+    let (committed, keep) = (|_: ContainerId| true, |_: ContainerId| ());
+    let reconcile = || site.pool.reconcile(medium, &committed, &keep);
+    let reports = site.run(async {
+        let turn = site.pool.turn().await;
+        let reconciling: Work<'_> = Box::pin(async { Some(reconcile().await) });
+        let changing: Work<'_> = Box::pin(async {
+            // By now the other has seen what has no place there, and waits.
+            site.rt.sleep(Duration::from_secs(1)).await;
+            site.pool.load_rows(&[back]);
+            drop(turn);
+            None
+        });
+        seam::join_all([reconciling, changing]).await
+    });
+    assert_eq!(reports[0].map(|report| (report.freed, report.left)), Some((0, 0)));
+    assert_eq!(site.run(site.fragments(medium)), [(kept.id(), 0)], "the row moves there");
+    site.pool.load_rows(&[gone]);
+    assert_eq!(site.run(reconcile()).freed, 1);
+    assert!(site.run(site.fragments(medium)).is_empty());
 }

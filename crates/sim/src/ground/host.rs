@@ -57,6 +57,7 @@ impl Host for SimHost {
         config.overlay_entries_max = spec.overlay_entries_max;
         config.commits_max = spec.commits_max;
         config.start_backlog_bytes = spec.start_backlog_bytes;
+        config.meta_keys_per_chunk = spec.meta_keys_per_chunk;
         config.index_tag_bits = spec.index_tag_bits;
         config.rebuild_after = spec.rebuild_after;
         config.rebuild_bytes_per_second = spec.rebuild_bytes_per_second;

@@ -11,6 +11,7 @@ use units::{Epoch, MediumId};
 
 use super::files::SimFiles;
 use super::members;
+use super::pause::{Barrier, Pause};
 use crate::executor::TRAP;
 use crate::net::{Fate, Link};
 
@@ -65,6 +66,8 @@ struct Inner {
     appends: Mutex<Appends>,
     /// Whoever sends the next request of this kind panics.
     trap: Mutex<Option<Kind>>,
+    /// Whoever sends the next request of a kind waits there.
+    barrier: Mutex<Option<Barrier>>,
 }
 
 /// The newest batches of the journal: where each stands, and when it was sent first.
@@ -106,6 +109,7 @@ impl SimTransport {
                 on: OnceLock::new(),
                 appends: Mutex::default(),
                 trap: Mutex::default(),
+                barrier: Mutex::default(),
             }),
         }
     }
@@ -125,6 +129,13 @@ impl SimTransport {
     /// Has whoever sends the next request of a kind panic.
     pub(super) fn set_trap(&self, kind: Kind) {
         *lock(&self.inner.trap) = Some(kind);
+    }
+
+    /// Has whoever sends the next request of a kind wait.
+    pub(super) fn pause(&self, kind: Kind) -> Pause {
+        let (pause, barrier) = Pause::before(kind);
+        *lock(&self.inner.barrier) = Some(barrier);
+        pause
     }
 
     fn decide(&self, medium: MediumId, there: bool) -> Fate {
@@ -176,6 +187,10 @@ impl Transport for SimTransport {
         Box::pin(async move {
             let sprung = lock(&self.inner.trap).take_if(|kind| kind(&request));
             assert!(sprung.is_none(), "{TRAP}");
+            let barrier = lock(&self.inner.barrier).take_if(|barrier| barrier.is_for(&request));
+            if let Some(barrier) = barrier {
+                barrier.wait().await;
+            }
             if let Request::SegmentAppend { id, offset, .. } = &request {
                 lock(&self.inner.appends).note((*id, *offset), self.inner.rt.now());
             }

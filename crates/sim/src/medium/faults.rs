@@ -71,7 +71,8 @@ pub struct Injection {
     pub within: Range<u64>,
 }
 
-/// How long operations take: uniform in `min..=max`, rarely in `max..=rare_max`.
+/// How long operations take: uniform in `min..=max`, rarely in `max..=rare_max`; a discard `discards` times a
+/// usual one.
 #[derive(Debug, Clone, Copy)]
 pub struct Latency {
     /// The shortest.
@@ -82,16 +83,19 @@ pub struct Latency {
     pub rare_ppm: u32,
     /// The longest of the rare ones.
     pub rare_max: Duration,
+    /// How many times as long a discard takes as other operations usually do.
+    pub discards: u32,
 }
 
 impl Default for Latency {
-    /// 20 to 200 us, and 20 ms for one in a thousand: a flash disk.
+    /// 20 to 200 us, and 20 ms for one in a thousand: a flash disk; discards are as fast as writes.
     fn default() -> Self {
         Self {
             min: Duration::from_micros(20),
             max: Duration::from_micros(200),
             rare_ppm: 1000,
             rare_max: Duration::from_millis(20),
+            discards: 1,
         }
     }
 }
@@ -169,13 +173,26 @@ impl Faults {
 
     /// How long an operation takes.
     pub(super) fn draw_latency(&mut self, rng: &mut Rng) -> Duration {
-        let Latency { min, max, rare_ppm, rare_max } = self.latency;
+        let Latency { min, max, rare_ppm, rare_max, .. } = self.latency;
         let (low, high) = if rng.chance(rare_ppm) {
             self.count(FaultKind::SlowOp);
             (max, rare_max)
         } else {
             (min, max)
         };
+        self.draw_between(rng, low, high)
+    }
+
+    /// How long a discard takes.
+    pub(super) fn draw_discard(&mut self, rng: &mut Rng) -> Duration {
+        let Latency { min, max, discards, .. } = self.latency;
+        if discards == 1 {
+            return self.draw_latency(rng);
+        }
+        self.draw_between(rng, min, max).saturating_mul(discards)
+    }
+
+    fn draw_between(&self, rng: &mut Rng, low: Duration, high: Duration) -> Duration {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
         let drawn = Duration::from_nanos(rng.range(nanos(low)..nanos(high) + 1));
         drawn.saturating_mul(self.slow_percent) / 100

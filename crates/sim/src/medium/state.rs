@@ -110,6 +110,16 @@ impl StoreState {
     /// Takes an operation in; returns how long it takes and where its outcome will be.
     pub(super) fn submit(&mut self, work: Work, fault: Option<FaultKind>) -> (Duration, OutcomeCell) {
         let wait = self.faults.draw_latency(&mut self.rng);
+        self.submit_for(wait, work, fault)
+    }
+
+    /// As [`StoreState::submit`], of an operation that takes so long.
+    pub(super) fn submit_for(
+        &mut self,
+        wait: Duration,
+        work: Work,
+        fault: Option<FaultKind>,
+    ) -> (Duration, OutcomeCell) {
         let outcome = OutcomeCell::default();
         self.submitted += 1;
         let due = self.control.now().saturating_add(wait);

@@ -294,7 +294,9 @@ impl SimStore {
             .filter(|_| all || rng.coin())
             .map(|page| Piece { page, bytes: None, sectors: ALL_SECTORS })
             .collect();
-        let (wait, outcome) = state.submit(Work::Write { pieces, durable: false }, None);
+        let StoreState { rng, faults, .. } = &mut *state;
+        let wait = faults.draw_discard(rng);
+        let (wait, outcome) = state.submit_for(wait, Work::Write { pieces, durable: false }, None);
         Ok(Ticket { wait, what, outcome })
     }
 

@@ -136,7 +136,13 @@ fn a_sync_covers_what_completed_before_it_began() {
         b.store.set_torn_ppm(0);
         let fixed = |micros| {
             let always = std::time::Duration::from_micros(micros);
-            b.store.set_latency(Latency { min: always, max: always, rare_ppm: 0, rare_max: always });
+            b.store.set_latency(Latency {
+                min: always,
+                max: always,
+                rare_ppm: 0,
+                rare_max: always,
+                discards: 1,
+            });
         };
         fixed(1000);
         let medium = b.open();

@@ -11,6 +11,7 @@ use units::{BLOCK_U64, DiskId, Epoch, Lba};
 use crate::model::{Contents, OpId};
 use crate::rng::Rng;
 
+use super::borders;
 use super::guest::Guest;
 use super::world::{Serving, Unanswered, World, look_again};
 
@@ -72,13 +73,16 @@ impl Admin {
         shared.disks.iter().filter(|(_, disk)| disk.read_only == read_only).map(|(id, _)| *id).collect()
     }
 
+    /// Bytes of a disk: whole blocks, sectors, or any number.
     fn size(&mut self) -> u64 {
-        let most = 2 * self.world.plan.blocks * BLOCK_U64;
-        match self.rng.below(3) {
-            0 => 512 * (1 + self.rng.below(most / 512)),
-            1 => 1 + self.rng.below(most),
-            _ => BLOCK_U64 * (1 + self.rng.below(most / BLOCK_U64)),
-        }
+        let most = 2 * self.world.plan.blocks;
+        let whole = BLOCK_U64 * borders::size(&mut self.rng, most);
+        whole
+            - match self.rng.below(3) {
+                0 => 512 * self.rng.below(BLOCK_U64 / 512),
+                1 => self.rng.below(BLOCK_U64),
+                _ => 0,
+            }
     }
 
     /// A disk number that no disk has.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use data::{Layout, Params};
 use engine::{Engine, Progress};
+use map::FANOUT;
 use meta::Txn;
 use seam::Runtime;
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
@@ -17,16 +18,19 @@ use crate::executor::{Control, Limits, Simulation};
 use crate::ground::{Life, Site, SiteSpec};
 use crate::rng::Rng;
 
-/// Blocks of a disk: changes for more than one container, however small their units are.
-const BLOCKS: u64 = 40_000;
+/// Blocks of a disk, up to one more or less: changes for more than one container, however small their units
+/// are. Ten pages of leaves, so that it ends where one does.
+const BLOCKS: u64 = 10 * FANOUT * FANOUT;
 /// Blocks of an act with contents that do not compress: some containers.
-const RANDOM_BLOCKS: u64 = 5000;
+const RANDOM_BLOCKS: u64 = FANOUT * FANOUT + 1;
 /// Bytes at the start of a block of a tiny unit that are not zero.
 const TINY_BYTES: usize = 100;
 const DISKS: usize = 2;
 /// Disks that an act makes at once.
 const SMALL_DISKS: usize = 400;
+/// Blocks of such a disk; one in so many is about as large as a leaf of its map.
 const SMALL_BLOCKS: u64 = 2;
+const LEAVES_IN: u64 = 16;
 /// Blocks of a request, and requests at once.
 const REQUEST_BLOCKS: u64 = 256;
 const REQUESTS: usize = 4;
@@ -110,6 +114,7 @@ fn spec(rng: &mut Rng) -> SiteSpec {
         overlay_entries_max: config.overlay_entries_max,
         commits_max: config.commits_max,
         start_backlog_bytes: config.start_backlog_bytes,
+        meta_keys_per_chunk: config.meta_keys_per_chunk,
         lost_answers: false,
         index_tag_bits: config.index_tag_bits,
         rebuild_after: config.rebuild_after,
@@ -129,7 +134,8 @@ impl Stage {
         let site = Site::format(control, spec).await;
         let (mut life, mut engine) = open(&site).await?;
         for _ in 0..DISKS {
-            let disk = self.disk(&engine, BLOCKS).await?;
+            let blocks = BLOCKS - 1 + self.rng.below(3);
+            let disk = self.disk(&engine, blocks).await?;
             self.disks.push(disk);
         }
         for _ in 0..1 + self.rng.below(ACTS_MAX) {
@@ -187,13 +193,13 @@ impl Stage {
             }
             2 => {
                 let first = self.number();
-                self.next += BLOCKS;
+                self.next += self.disks[at].blocks.len() as u64;
                 self.write_all(engine, at, |lba| Value::Tiny(first + lba)).await
             }
             3 => {
                 // All that the other has, one block further on.
                 let other = self.disks[1 - at].blocks.clone();
-                self.write_all(engine, at, |lba| other[((lba + 1) % BLOCKS) as usize]).await
+                self.write_all(engine, at, |lba| other[(lba as usize + 1) % other.len()]).await
             }
             4 => {
                 let before = self.disks[at].blocks.clone();
@@ -239,7 +245,7 @@ impl Stage {
     async fn trim_every_other(&mut self, engine: &Engine, at: usize) -> Verdict {
         let id = self.disks[at].id;
         let first = self.rng.below(2);
-        let places: Vec<u64> = (first..BLOCKS).step_by(2).collect();
+        let places: Vec<u64> = (first..self.disks[at].blocks.len() as u64).step_by(2).collect();
         for some in places.chunks(REQUEST_BLOCKS as usize) {
             let requests = some.iter().map(|lba| engine.punch(id, lba * BLOCK_U64, BLOCK_U64, false));
             seam::join_all(requests).await.into_iter().try_for_each(|done| told("trim", done))?;
@@ -252,9 +258,12 @@ impl Stage {
 
     async fn small_disks(&mut self, engine: &Engine) -> Verdict {
         for _ in 0..SMALL_DISKS {
-            let disk = self.disk(engine, SMALL_BLOCKS).await?;
+            let is_leaf = self.rng.below(LEAVES_IN) == 0;
+            let blocks = if is_leaf { FANOUT - 1 + self.rng.below(3) } else { SMALL_BLOCKS };
+            let disk = self.disk(engine, blocks).await?;
             self.disks.push(disk);
             let number = self.number();
+            self.next += blocks;
             self.write_all(engine, self.disks.len() - 1, |lba| Value::Tiny(number + lba)).await?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use units::{BLOCK, BLOCK_U64, DiskId, Lba};
 use crate::model::{Contents, OpId};
 use crate::rng::Rng;
 
+use super::borders;
 use super::world::{Serving, Unanswered, World, blocks_of};
 
 /// Places tried for a write before the guest does something else.
@@ -84,8 +85,19 @@ impl Guest {
         let blocks = bytes.div_ceil(BLOCK_U64);
         let count = 1 + self.rng.below(self.rng_length());
         // Some places are hot, so that writes meet.
-        let first = if self.rng.coin() { self.rng.below(blocks) } else { self.rng.below(blocks.min(8)) };
+        let first = match self.rng.below(4) {
+            0 | 1 => self.rng.below(blocks.min(8)),
+            2 => self.rng.below(blocks),
+            _ => borders::place(&mut self.rng, blocks),
+        };
         Stretch { start: first * BLOCK_U64, end: ((first + count) * BLOCK_U64).min(bytes) }
+    }
+
+    /// A stretch of any length between places where pages of the map meet.
+    fn wide(&mut self, bytes: u64) -> Stretch {
+        let blocks = bytes.div_ceil(BLOCK_U64);
+        let [one, other] = [0, 1].map(|_| borders::place(&mut self.rng, blocks));
+        Stretch { start: one.min(other) * BLOCK_U64, end: ((one.max(other) + 1) * BLOCK_U64).min(bytes) }
     }
 
     fn rng_length(&self) -> u64 {
@@ -315,7 +327,11 @@ impl Guest {
     async fn punch(&mut self, serving: &Serving, bytes: u64, exact: bool) {
         let world = self.world.clone();
         for _ in 0..PLACES {
-            let stretch = if self.rng.coin() { self.blocks(bytes) } else { self.bytes(bytes) };
+            let stretch = match self.rng.below(4) {
+                0 | 1 => self.bytes(bytes),
+                2 if !exact => self.wide(bytes),
+                _ => self.blocks(bytes),
+            };
             let (first, end) = blocks_of(stretch.start, stretch.end);
             let Some(_hold) = world.hold(self.disk, first, end, exact) else { continue };
             let op = if exact {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use seam::Runtime;
 use units::PAGE;
 
-use crate::medium::FaultKind;
+use crate::medium::{FaultKind, Latency};
 use crate::net::LinkPolicy;
 use crate::rng::Rng;
 
@@ -47,6 +47,8 @@ impl Nemesis {
             let policy = if disorder { disordered() } else { LinkPolicy::default() };
             self.world.site.set_wire(medium, policy);
         }
+        let latency = Latency { discards: self.world.plan.discards, ..Latency::default() };
+        self.world.site.stores().iter().for_each(|store| store.set_latency(latency));
     }
 
     /// Strikes until told to stop.

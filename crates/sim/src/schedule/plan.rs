@@ -31,6 +31,9 @@ const BULK: u64 = 100;
 /// Numbers of media, the usual ones several times.
 const MEDIA: [usize; 12] = [1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 10];
 
+/// How many times as long discards take as writes, most often no longer.
+const DISCARDS: [u32; 4] = [1, 1, 50, 500];
+
 impl Family {
     /// The family of a seed when none is asked for.
     pub fn of(seed: u64) -> Self {
@@ -117,6 +120,8 @@ pub(super) struct Plan {
     pub(super) pause: Duration,
     /// Longest pause between acts of the nemesis.
     pub(super) calm: Duration,
+    /// How many times as long discards take as writes.
+    pub(super) discards: u32,
     /// Ends with a restart before the final look.
     pub(super) restart_at_end: bool,
     /// Recovery from parts of the media is compared at the end.
@@ -172,12 +177,13 @@ impl Plan {
             lives: (0..lives).map(|_| (ends[rng.index(5)], 1 + rng.below(2 * ops))).collect(),
             disks: 1 + rng.index(3),
             guests: 1 + rng.index(3),
-            blocks: [8, 8, 40, 40, 200, 200, 600, 5000][rng.index(8)],
+            blocks: [8, 40, 40, 64, 200, 600, 2100, 5000][rng.index(8)],
             request_blocks,
             pause,
             calm: pause.max(Duration::from_millis(1)) * [1, 4, 20][rng.index(3)],
             restart_at_end: rng.coin(),
             subsets: usize::from(rng.chance(250_000)) * 2,
+            discards: DISCARDS[rng.index(DISCARDS.len())],
         }
     }
 
@@ -262,6 +268,8 @@ fn spec(rng: &mut Rng, media: usize, small: bool, spares: usize) -> SiteSpec {
         overlay_entries_max: [32, 256, 100_000][rng.index(3)],
         commits_max: [16, 24, 64][rng.index(3)],
         start_backlog_bytes: start_backlog_bytes(params),
+        // One each, or a few: what a checkpoint takes over ends between any two keys.
+        meta_keys_per_chunk: [1, 2, 4][rng.index(3)],
         lost_answers: params.segments_max.is_multiple_of(2),
         // Few bits: the index guesses wrong all the time.
         index_tag_bits: [32, 3][rng.index(2)],

@@ -90,6 +90,7 @@ fn spec(rng: &mut Rng, nodes: usize, media: usize) -> SiteSpec {
         overlay_entries_max: [32, 256][rng.index(2)],
         commits_max: 24,
         start_backlog_bytes: plan::start_backlog_bytes(params),
+        meta_keys_per_chunk: [1, 4][rng.index(2)],
         lost_answers: false,
         index_tag_bits: 32,
         rebuild_after: Duration::from_millis([5000, 60_000][rng.index(2)]),

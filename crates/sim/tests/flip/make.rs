@@ -53,6 +53,7 @@ fn spec(media: usize) -> SiteSpec {
         overlay_entries_max: 1000,
         commits_max: 64,
         start_backlog_bytes: 16 << 10,
+        meta_keys_per_chunk: 4,
         lost_answers: false,
         index_tag_bits: 32,
     }

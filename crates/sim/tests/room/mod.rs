@@ -9,7 +9,7 @@ use data::{Layout, Params};
 use engine::{Engine, EngineErrorKind, Progress};
 use meta::Txn;
 use seam::Runtime;
-use sim::{Control, Life, Limits, Rng, Simulation, Site, SiteSpec};
+use sim::{Control, Latency, Life, Limits, Rng, Simulation, Site, SiteSpec};
 use units::{BLOCK, BLOCK_U64, DiskId, PAGE};
 
 /// Room for data on each of three media, which all hold all of it.
@@ -57,6 +57,7 @@ pub(super) fn spec(room: u64) -> SiteSpec {
         overlay_entries_max: 8192,
         commits_max: 64,
         start_backlog_bytes: 16 << 10,
+        meta_keys_per_chunk: 4,
         lost_answers: false,
         index_tag_bits: 32,
     }
@@ -104,6 +105,68 @@ fn a_site_that_is_full_enough_takes_every_overwrite() {
                 write_all(&engine, disk, blocks, &mut rng, in_order).await;
                 life.runtime().sleep(Duration::from_secs(3)).await;
             }
+            site.end(life, false);
+        };
+        sim.run_until(work).expect("it ends");
+    }
+}
+
+/// How many times as long discards take as writes on media that are slow at them.
+const SLOW_DISCARDS: [u32; 2] = [50, 500];
+/// Of what is said to be writable, at least so much is, percent.
+const TRUE_PERCENT: u64 = 95;
+
+/// Overwrites every block of the disk in no order, and notes what it holds then.
+async fn overwrite(engine: &Engine, disk: DiskId, contents: &mut Contents, rng: &mut Rng) {
+    let mut places: Vec<usize> = (0..contents.len()).collect();
+    rng.shuffle(&mut places);
+    for places in places.chunks(WRITERS as usize) {
+        let writes = places.iter().map(|place| {
+            let data = Rc::new(block(rng));
+            contents[*place] = Some(tag(&data));
+            async move { engine.write(disk, *place as u64 * BLOCK_U64, &data).await }
+        });
+        let writes: Vec<_> = writes.collect();
+        for (place, result) in places.iter().zip(seam::join_all(writes).await) {
+            assert!(result.is_ok(), "block {place}: {result:?}");
+        }
+    }
+}
+
+/// On media that are nearly full and give room back slowly, overwriting goes on, nothing is lost, and what is
+/// said to be writable can be written.
+#[test]
+fn media_that_discard_slowly_take_every_overwrite() {
+    for discards in SLOW_DISCARDS {
+        let sim = Simulation::new(u64::from(discards), Limits { steps: 80_000_000, ..Limits::default() });
+        let control = (*sim).clone();
+        let mut rng = sim.rng("test");
+        let work = async {
+            let site = Site::format(&control, spec(ROOM)).await;
+            let latency = Latency { discards, ..Latency::default() };
+            site.stores().iter().for_each(|store| store.set_latency(latency));
+            let (mut life, mut engine) = open(&site).await;
+            let disk = engine.new_disk_id().await.expect("an id");
+            let blocks = ROOM * FULL / 100 / BLOCK_U64;
+            assert!(engine.apply(Txn::new(), &[(disk, blocks * BLOCK_U64)], &[]).await.expect("a disk"));
+            let mut contents = vec![Some([0; 8]); blocks as usize];
+            for round in 0..=TIMES {
+                overwrite(&engine, disk, &mut contents, &mut rng).await;
+                look(&engine, disk, &contents, "overwritten").await;
+                if round == 1 {
+                    // What was being given back is found again.
+                    drop(engine);
+                    site.end(life, true);
+                    (life, engine) = open(&site).await;
+                    look(&engine, disk, &contents, "behind a power cut").await;
+                }
+            }
+            let (other, mut more) = wide_disk(&engine).await;
+            let said = engine.status().await.usable_bytes;
+            let written = fill(&engine, other, &mut more, &mut rng, (&[16], true)).await * BLOCK_U64;
+            assert!(written * 100 >= said * TRUE_PERCENT, "{written} bytes of {said} could be written");
+            look(&engine, disk, &contents, "beside another").await;
+            look(&engine, other, &more, "filled").await;
             site.end(life, false);
         };
         sim.run_until(work).expect("it ends");
