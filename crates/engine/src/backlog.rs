@@ -123,13 +123,16 @@ impl Engine {
     pub(crate) async fn tell_backlog(&self) -> Result<(), EngineError> {
         let _turn = self.shared.telling.lock().await;
         let journal = self.shared.journal()?;
-        if self.shared.is_backlog_short() {
+        let is_short = self.shared.is_backlog_short();
+        self.shared.maybe_yield().await;
+        if is_short {
             journal.rotate().await.map_err(|_| closed())??;
         } else {
             self.write_backlog().await?;
         }
         self.shared.drop_told();
         let covered = self.shared.lock().covered;
+        self.shared.maybe_yield().await;
         journal.trim(covered);
         Ok(())
     }

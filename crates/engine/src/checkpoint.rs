@@ -69,8 +69,10 @@ impl Engine {
 
     async fn checkpoint_in_turn(&self, known: &mut Known) -> Result<(), EngineError> {
         let boundary = self.draw_boundary();
+        self.shared.maybe_yield().await;
         let roots = self.merge_all(&boundary.parts).await?;
         let meta_before = self.meta_taken();
+        self.shared.maybe_yield().await;
         let listed: Vec<_> = boundary.parts.iter().map(|part| part.disk).zip(roots.iter().copied()).collect();
         let Written { root, pieces, chunks } =
             self.write_body(known, &listed, self.totals_at(&boundary)).await?;
@@ -89,6 +91,7 @@ impl Engine {
             Err(_) => return Err(EngineError::new(EngineErrorKind::Closed, "the journal is gone")),
         };
         *known = Known { number, chunks };
+        self.shared.maybe_yield().await;
         self.shared.lock().plant(&boundary.parts, &roots);
         tracing::debug!(number, "checkpoint done");
         Ok(())

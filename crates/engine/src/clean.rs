@@ -307,7 +307,9 @@ impl Engine {
         let is_spared =
             |id: &ContainerId| locked.contains_key(id) && !(choice.also_locked && (choice.also)(*id));
         candidates.retain(|container| !is_spared(container));
+        self.shared.maybe_yield().await;
         let stubs: Vec<ContainerId> = self.shared.lock().stubs.keys().copied().collect();
+        self.shared.maybe_yield().await;
         let mut marked = self.mark(progress).await?;
         let kept = self.keep_named(&mut marked);
         let mut report = CleanReport {
@@ -317,7 +319,9 @@ impl Engine {
         };
         report.stubs_removed = self.remove_stubs(&stubs, &marked).await?;
         let (chosen, garbage) = self.choose(&candidates, (&marked, &kept), choice, &locked).await;
+        self.shared.maybe_yield().await;
         let condemned = self.condemn(chosen, &mut report).await;
+        self.shared.maybe_yield().await;
         let swept = self.sweep(&condemned, &mut report, progress).await;
         let freed = report.freed_bytes.saturating_sub(report.moved_bytes);
         self.shared.lock().garbage_left = Some(garbage.saturating_sub(freed));

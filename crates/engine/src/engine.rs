@@ -128,6 +128,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Between two looks at the state, where others may come in.
+    pub(crate) async fn maybe_yield(&self) {
+        seam::maybe_yield(&*self.rt).await;
+    }
+
     /// Waits until it is certain that no other incarnation had taken over before this was called [I3].
     pub(crate) async fn check_owner(&self) -> Result<(), EngineError> {
         if self.config.lease.is_zero() {

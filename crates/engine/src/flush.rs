@@ -203,9 +203,11 @@ impl Engine {
             }
             return Ok(false);
         }
+        self.shared.maybe_yield().await;
         let flushed = self.flush_batch(&batch, limit).await;
         // Where a part failed too: the generations before it are in containers.
         let covered = self.shared.lock().covered;
+        self.shared.maybe_yield().await;
         self.shared.journal()?.trim(covered);
         match flushed {
             // The room left is in smaller pieces: what is not written yet goes there.
@@ -294,6 +296,7 @@ impl Flushing<'_> {
             Some(slot) => Some(Home::Slot(*slot)),
             None => {
                 let found = self.shared.dedup.find(&self.shared.pool, &fingerprint, &mut self.budget).await;
+                self.shared.maybe_yield().await;
                 found.map(Home::Elsewhere)
             }
         };

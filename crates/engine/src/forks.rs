@@ -200,12 +200,13 @@ impl Engine {
         for disk in remove {
             let key = disk_key(*disk)?;
             let needed = self.shared.lock().is_needed(*disk, remove);
+            self.shared.maybe_yield().await;
             let found = if needed { find(&*self.meta(), *disk).await? } else { None };
             match found {
                 Some((kv, record)) => {
                     buried.push(*disk);
                     let record = DiskRecord { gone: true, ..record };
-                    let put = Op::put(key, record.encode());
+                    let put = Op::put(kv.key.clone(), record.encode());
                     txn = txn.when(Compare::unchanged(kv.key, kv.mod_revision)).then(put);
                 }
                 None => txn = txn.then(Op::delete(&key)),
@@ -226,6 +227,7 @@ impl Engine {
     /// the next.
     pub(crate) async fn settle(&self) {
         let due = self.shared.lock().due();
+        self.shared.maybe_yield().await;
         for some in due.chunks(SETTLED_AT_ONCE) {
             if let Err(error) = self.settle_some(some).await {
                 tracing::warn!(%error, "the records of new disks are settled behind the next checkpoint");
@@ -233,6 +235,7 @@ impl Engine {
             }
         }
         let free = self.shared.lock().free_tombstones();
+        self.shared.maybe_yield().await;
         for some in free.chunks(SETTLED_AT_ONCE) {
             let delete = some.iter().map(|disk| Ok(Op::delete(&disk_key(*disk)?)));
             let deleted = match delete.collect::<Result<Vec<Op>, EngineError>>() {

@@ -281,6 +281,7 @@ impl Engine {
             if self.shared.lock().disks.get(disk).is_some_and(|disk| !disk.read_only) {
                 continue;
             }
+            self.shared.maybe_yield().await;
             let key = key(*disk)?;
             let known = self.meta().get(&key).await?.kv;
             if let Some(kv) = &known {

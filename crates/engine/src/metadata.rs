@@ -43,6 +43,7 @@ impl Persist for JournalPersist {
             let gone = || PersistError { reason: "the engine is gone".to_owned() };
             let shared = self.shared.upgrade().ok_or_else(gone)?;
             let _sealing = shared.begin_sealing();
+            shared.maybe_yield().await;
             let fingerprint = shared.sealer.fingerprint(Kind::Meta, &record);
             let mut unit = Vec::new();
             shared.sealer.seal(Kind::Meta, fingerprint, &record, &mut unit);
@@ -222,6 +223,7 @@ impl Engine {
         self.check_writable()?;
         self.shared.lock().check_change(disk, 0, 0)?;
         let old = self.disk_bytes(disk).ok_or_else(|| no_disk(disk))?;
+        self.shared.maybe_yield().await;
         // Before anything is cut off: a size that cannot be recorded must leave the disk as it is.
         let room = room_for_meta(&Arc::downgrade(&self.shared), SIZE_RECORD_BYTES, false).await;
         room.map_err(|error| EngineError::new(EngineErrorKind::NoSpace, error.to_string()))?;

@@ -106,6 +106,7 @@ impl Engine {
             let sources = (0..count).map(|i| view.source(Lba(first.0 + i as u64))).collect();
             (sources, !state.stubs.is_empty())
         };
+        self.shared.maybe_yield().await;
         let mut wanted: Vec<Wanted> = Vec::new();
         for (i, source) in sources.into_iter().enumerate() {
             let place = i * BLOCK..(i + 1) * BLOCK;

@@ -194,6 +194,7 @@ impl Engine {
         if known.is_some_and(|known| known.epoch == epoch) && self.is_resealing() {
             return Ok(());
         }
+        self.shared.maybe_yield().await;
         self.old_seals_arrived(epoch).await?;
         // Blocks in the buffer were sealed before.
         self.drain().await?;
@@ -220,6 +221,7 @@ impl Engine {
             let mut pieces = state.backlogs.iter().flat_map(|(_, pieces)| pieces.iter());
             pieces.any(|piece| state.is_retiring(piece.address.container))
         };
+        self.shared.maybe_yield().await;
         if is_retiring { self.tell_backlog().await } else { Ok(()) }
     }
 
@@ -248,6 +250,7 @@ impl Engine {
                 let _gate = self.shared.flush_gate.lock().await;
                 self.relieve_journal().await?;
             }
+            self.shared.maybe_yield().await;
             let told = self.shared.journal()?.told().before;
             if self.shared.lock().covered.min(told) >= line {
                 break;

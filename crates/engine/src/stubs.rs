@@ -151,6 +151,7 @@ impl Shared {
         for _ in 0..HOPS_MAX {
             let Some(targets) = self.stub_of(address.container) else { return Ok(address) };
             met(address.container);
+            self.maybe_yield().await;
             let mut found = None;
             for target in targets {
                 // One that is deleted had nothing live: what moved on has its stub mended before.

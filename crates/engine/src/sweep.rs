@@ -251,6 +251,7 @@ impl Engine {
             let from = whole.condemned.container;
             self.lock_as(whole.condemned, to).await?;
             let mut changed = self.shared.lock().led_on(from, to);
+            self.shared.maybe_yield().await;
             changed.push((from, to.to_vec()));
             let limit = self.shared.config.meta_record_bytes() - TURNSTILE_BYTES;
             for (stubs, txn) in stubs::in_txns(&changed, limit, |(from, to)| stubs::put(*from, to))? {
@@ -305,6 +306,7 @@ impl Engine {
             };
         }
         for deleted in &deleted {
+            self.shared.maybe_yield().await;
             self.shared.pool.delete(deleted.container).await;
             report.deleted += 1;
             report.freed_bytes += u64::from(deleted.total);

@@ -21,6 +21,7 @@ impl Engine {
         self.shared.lock().check_change(disk, offset, data.len() as u64)?;
         self.check_writable()?;
         let _timed = self.shared.time_request();
+        self.shared.maybe_yield().await;
         let head = (offset.next_multiple_of(BLOCK_U64) - offset).min(data.len() as u64) as usize;
         let (first, rest) = data.split_at(head);
         let (whole, last) = rest.split_at(rest.len() / BLOCK * BLOCK);
@@ -45,6 +46,7 @@ impl Engine {
     /// Writes whole blocks whose range the caller holds.
     pub(crate) async fn write_held(&self, disk: DiskId, first: Lba, data: &[u8]) -> Result<(), EngineError> {
         let _sealing = self.shared.begin_sealing();
+        self.shared.maybe_yield().await;
         let mut appends: Vec<Append> = Vec::new();
         let mut guards = Vec::new();
         for (i, chunk) in data.chunks(CHUNK_BLOCKS * BLOCK).enumerate() {
@@ -117,6 +119,7 @@ impl Engine {
         self.check_writable()?;
         let end = offset + length;
         let disk_end = self.disk_bytes(disk).unwrap_or(end);
+        self.shared.maybe_yield().await;
         let first = offset.div_ceil(BLOCK_U64);
         // The last block of a disk whose size is no multiple of 4096 is whole when it is covered to the disk's end.
         let last = if end == disk_end { end.div_ceil(BLOCK_U64) } else { end / BLOCK_U64 };

@@ -318,6 +318,11 @@ impl Core {
         self.state.write().expect("nothing panics while it changes the state")
     }
 
+    /// Between a look at the state and its answer, where that of a store of many servers is on its way.
+    async fn maybe_yield(&self) {
+        seam::maybe_yield(&*self.rt).await;
+    }
+
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().expect("nothing panics while it changes the leases")
     }
@@ -423,8 +428,12 @@ fn no_lease(id: LeaseId) -> Error {
 impl Store for Embedded {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Get>> {
         Box::pin(async move {
-            let state = self.core.state();
-            Ok(Get { kv: state.get(key).cloned(), revision: state.revision() })
+            let got = {
+                let state = self.core.state();
+                Get { kv: state.get(key).cloned(), revision: state.revision() }
+            };
+            self.core.maybe_yield().await;
+            Ok(got)
         })
     }
 
@@ -434,7 +443,9 @@ impl Store for Embedded {
             if limit == 0 {
                 return Err(Error::invalid("a range of at most 0 keys"));
             }
-            self.core.state().page(&range, limit, at)
+            let page = self.core.state().page(&range, limit, at);
+            self.core.maybe_yield().await;
+            page
         })
     }
 
@@ -444,6 +455,7 @@ impl Store for Embedded {
             if bytes > most {
                 return Err(Error::invalid(format!("a record of {bytes} bytes, more than {most}")));
             }
+            self.core.maybe_yield().await;
             let writer = self.core.write().await?;
             let (succeeded, revision, record) = self.core.evaluate(txn)?;
             let revision = match record {
@@ -456,8 +468,12 @@ impl Store for Embedded {
                     })?;
                     self.core.commit(writer, record).await?
                 }
-                None => revision,
+                None => {
+                    drop(writer);
+                    revision
+                }
             };
+            self.core.maybe_yield().await;
             Ok(TxnResult { succeeded, revision })
         })
     }
@@ -469,6 +485,7 @@ impl Store for Embedded {
                 return Err(Error::invalid("a watch begins at revision 1 or later"));
             };
             let applied = self.core.applied.subscribe();
+            self.core.maybe_yield().await;
             let watch = watch::Cursor::new(self.core.state.clone(), applied, range, Revision(cursor));
             Ok(Box::new(watch) as Box<dyn Watch>)
         })

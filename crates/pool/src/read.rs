@@ -115,6 +115,7 @@ impl Pool {
             return Err(PoolError::new(PoolErrorKind::Lost, reason));
         };
         let pieces = pieces(&stripe, offset, length)?;
+        seam::maybe_yield(&*self.shared.rt).await;
         if let Some(bytes) = self.read_plain(&stripe, &pieces).await
             && check(bytes.as_ref())
         {

@@ -101,6 +101,7 @@ impl Pool {
         }
         let container_bytes = u64::from(self.shared.container_bytes);
         let space = space.unwrap_or(Space { container_bytes, ..Space::default() });
+        seam::maybe_yield(&*self.shared.rt).await;
         *lock(&self.shared.space) = space;
         space
     }

@@ -85,6 +85,7 @@ impl Pool {
             };
             let id = ContainerId { incarnation, number, class: class.number, row: row.row };
             let built = builder.build(id, class.k, sealer);
+            seam::maybe_yield(&*self.shared.rt).await;
             let Err(error) = self.write_stripe(&built, class, &row.members).await else {
                 return Ok(Written { built, class, new_row: new.then_some(row), using });
             };
@@ -186,6 +187,7 @@ impl Pool {
         lock(&self.shared.repairs).forget(container);
         lock(&self.shared.hurt).forget(container);
         if let Some(stripe) = self.stripe(container, 1) {
+            seam::maybe_yield(&*self.shared.rt).await;
             self.free(container, &stripe.media()).await;
         }
     }

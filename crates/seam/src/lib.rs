@@ -45,6 +45,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send + 'static>);
     /// Fills `out` with random bytes fit for keys.
     fn fill_random(&self, out: &mut [u8]);
+    /// What [`maybe_yield`] waits for; `None`, as of every real runtime, for nothing.
+    fn between(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
     /// Notes that a task, or a piece of its work, panicked and goes on or ends without harm to others. A runtime of tests
     /// panics in turn: none of them survives a bug.
     fn note_panic(&self, task: &'static str, panicked: Panicked) {
@@ -164,6 +168,15 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// A place between two looks at one state, or between a look and what is done about it, where others may come in. With
+/// many threads or servers they do at times; here nothing else would let them. A real runtime goes on at once, the
+/// simulator waits at some of these places, by its seed. Requires that the caller relies on nothing but what it holds.
+pub async fn maybe_yield(rt: &dyn Runtime) {
+    if let Some(others) = rt.between() {
+        others.await;
+    }
 }
 
 /// Runs all `futures` at once and gives their outputs in the same order.

@@ -231,6 +231,11 @@ impl Control {
         self.shared.lock().set_paused(process.0, false);
     }
 
+    /// Has `say` tell, in the place of the seed, how long others come in between, at each place where they may.
+    pub fn say_between(&self, say: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
+        self.shared.lock().say_between = Some(Arc::new(say));
+    }
+
     /// Moves the wall clock of every process by `delta_ms`.
     pub fn jump_wall(&self, delta_ms: i64) {
         let mut state = self.shared.lock();
@@ -321,6 +326,15 @@ impl Runtime for SimRuntime {
         let mut state = self.shared.lock();
         state.random.fill(out);
         state.digest.fold_bytes(Event::Random, out);
+    }
+
+    fn between(&self) -> Option<BoxFuture<'static, ()>> {
+        let said = self.shared.lock().say_between.clone();
+        let span = match said {
+            Some(say) => say()?,
+            None => self.shared.lock().between()?,
+        };
+        Some(if span.is_zero() { Box::pin(seam::yield_now()) } else { self.sleep(span) })
     }
 
     /// Only a trap is survived: whatever else panics is a bug.

@@ -19,6 +19,12 @@ pub(super) const WORLD: u32 = 0;
 pub(super) const MAIN_SLOT: u32 = 0;
 /// One task in so many lags in a seed that has laggards.
 const LAGGARD_ONE_IN: u64 = 8;
+/// Where others may come in between, they do at one place in so many; one of these is drawn for each seed.
+const BETWEEN_ONE_IN: [u64; 4] = [u64::MAX, 64, 16, 4];
+/// One wait of these in so many lasts until others are done with a few messages; the rest, until others had their turn.
+const LONG_BETWEEN_ONE_IN: u64 = 4;
+/// The longest of them.
+const BETWEEN_MAX: Duration = Duration::from_millis(2);
 /// How often the choice passes over a laggard while others are ready.
 const LAGGARD_REDRAWS: usize = 4;
 
@@ -83,8 +89,12 @@ pub(super) struct State {
     /// Streams handed out so far: two of the same label differ.
     pub(super) streams: u64,
     pub(super) processes: Vec<Process>,
+    /// A test's own choice of when others come in between, and for how long.
+    pub(super) say_between: Option<Arc<dyn Fn() -> Option<Duration> + Send + Sync>>,
     schedule: Rng,
     laggards: bool,
+    between: Rng,
+    between_one_in: u64,
     slots: Vec<Slot>,
     free: Vec<u32>,
     live: usize,
@@ -131,6 +141,8 @@ impl State {
     fn new(seed: u64, limits: Limits) -> Self {
         let mut schedule = Rng::new(seed, "schedule");
         let laggards = schedule.coin();
+        let mut between = Rng::new(seed, "between");
+        let between_one_in = BETWEEN_ONE_IN[between.index(BETWEEN_ONE_IN.len())];
         let mut state = Self {
             seed,
             now: Duration::ZERO,
@@ -141,8 +153,11 @@ impl State {
             random: Rng::new(seed, "random"),
             streams: 0,
             processes: Vec::new(),
+            say_between: None,
             schedule,
             laggards,
+            between,
+            between_one_in,
             slots: vec![Slot::default()],
             free: Vec::new(),
             live: 0,
@@ -164,6 +179,19 @@ impl State {
             panics: Vec::new(),
         });
         u32::try_from(self.processes.len() - 1).expect("a simulation makes fewer than 2^32 processes")
+    }
+
+    /// How long others come in between now; `None` where they do not.
+    pub(super) fn between(&mut self) -> Option<Duration> {
+        if self.between_one_in == u64::MAX || self.between.below(self.between_one_in) > 0 {
+            return None;
+        }
+        let is_long = self.between.below(LONG_BETWEEN_ONE_IN) == 0;
+        Some(if is_long {
+            Duration::from_nanos(self.between.below(nanos(BETWEEN_MAX)))
+        } else {
+            Duration::ZERO
+        })
     }
 
     pub(super) fn process(&mut self, process: u32) -> &mut Process {
