@@ -7,6 +7,7 @@ mod guards;
 mod layers;
 mod names;
 mod prose;
+mod puts;
 mod references;
 mod rust;
 mod source;
@@ -37,6 +38,7 @@ pub(crate) fn violations(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     source::check(tree, &mut found);
     guards::check(tree, &mut found);
+    puts::check(tree, &mut found);
     layers::check(tree, &mut found);
     text::check(tree, &mut found);
     references::check(tree, &mut found);

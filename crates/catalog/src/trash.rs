@@ -160,8 +160,11 @@ impl Catalog {
             return Ok(Some(thrown));
         }
         drop(turn);
-        self.empty_trash(thrown.id).await?;
-        Ok(None)
+        match self.empty_trash(thrown.id).await {
+            // The next round of the trash was faster.
+            Err(error) if error.code == code::TRASH_NOT_FOUND => Ok(None),
+            done => done.map(|()| None),
+        }
     }
 
     /// Deletes a snapshot in the same ways; others, and disks that began as it, are not touched.

@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) flush_gate: tokio::sync::Mutex<()>,
     /// Shared by what makes, deletes and settles disks, from its first look until RAM and records agree.
     pub(crate) fork_gate: tokio::sync::RwLock<()>,
+    /// Disks that leave, and what begins from them.
+    pub(crate) departures: crate::departures::Departures,
     /// Held by the cleaner.
     pub(crate) cleaning: tokio::sync::Mutex<()>,
     /// The cleaner may have something to do.

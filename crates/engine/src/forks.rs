@@ -89,6 +89,8 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         self.check_writable()?;
         self.make_way(forks.len()).await?;
+        let sources = forks.iter().map(|fork| fork.source).collect();
+        let _stay = self.shared.departures.enter(sources, remove.to_vec()).await;
         let _gate = self.shared.fork_gate.read().await;
         for _ in 0..RACES_MAX {
             if let Some(done) = self.try_fork(&txn, forks, remove).await? {
@@ -279,6 +281,7 @@ impl Engine {
     /// `NotFound`.
     pub async fn open_disk(&self, disk: DiskId) -> Result<OpenDisk, EngineError> {
         self.shared.lock().doubt.check(disk)?;
+        let _stay = self.shared.departures.enter(vec![disk], Vec::new()).await;
         let resident = self.shared.lock().open(disk);
         if !resident {
             let (_, record) = find(&*self.meta(), disk).await?.ok_or_else(|| no_disk(disk))?;

@@ -30,6 +30,7 @@ mod checkpoint;
 mod clean;
 mod config;
 mod dedup;
+mod departures;
 mod diff;
 mod disk;
 mod engine;

@@ -178,6 +178,7 @@ impl Engine {
         remove: &[DiskId],
     ) -> Result<bool, EngineError> {
         self.check_writable()?;
+        let _stay = self.shared.departures.enter(Vec::new(), remove.to_vec()).await;
         let _gate = self.shared.fork_gate.read().await;
         let mut txn = txn;
         for (disk, bytes) in create {
@@ -222,14 +223,22 @@ impl Engine {
         check_bytes(bytes)?;
         self.check_writable()?;
         self.shared.lock().check_change(disk, 0, 0)?;
-        let old = self.disk_bytes(disk).ok_or_else(|| no_disk(disk))?;
-        self.shared.maybe_yield().await;
         // Before anything is cut off: a size that cannot be recorded must leave the disk as it is.
         let room = room_for_meta(&Arc::downgrade(&self.shared), SIZE_RECORD_BYTES, false).await;
         room.map_err(|error| EngineError::new(EngineErrorKind::NoSpace, error.to_string()))?;
-        let (from, to) = (bytes.div_ceil(BLOCK_U64), old.div_ceil(BLOCK_U64));
+        let from = bytes.div_ceil(BLOCK_U64);
         // Held alone: no write may land beyond the new end after the hole that clears it.
-        let _range = self.shared.ranges.hold(disk, from.min(to), u64::MAX, true).await;
+        let (old, _range) = loop {
+            let old = self.disk_bytes(disk).ok_or_else(|| no_disk(disk))?;
+            let first = from.min(old.div_ceil(BLOCK_U64));
+            self.shared.maybe_yield().await;
+            let range = self.shared.ranges.hold(disk, first, u64::MAX, true).await;
+            // Another that changed the size had the range before.
+            if self.disk_bytes(disk) == Some(old) {
+                break (old, range);
+            }
+        };
+        let to = old.div_ceil(BLOCK_U64);
         if bytes < old {
             let cut = bytes / BLOCK_U64 * BLOCK_U64;
             if cut < bytes {

@@ -476,6 +476,7 @@ fn new_shared(deps: &Deps, config: &Config, epoch: Epoch) -> Arc<Shared> {
         indexing: AtomicBool::new(false),
         reconciling: AtomicUsize::new(0),
         fork_gate: tokio::sync::RwLock::default(),
+        departures: crate::departures::Departures::default(),
         flush_gate: tokio::sync::Mutex::default(),
         clean_wake: Notify::new(),
         sealing: crate::reseal::SealingCounts::default(),

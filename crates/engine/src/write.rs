@@ -40,6 +40,7 @@ impl Engine {
     async fn write_whole(&self, disk: DiskId, first: Lba, data: &[u8]) -> Result<(), EngineError> {
         let blocks = (data.len() / BLOCK) as u64;
         let _range = self.shared.ranges.hold(disk, first.0, first.0 + blocks, false).await;
+        self.check_still(disk, first.0 * BLOCK_U64, data.len() as u64)?;
         self.write_held(disk, first, data).await
     }
 
@@ -76,10 +77,16 @@ impl Engine {
     async fn write_part(&self, disk: DiskId, offset: u64, data: &[u8]) -> Result<(), EngineError> {
         let lba = Lba(offset / BLOCK_U64);
         let _range = self.shared.ranges.hold(disk, lba.0, lba.0 + 1, true).await;
+        self.check_still(disk, offset, data.len() as u64)?;
         let mut block = self.read_block(disk, lba).await?;
         let start = (offset % BLOCK_U64) as usize;
         block[start..start + data.len()].copy_from_slice(data);
         self.write_held(disk, lba, &block).await
+    }
+
+    /// Whether a change still lies in its disk, with its range held: one that made the disk smaller had it before.
+    fn check_still(&self, disk: DiskId, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.shared.lock().check_change(disk, offset, length)
     }
 
     fn seal_blocks(&self, disk: DiskId, first: Lba, data: &[u8]) -> Vec<Entry> {

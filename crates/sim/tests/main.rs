@@ -3,6 +3,7 @@
 //! bug is found. Knobs: [`Bug`], [`SEEDS`].
 
 mod backlog;
+mod commands;
 mod exposure;
 mod flip;
 mod lost_pages;

@@ -64,7 +64,7 @@ fn function_sizes(path: &str, code: &str, found: &mut Vec<String>) {
 }
 
 /// Tests are exempt from the cap on functions: a schedule reads best in one piece.
-fn is_test_file(path: &str) -> bool {
+pub(super) fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 

@@ -131,6 +131,26 @@ fn guards_that_nothing_holds_are_found() {
 }
 
 #[test]
+fn puts_without_a_compare_of_their_key_are_found() {
+    let file = |body: &str| format!("{DOC}fn a() {{\n    {body}\n}}\n");
+    for body in [
+        "Txn::new().then(Op::put(kv.key, value));",
+        "Txn::new().when(Compare::unchanged(owner.key, at)).then(Op::put(kv.key.clone(), value));",
+        "}\nfn b() {\n    Compare::absent(key.clone());\n}\nfn c() {\n    Op::put_leased(key, value, lease);",
+    ] {
+        assert_one(&with("crates/low/src/lib.rs", file(body)), "puts a key that it does not compare");
+        assert!(with("crates/low/src/tests.rs", file(body)).is_empty(), "{body}");
+    }
+    for body in [
+        "Txn::new().when(Compare::unchanged(kv.key.clone(), at)).then(Op::put(kv.key, value));",
+        "let put = Op::put(key(id)?, value);\n    txn.when(Compare::absent(\n        key(id)?,\n    )).then(put);",
+        "TxnOp::put(key, value);",
+    ] {
+        assert!(with("crates/low/src/lib.rs", file(body)).is_empty(), "{body}");
+    }
+}
+
+#[test]
 fn leftovers_are_found() {
     for leftover in [concat!("to", "do!()"), concat!("unim", "plemented!()"), concat!("d", "bg!(1)")] {
         let found = with("crates/low/src/lib.rs", format!("{DOC}fn a() {{ {leftover} }}\n"));

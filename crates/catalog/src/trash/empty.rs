@@ -15,7 +15,7 @@ use crate::snapshots::{self, SnapshotRecord};
 
 /// Things condemned in one transaction: a few kilobytes each, and a transaction takes 512 compares.
 const CONDEMNED_AT_ONCE: usize = 64;
-/// Attempts at condemning what others change too.
+/// Attempts at condemning or emptying what others change too.
 const TRIES: usize = 16;
 /// Snapshots of a VM that is emptied, read at a time.
 const SNAPSHOTS_READ: usize = 256;
@@ -101,6 +101,18 @@ impl Catalog {
     /// `trash_not_found`, `snapshot_held`.
     pub async fn empty_trash(&self, id: u64) -> Result<()> {
         let _alone = self.trash.emptying.lock().await;
+        let mut done = self.try_empty_trash(id).await;
+        for _ in 1..TRIES {
+            match &done {
+                // It was condemned, restored or held meanwhile: what there is now tells.
+                Err(error) if error.code == code::VM_CHANGED => done = self.try_empty_trash(id).await,
+                _ => break,
+            }
+        }
+        done
+    }
+
+    async fn try_empty_trash(&self, id: u64) -> Result<()> {
         let (kv, record) = self.find_trashed(id).await?;
         let _changing = Changing(self.trash.clone());
         match &record.what {
