@@ -230,7 +230,8 @@ impl Engine {
         // Held alone: no write may land beyond the new end after the hole that clears it.
         let (old, _range) = loop {
             let old = self.disk_bytes(disk).ok_or_else(|| no_disk(disk))?;
-            let first = from.min(old.div_ceil(BLOCK_U64));
+            // The block that is cut in two as well.
+            let first = (bytes / BLOCK_U64).min(old.div_ceil(BLOCK_U64));
             self.shared.maybe_yield().await;
             let range = self.shared.ranges.hold(disk, first, u64::MAX, true).await;
             // Another that changed the size had the range before.

@@ -92,8 +92,8 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
 
 fn site_options(options: Standalone) -> Result<Options, Failure> {
     Ok(Options {
-    Ok(Options {
         host: None,
+        nbd_group: options.nbd_group.as_deref().map(machine::group_id).transpose()?,
         clients: client_limits(options.client_memory),
         dir: options.dir,
         media: options.media,

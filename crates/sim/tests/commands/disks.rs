@@ -55,6 +55,15 @@ impl Stage for Disks {
         Self { rt: life.runtime(), site, life, engine, d, s, new }
     }
 
+    /// The number of what is to be made is given away once, and changes of one VM take turns.
+    fn come_together(names: [&str; 2]) -> bool {
+        let is_fork = |name: &str| name.starts_with("snapshot") || name.starts_with("clone");
+        let [first, second] = names;
+        let is_cut =
+            |shrink: &str, fork: &str| shrink.starts_with("shrink") && is_fork(fork) && fork.ends_with('d');
+        !(first == second && is_fork(first) || is_cut(first, second) || is_cut(second, first))
+    }
+
     fn rt(&self) -> Rt {
         self.rt.clone()
     }
