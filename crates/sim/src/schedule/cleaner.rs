@@ -56,7 +56,9 @@ impl Cleaner {
     fn refused(&self, what: &str, error: &EngineError) {
         self.world.note(format_args!("{what} refused: {:?}: {error}", error.kind));
         let closed = error.kind == EngineErrorKind::Closed;
-        if !closed && !self.world.may_refuse(error, DiskId(0), 0, true) {
+        // With too few failure domains up there is no room either.
+        let starved = error.kind == EngineErrorKind::NoSpace && self.world.can_starve();
+        if !closed && !starved && !self.world.may_refuse(error, DiskId(0), 0, true) {
             self.world.wrong(format_args!("{what} failed: {:?}: {error}", error.kind));
         }
     }

@@ -193,11 +193,14 @@ impl World {
 
     /// Another medium takes the place of one that never comes back, where none has yet and too few are left without it.
     pub(super) async fn replace_banned(&self, life: &Life) {
-        let (Some(site), true) = (life.site(), self.lock_banned().is_some()) else { return };
+        let (Some(site), Some(banned)) = (life.site(), self.lock_banned()) else { return };
         let (members, engine) = (self.site.members(), site.engine().clone());
-        let spare = (self.plan.spec.media..self.site.stores().len())
+        let spec = &self.plan.spec;
+        let is_alike = |number: &usize| spec.nodes < 2 || spec.node_of(*number) == spec.node_of(banned);
+        let spare = (spec.media..self.site.stores().len())
+            .filter(is_alike)
             .find(|number| !members.iter().any(|member| member.number == *number));
-        if let Some(spare) = spare.filter(|_| members.len() <= 2) {
+        if let Some(spare) = spare.filter(|_| !engine.is_writable()) {
             let path = self.site.path(spare);
             let added = in_life(life, async move { site.add_medium(&path, None).await }).await;
             self.note(format_args!("medium {spare} joins: {added:?}"));

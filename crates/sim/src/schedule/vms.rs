@@ -73,7 +73,7 @@ impl Vms {
         let keep = Duration::from_millis(self.keep_ms);
         let mut is_kept = false;
         while !self.world.is_over() {
-            let pause = self.rng.below(8 * self.world.plan.pause.as_nanos() as u64);
+            let pause = self.rng.below(2 * self.world.plan.pause.as_nanos() as u64);
             self.world.rt.sleep(Duration::from_nanos(pause).max(Duration::from_micros(100))).await;
             let Some(serving) = self.world.serving().await else { return };
             if !is_kept {
@@ -100,7 +100,7 @@ impl Vms {
             self.world.rt.sleep(look_again(Duration::from_secs(1))).await;
             return false;
         }
-        if asked.is_some() || self.seen != Some(epoch) || self.rng.chance(100_000) {
+        if asked.is_some() || self.seen != Some(epoch) || self.rng.chance(250_000) {
             let site = serving.site.clone();
             let said = self.world.ask_site(serving, move |_| Box::pin(async move { said(&site).await }));
             match said.await {
@@ -120,7 +120,7 @@ impl Vms {
         let vms: Vec<&String> = model.vms.keys().collect();
         let (trash, pick) = (model.trash(), self.rng.below(20));
         let new = NAMES[self.rng.index(NAMES.len())].to_owned();
-        if vms.is_empty() || pick < 3 {
+        if vms.is_empty() || pick < 2 {
             if let Some(id) = trash.get(self.rng.index(trash.len().max(1))).filter(|_| self.rng.coin()) {
                 return Change::Restore { id: *id };
             }
@@ -297,6 +297,12 @@ impl World {
             let mut after = before.clone();
             after.make(change, None, *least_ms);
             candidates.push(after);
+            // A revert keeps what was there first, in a transaction of its own.
+            if let Change::Revert { vm, .. } = change {
+                let mut kept = before.clone();
+                kept.keep(vm);
+                candidates.push(kept);
+            }
         }
         candidates.push(before);
         let found = candidates.iter().find_map(|candidate| {

@@ -205,6 +205,12 @@ impl Model {
         }
     }
 
+    /// The snapshot that a revert makes.
+    pub(super) fn keep(&mut self, vm: &str) {
+        let disks = self.vm(vm).disks.clone();
+        self.vm(vm).snapshots.insert(UNNAMED.to_owned(), disks);
+    }
+
     fn vm(&mut self, name: &str) -> &mut Vm {
         self.vms.get_mut(name).expect("it is there")
     }
