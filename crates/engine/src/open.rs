@@ -385,6 +385,7 @@ impl Engine {
             shared.dedup.learn(&head, pages, false);
         }
         self.end_listing(&listed, &whole);
+        self.note_locked_garbage().await;
         shared.pool.refresh_space().await;
     }
 }
