@@ -338,15 +338,6 @@ impl Engine {
         Ok(report)
     }
 
-    /// Notes what is deleted and kept by the media all the same, so that it is freed once they do no more.
-    pub(crate) async fn note_locked_garbage(&self) {
-        let locked = self.shared.pool.locks().await;
-        let mut state = self.shared.lock();
-        let garbage: Vec<ContainerId> =
-            locked.into_keys().filter(|container| !state.is_committed(*container)).collect();
-        state.locked_garbage.extend(garbage);
-    }
-
     /// What was deleted while the media kept it is freed once they do no more.
     async fn free_unlocked(&self, locked: &BTreeMap<ContainerId, u64>) {
         let over = {

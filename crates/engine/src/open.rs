@@ -359,6 +359,8 @@ impl Engine {
             };
             let report = shared.pool.reconcile(*medium, &committed, &keep).await;
             whole.extend(report.complete.then_some(*medium));
+            // Locked, it may be: the cleaner comes back to it once it is not.
+            shared.lock().locked_garbage.extend(report.refused);
             if report.freed > 0 {
                 tracing::info!(%medium, freed = report.freed, "freed fragments that were never committed");
             }
@@ -385,7 +387,6 @@ impl Engine {
             shared.dedup.learn(&head, pages, false);
         }
         self.end_listing(&listed, &whole);
-        self.note_locked_garbage().await;
         shared.pool.refresh_space().await;
     }
 }

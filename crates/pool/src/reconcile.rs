@@ -11,7 +11,7 @@ use crate::stripe::Pool;
 const LIST_LIMIT: u32 = 1024;
 
 /// What reconciling found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReconcileReport {
     /// Fragments that belong to committed containers.
     pub kept: u64,
@@ -19,6 +19,8 @@ pub struct ReconcileReport {
     pub freed: u64,
     /// Containers whose fragments should have been freed and may not have been: found again next time.
     pub left: u64,
+    /// Containers that the medium did not free, as when it has them locked.
+    pub refused: Vec<ContainerId>,
     /// The medium gave its whole list. When not, nothing is known of the rest.
     pub complete: bool,
 }
@@ -90,10 +92,14 @@ impl Pool {
             if doomed.is_empty() {
                 continue;
             }
+            let doomed: Vec<ContainerId> = doomed.into_iter().collect();
             let count = doomed.len() as u64;
-            match self.ask(medium, Request::FragmentFree(doomed.into_iter().collect())).await {
+            match self.ask(medium, Request::FragmentFree(doomed.clone())).await {
                 Ok(Response::Done) => report.freed += count,
-                _ => report.left += count,
+                _ => {
+                    report.left += count;
+                    report.refused.extend(doomed);
+                }
             }
         }
     }

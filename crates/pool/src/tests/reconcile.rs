@@ -65,11 +65,14 @@ fn uncommitted_fragments_go_page_by_page() {
     let committed: BTreeSet<_> = (0..MANY).map(id).filter(|id| is_committed(*id)).collect();
     let (kept, freed) = (committed.len() as u64, u64::from(MANY) - committed.len() as u64);
     let (report, seen) = reconcile(&site);
-    assert_eq!(report, ReconcileReport { kept, freed, left: 0, complete: true });
+    assert_eq!(report, ReconcileReport { kept, freed, left: 0, complete: true, refused: Vec::new() });
     assert_eq!(seen, committed);
     let left: BTreeSet<_> = site.run(site.fragments(medium_id(0))).into_iter().map(|(id, _)| id).collect();
     assert_eq!(left, committed);
-    assert_eq!(reconcile(&site).0, ReconcileReport { kept, freed: 0, left: 0, complete: true });
+    assert_eq!(
+        reconcile(&site).0,
+        ReconcileReport { kept, freed: 0, left: 0, complete: true, refused: Vec::new() }
+    );
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn a_medium_that_comes_back_loses_what_was_given_up_meanwhile() {
     site.pool.restore(medium);
     let committed = |id: ContainerId| id == first.id() || id == second.id();
     let report = site.run(site.pool.reconcile(medium, &committed, &|_| ()));
-    assert_eq!(report, ReconcileReport { kept: 1, freed: 1, left: 0, complete: true });
+    assert_eq!(report, ReconcileReport { kept: 1, freed: 1, left: 0, complete: true, refused: Vec::new() });
 }
 
 /// What is done at once.
@@ -141,7 +144,7 @@ fn a_row_that_comes_back_meanwhile_keeps_its_fragments() {
         });
         seam::join_all([reconciling, changing]).await
     });
-    assert_eq!(reports[0].map(|report| (report.freed, report.left)), Some((0, 0)));
+    assert_eq!(reports[0].clone().map(|report| (report.freed, report.left)), Some((0, 0)));
     assert_eq!(site.run(site.fragments(medium)), [(kept.id(), 0)], "the row moves there");
     site.pool.load_rows(&[gone]);
     assert_eq!(site.run(reconcile()).freed, 1);
