@@ -188,10 +188,10 @@ fn a_dead_page_is_not_found_in_the_place_of_a_live_one_of_its_name() {
         engine.checkpoint().await.expect("a checkpoint");
         let report = engine.clean(90, &Progress::default()).await.expect("it cleans");
         assert!(report.deleted > 0, "{report:?}");
-        // The same leaf again, in a container with more.
-        let many = empty_disk(&engine).await;
+        // The same leaf again, in a container with some more, which comes next when all are moved.
+        let more = empty_disk(&engine).await;
         write(&engine, leaf, 1, LEAF).await;
-        write(&engine, many, 4, BLOCKS).await;
+        write(&engine, more, 4, 5 * LEAF).await;
         engine.checkpoint().await.expect("a checkpoint");
         // Because of this one all containers before it are moved whole.
         let damaged = disk(&engine, 5).await;
@@ -209,7 +209,7 @@ fn a_dead_page_is_not_found_in_the_place_of_a_live_one_of_its_name() {
         let (life, engine) = open(&site).await;
         is_whole(&engine, leaf, 1, LEAF).await;
         is_whole(&engine, few, 2, 3 * LEAF).await;
-        is_whole(&engine, many, 4, BLOCKS).await;
+        is_whole(&engine, more, 4, 5 * LEAF).await;
         assert_eq!(lost(&engine, damaged, 5).await, missing, "all else moved");
         site.end(life, false);
     };
