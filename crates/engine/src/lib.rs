@@ -55,6 +55,7 @@ mod progress;
 mod ranges;
 mod read;
 mod rebuild;
+mod reconcile;
 mod record;
 mod reseal;
 mod scrub;

@@ -125,27 +125,33 @@ impl Engine {
         self.shared.lock().check_change(disk, offset, length)?;
         self.check_writable()?;
         let end = offset + length;
-        let disk_end = self.disk_bytes(disk).unwrap_or(end);
-        self.shared.maybe_yield().await;
         let first = offset.div_ceil(BLOCK_U64);
-        // The last block of a disk whose size is no multiple of 4096 is whole when it is covered to the disk's end.
-        let last = if end == disk_end { end.div_ceil(BLOCK_U64) } else { end / BLOCK_U64 };
-        if exact {
-            let head_end = end.min(first * BLOCK_U64);
-            if offset < head_end {
-                let zeros = vec![0; (head_end - offset) as usize];
-                self.write_part(disk, offset, &zeros).await?;
+        let (last, _range) = loop {
+            let disk_end = self.disk_bytes(disk).unwrap_or(end);
+            self.shared.maybe_yield().await;
+            // The last block of a disk whose size is no multiple of 4096 is whole when it is covered to the disk's end.
+            let last = if end == disk_end { end.div_ceil(BLOCK_U64) } else { end / BLOCK_U64 };
+            if exact {
+                let head_end = end.min(first * BLOCK_U64);
+                if offset < head_end {
+                    let zeros = vec![0; (head_end - offset) as usize];
+                    self.write_part(disk, offset, &zeros).await?;
+                }
+                let tail_start = last.max(first) * BLOCK_U64;
+                if tail_start < end {
+                    let zeros = vec![0; (end - tail_start) as usize];
+                    self.write_part(disk, tail_start, &zeros).await?;
+                }
             }
-            let tail_start = last.max(first) * BLOCK_U64;
-            if tail_start < end {
-                let zeros = vec![0; (end - tail_start) as usize];
-                self.write_part(disk, tail_start, &zeros).await?;
+            if first >= last {
+                return Ok(());
             }
-        }
-        if first >= last {
-            return Ok(());
-        }
-        let _range = self.shared.ranges.hold(disk, first, last, false).await;
+            let range = self.shared.ranges.hold(disk, first, last, false).await;
+            // Where the disk has grown meanwhile, what is behind its old end may have been written since.
+            if end != disk_end || self.disk_bytes(disk).is_none_or(|bytes| bytes == disk_end) {
+                break (last, range);
+            }
+        };
         let _under_way = self.admit(0).await?;
         let entry = Entry::Hole { disk, lba: Lba(first), count: last - first };
         settle(vec![self.shared.journal()?.append(vec![entry])]).await

@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Result;
 use engine::Config;
-use media::Medium;
+use media::{Backend, Medium};
 use proto::Transport;
+use seam::Rt;
 use units::NodeId;
 
+use crate::directory::Directory;
 use crate::files::Files;
+use crate::media_set::Opener;
 
 /// Opens media by their paths.
 pub trait OpenMedia: Send + Sync {
@@ -45,4 +49,20 @@ pub trait Host: std::fmt::Debug + Send + Sync {
 
     /// Pause between two looks whether media are there.
     fn probe_pause(&self) -> Duration;
+}
+
+/// The directory at `root` of the machine.
+pub(crate) fn directory(host: Option<&dyn Host>, root: &Path) -> Result<Directory> {
+    match host {
+        Some(host) => Directory::within(host.files(), root),
+        None => Directory::new(root),
+    }
+}
+
+/// What opens media of the machine.
+pub(crate) fn opener(host: Option<&dyn Host>, rt: &Rt, backend: Backend) -> Result<Arc<dyn OpenMedia>> {
+    Ok(match host {
+        Some(host) => host.media(),
+        None => Arc::new(Opener::new(rt, backend)?),
+    })
 }

@@ -17,14 +17,13 @@ use units::MediumId;
 use crate::clients::ClientLimits;
 use crate::create::create;
 use crate::directory::Directory;
-use crate::files::{Files, LocalFiles};
 use crate::home::{FoundMedia, FoundMedium, Home};
-use crate::host::{Host, OpenMedia};
+use crate::host::{self, Host};
 use crate::keys::{self, Unlock};
 use crate::local_home::LocalHome;
 use crate::lock::Lock;
 use crate::manifest::Manifest;
-use crate::media_set::{self, Opener};
+use crate::media_set;
 use crate::witness::FileWitness;
 
 /// File media to be made at the first start.
@@ -111,15 +110,7 @@ impl Options {
     /// # Errors
     /// As [`Directory::new`].
     pub fn directory(&self) -> Result<Directory> {
-        let local: Arc<dyn Files> = Arc::new(LocalFiles);
-        Directory::within(self.host.as_ref().map_or(local, |host| host.files()), &self.dir)
-    }
-
-    pub(crate) fn opener(&self, rt: &Rt) -> Result<Arc<dyn OpenMedia>> {
-        Ok(match &self.host {
-            Some(host) => host.media(),
-            None => Arc::new(Opener::new(rt, self.backend)?),
-        })
+        host::directory(self.host.as_deref(), &self.dir)
     }
 
     fn way(&self, transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
@@ -181,7 +172,7 @@ pub async fn start(rt: Rt, options: &Options) -> Result<Begun> {
     directory.remove_leftovers()?;
     // A killed server left it; nobody shall take it for the sign that this one serves.
     directory.remove(&directory.api_socket())?;
-    let opener = options.opener(&rt)?;
+    let opener = host::opener(options.host.as_deref(), &rt, options.backend)?;
     let mut other_media = None;
     let (manifest, new_key) = match Manifest::load(&directory, &directory.manifest())? {
         Some(manifest) => {

@@ -19,10 +19,10 @@ use units::{MediumId, SiteId};
 
 use crate::directory::Directory;
 use crate::files::named;
-use crate::host::{Host, OpenMedia};
+use crate::host::{self, Host, OpenMedia};
 use crate::keys;
 use crate::manifest::{Entry, Manifest};
-use crate::media_set::{self, Found, Opener, medium_error, peek};
+use crate::media_set::{self, Found, medium_error, peek};
 use crate::witness;
 
 /// What to recover a site from.
@@ -52,10 +52,7 @@ impl RecoverOptions {
     /// # Errors
     /// As [`Directory::new`].
     pub fn directory(&self) -> Result<Directory> {
-        match &self.host {
-            Some(host) => Directory::within(host.files(), &self.dir),
-            None => Directory::new(&self.dir),
-        }
+        host::directory(self.host.as_deref(), &self.dir)
     }
 }
 
@@ -94,10 +91,7 @@ pub async fn recover(rt: Rt, options: RecoverOptions) -> Result<RecoveredSite> {
             .hint("start it with `holdfast standalone`, or name another directory"));
     }
     keys::check_new_site(&directory, options.passphrase_file.as_deref())?;
-    let opener = match &options.host {
-        Some(host) => host.media(),
-        None => Arc::new(Opener::new(&rt, options.backend)?),
-    };
+    let opener = host::opener(options.host.as_deref(), &rt, options.backend)?;
     let work = Recovering { rt, directory, options, media: Vec::new() };
     work.run(&*opener, &recovery).await
 }

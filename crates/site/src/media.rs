@@ -38,13 +38,18 @@ impl Site {
     }
 
     /// Formats a medium and takes it into the site; with `file_bytes` the file is made first. The geometry of what is
-    /// stored grows by itself where more media allow it.
+    /// stored grows by itself where more media allow it. A site that serves reads only for want of media takes one too: it
+    /// may be what it takes to write again.
     ///
     /// # Errors
     /// `media_count`; `medium_in_use` when the site has it already; what a medium of a new site can meet
     /// (`medium_missing`, `medium_not_empty`, `foreign_medium`, `medium_too_small`, `no_space`).
     pub async fn add_medium(&self, path: &Path, file_bytes: Option<u64>) -> Result<MediumId> {
         let _turn = self.shared.media_turn.lock().await;
+        match self.shared.parts.engine.check_writable() {
+            Err(error) if error.kind == EngineErrorKind::TooFewMedia => {}
+            checked => checked?,
+        }
         self.shared.take_in(path, file_bytes, None).await
     }
 
@@ -66,6 +71,8 @@ impl Site {
     pub async fn replace_medium(&self, old: MediumId, path: &Path, file_bytes: Option<u64>) -> Result<Task> {
         let _turn = self.shared.media_turn.lock().await;
         self.shared.check_member(old)?;
+        // A drain is a task, and has a record.
+        self.shared.parts.engine.check_writable()?;
         self.shared.tasks.check_idle(TaskKind::Drain)?;
         self.shared.take_in(path, file_bytes, Some(old)).await?;
         self.shared.begin_drain(old, true).await
@@ -101,11 +108,6 @@ impl Shared {
         file_bytes: Option<u64>,
         replaced: Option<MediumId>,
     ) -> Result<MediumId> {
-        // One more may be what it takes to write again.
-        match self.parts.engine.check_writable() {
-            Err(error) if error.kind == EngineErrorKind::TooFewMedia => {}
-            checked => checked?,
-        }
         let home = &self.parts.home;
         let check_size = async |bytes| {
             let params = params_for(&*self.keys.lock().await, bytes);

@@ -1,4 +1,5 @@
-//! Changes of disks in the engine: disk d, of four blocks, and snapshot s of it, which rests.
+//! Changes of disks in the engine: disk d, of four blocks, snapshot s of it, which rests, and a disk whose last block is
+//! not whole.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ const ROOM: u64 = 8 << 20;
 const BLOCKS: u64 = 4;
 /// All disks that are there at the end are made so large before they are read.
 const LARGEST: u64 = 8;
+/// Bytes of a disk whose last block is not whole.
+const ODD: u64 = 3 * BLOCK_U64 + 512;
 const HELD_MS: u64 = 1 << 50;
 
 pub(super) struct Disks {
@@ -25,6 +28,7 @@ pub(super) struct Disks {
     engine: Engine,
     d: DiskId,
     s: DiskId,
+    odd: DiskId,
     /// Numbers that commands give to what they make.
     new: [DiskId; 4],
 }
@@ -39,20 +43,21 @@ impl Stage for Disks {
         let mut life = site.boot();
         let engine = life.opened().await.expect("it lives").expect("a sound site opens");
         let mut ids = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..7 {
             ids.push(engine.new_disk_id().await.expect("an id"));
         }
-        let (d, s, new) = (ids[0], ids[1], [ids[2], ids[3], ids[4], ids[5]]);
-        let made = engine.apply(Txn::new(), &[(d, BLOCKS * BLOCK_U64)], &[]).await;
+        let (d, s, odd, new) = (ids[0], ids[1], ids[6], [ids[2], ids[3], ids[4], ids[5]]);
+        let made = engine.apply(Txn::new(), &[(d, BLOCKS * BLOCK_U64), (odd, ODD)], &[]).await;
         assert!(made.expect("there is room"));
         for block in 0..BLOCKS {
             engine.write(d, block * BLOCK_U64, &[block as u8 + 1; BLOCK]).await.expect("there is room");
         }
+        engine.write(odd, 0, &[5; ODD as usize]).await.expect("there is room");
         let forks = [Fork { source: d, target: s, read_only: true }];
         assert!(engine.fork(Txn::new(), &forks, &[]).await.expect("there is room"));
         engine.drain().await.expect("there is room");
         engine.checkpoint().await.expect("there is room");
-        Self { rt: life.runtime(), site, life, engine, d, s, new }
+        Self { rt: life.runtime(), site, life, engine, d, s, odd, new }
     }
 
     /// The number of what is to be made is given away once, and changes of one VM take turns.
@@ -70,8 +75,8 @@ impl Stage for Disks {
 
     /// Sizes and contents, all disks made as large as they were not, and the same behind a restart.
     async fn state(self) -> String {
-        let Self { site, life, engine, d, s, new, .. } = self;
-        let disks: Vec<DiskId> = [d, s].into_iter().chain(new).collect();
+        let Self { site, life, engine, d, s, odd, new, .. } = self;
+        let disks: Vec<DiskId> = [d, s].into_iter().chain(new).chain([odd]).collect();
         let mut told = String::new();
         for (at, disk) in disks.iter().enumerate() {
             if let Some(bytes) = engine.disk_bytes(*disk) {
@@ -118,6 +123,11 @@ impl Disks {
         code(self.engine.write(self.d, offset, &vec![9; bytes]).await)
     }
 
+    async fn grow_and_write(&self) -> Done {
+        code(self.engine.resize(self.odd, BLOCKS * BLOCK_U64).await)?;
+        code(self.engine.write(self.odd, ODD, &[9; BLOCK - 512]).await)
+    }
+
     async fn read(&self, disk: DiskId) -> Done {
         let open = self.engine.open_disk(disk).await.map_err(|error| format!("{:?}", error.kind))?;
         code(self.engine.read(open.id(), 0, BLOCK).await.map(drop))
@@ -152,6 +162,8 @@ pub(super) const COMMANDS: &[Command<Disks>] = &[
     command!("shrink to three blocks", |it| code(it.engine.resize(it.d, 3 * BLOCK_U64).await)),
     command!("shrink into block 3", |it| code(it.engine.resize(it.d, 3 * BLOCK_U64 + 512).await)),
     command!("grow", |it| code(it.engine.resize(it.d, 6 * BLOCK_U64).await)),
+    command!("trim to the end", |it| code(it.engine.punch(it.odd, BLOCK_U64, ODD - BLOCK_U64, false).await)),
+    command!("grow and write", |it| it.grow_and_write().await),
     command!("snapshot d", |it| it.fork(it.d, 0, true).await),
     command!("clone d", |it| it.fork(it.d, 1, false).await),
     command!("clone s", |it| it.fork(it.s, 2, false).await),

@@ -182,6 +182,43 @@ fn a_lost_medium_is_replaced() {
 }
 
 #[test]
+fn a_site_that_serves_reads_only_takes_another_medium() {
+    let bench = Bench::new();
+    let site = bench.start(bench.options("s", 2)).unwrap().site;
+    let data = bench.runtime.block_on(filled(&site));
+    bench.stop(&site);
+    drop(site);
+    bench.wait_for_media(&bench.later("s"));
+    std::fs::remove_file(bench.path("s/media/01.img")).unwrap();
+    let manifest = || std::fs::read(bench.path("s/site.json")).unwrap();
+    let before = manifest();
+    let site = bench.start(bench.later("s")).unwrap().site;
+    bench.runtime.block_on(async {
+        assert!(!site.engine().is_writable(), "one copy is too few");
+        let lost = site.medium_id(&site.status().await.unwrap().media[1].id).unwrap();
+        let new = bench.path("new.img");
+        // The drain of the old one could not be recorded: nothing begins.
+        let refused = site.replace_medium(lost, &new, Some(16 * MIB)).await.unwrap_err();
+        assert_eq!(refused.code, "too_few_media", "{refused}");
+        assert!(manifest() == before && !new.exists(), "nothing is half done");
+        site.add_medium(&new, Some(16 * MIB)).await.unwrap();
+        while !site.engine().is_writable() {
+            site.runtime().sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let task = site.drain_medium(lost).await.unwrap();
+        done(&site, task).await;
+        let status = site.status().await.unwrap();
+        assert_eq!(
+            (status.health, status.can_lose_now, status.media.len()),
+            (Health::Ok, 1, 2),
+            "{status:?}"
+        );
+        assert_eq!(contents(&site).await, data);
+    });
+    bench.stop(&site);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let bench = Bench::new();
     let site = bench.start(bench.options("s", 2)).unwrap().site;
