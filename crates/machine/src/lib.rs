@@ -12,7 +12,8 @@
 //!
 //! Vocabulary: the **directory** D of a site. An **entry** is a medium as `site.json` has it; it is **attached** when
 //! the engine can reach it, **absent** when it could not be opened. A medium is **barred** when it may come back only
-//! at the next start.
+//! at the next start. A site reaches its machine through two seams: **files**, small and each change durable, and the
+//! **host**, which opens media by path.
 //!
 //! Invariants: one server per directory. Nothing is written to a medium that holds anything but zeros or this site.
 //! Media are told apart by their superblocks, never by their paths. Keys and passphrases are in no message.
