@@ -58,6 +58,10 @@ fn model(groups: &[Group], vm: &Vm<'_>) -> Option<String> {
     if let Some(own) = vm.group.and_then(called) {
         return Some(own.name.clone());
     }
+    // The built-in group is there without being listed.
+    if vm.group.is_some_and(|own| own.eq_ignore_ascii_case(DEFAULT_GROUP)) {
+        return Some(DEFAULT_GROUP.to_owned());
+    }
     let takes = groups.iter().filter(|group| strength(&group.exclude, vm).is_none());
     let mut takes: Vec<_> = takes
         .filter_map(|group| {
