@@ -161,6 +161,18 @@ codes! {
     FOREIGN_MEDIUM foreign_medium 409 6 "Medium of another site"
         "A medium belongs to another site; it was left untouched."
         "Name this site's media; wipe the medium only when nothing on it is wanted.";
+    GROUP_BUILT_IN group_built_in 409 6 "Built-in group"
+        "The group `default` takes what no other group takes; it is not deleted, renamed or given rules of its own."
+        "Pause it, take its schedules away, or have it exclude VMs: `group set default`.";
+    GROUP_CHANGED group_changed 409 6 "Group was changed"
+        "Another change of the group was faster."
+        "Look at it and try again.";
+    GROUP_EXISTS group_exists 409 6 "Name is taken"
+        "There is a group of this name; names that differ in case alone are one."
+        "Choose another name.";
+    GROUP_NOT_FOUND group_not_found 404 4 "No such group"
+        "No protection group has this name."
+        "`group list` shows those there are.";
     HOLD_SHORTER hold_shorter 422 2 "Hold would end earlier"
         "The snapshot is held longer already; a hold is never shortened."
         "Name a later time, or leave it as it is.";
@@ -338,6 +350,12 @@ codes! {
     PERMISSION_DENIED permission_denied 403 5 "Not allowed"
         "The system does not let this user read or write a file, a medium or a socket, or enter a folder above it."
         "Run it as the user the site belongs to, or give that user the right; the message has the path.";
+    POINT_CHANGED point_changed 409 6 "Point was changed"
+        "Another change of the point was faster."
+        "Look at it and try again.";
+    POINT_NOT_FOUND point_not_found 404 4 "No such point"
+        "No point has this number, or none is as it was asked for."
+        "`point list` shows those there are.";
     PORT_IN_USE port_in_use 500 1 "Port not served"
         "The server cannot listen on its address."
         "See that nobody else listens there and that the address is one of this machine's; choose another with --listen.";
@@ -365,6 +383,9 @@ codes! {
     RUNTIME runtime 0 1 "Cannot run"
         "The program could not start its threads."
         "See the system's limits.";
+    SCHEDULE_NOT_FOUND schedule_not_found 404 4 "No such schedule"
+        "The group has no schedule of this name."
+        "`group show` shows those it has.";
     SIGNALS signals 0 1 "No signals"
         "The program could not listen for signals."
         "See the system's limits.";
@@ -389,6 +410,9 @@ codes! {
     SNAPSHOT_NOT_FOUND snapshot_not_found 404 4 "No such snapshot"
         "The VM has no snapshot of this name."
         "`snapshot list` shows those there are.";
+    SNAPSHOT_OF_POINT snapshot_of_point 409 6 "Part of a point"
+        "The snapshot is one of several that are of one instant, and they stay or go together."
+        "Delete or hold the point: `point show`, `point delete`, `point hold`.";
     TASK_ENDED task_ended 409 6 "Task has ended"
         "The task does not run any more."
         "See `task show`.";
@@ -425,6 +449,9 @@ codes! {
     TOO_MANY_CHANGES too_many_changes 0 1 "Too many stretches"
         "More stretches of a disk differ than are listed in one go; none is, so that nobody takes a part for the whole."
         "Compare snapshots that lie closer together, or take the pages of the interface: GET /api/v1/vms/{name}/changes.";
+    TOO_MANY_DISKS too_many_disks 409 6 "Too many disks at once"
+        "The VMs of the group have more disks and files than a point takes."
+        "Make several groups of its VMs.";
     TOO_MANY_FILES too_many_files 409 6 "Too many files"
         "The VM has as many files as there can be."
         "Delete one first: `file delete`.";

@@ -22,6 +22,8 @@ pub const FOLDER_BYTES_MAX: usize = 255;
 pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
 /// Most snapshots in one answer.
 pub const SNAPSHOTS_AT_ONCE: usize = 1000;
+/// Most points in one answer.
+pub const POINTS_AT_ONCE: usize = 1000;
 /// Most stretches of a disk that differ in one answer: some 5 MB of JSON.
 pub const CHANGES_AT_ONCE: usize = 1 << 16;
 /// How long what is deleted stays when nothing is said.

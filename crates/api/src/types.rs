@@ -2,7 +2,9 @@
 
 mod attributes;
 mod files;
+mod groups;
 mod media;
+mod points;
 mod snapshots;
 mod tasks;
 mod trash;
@@ -14,7 +16,15 @@ use utoipa::ToSchema;
 
 pub use attributes::{Attributes, ChangeAttributes, ListVms};
 pub use files::{ChangeFile, NewFile};
+pub use groups::{
+    Consistency, Group, GroupChange, GroupSpec, HowFar, HowToSet, Keep, Membership, NewRun, Outlook,
+    Protection, ProtectionState, ProtectionTotals, Rules, Schedule, ScheduleState,
+};
 pub use media::{Moving, NewMedium};
+pub use points::{
+    FromPoint, LeftOut, ListPoints, NewRestore, Point, PointMember, PointSummary, Points, RestoredVm,
+    RestoredVms,
+};
 pub use snapshots::Asked;
 pub use snapshots::{
     AddDisk, Change, ChangeSnapshot, Changes, Diff, DiskClone, DiskDiff, ListSnapshots, NewClone,
@@ -127,6 +137,9 @@ pub struct Status {
     pub geometry: Option<Geometry>,
     /// How many VMs there are.
     pub vms: usize,
+    /// How well they are protected.
+    #[serde(default)]
+    pub protection: ProtectionTotals,
     /// Size of all disks of VMs, those being imported too.
     pub provisioned_bytes: u64,
     /// Written by guests and not overwritten or trimmed, duplicates counted each time; holes and zeros are not in it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::types::{Disk, ListVms, Vm, VmState, VmSummary};
+use api::types::{Attributes, Disk, ListVms, Vm, VmState, VmSummary};
 use api::{DISKS_MAX, Error, Result, VMS_MAX, VmName, check_disk_bytes, code};
 use engine::Engine;
 use meta::{Compare, Key, KeyValue, Op, Stored, Txn};
@@ -16,6 +16,21 @@ use crate::schema::VMS;
 use crate::turns::Turns;
 use crate::uses::{Closed, Uses};
 use crate::{definition, trash};
+
+/// A VM as rules of groups see it.
+#[derive(Debug, Clone)]
+pub struct VmFacts {
+    /// Its name.
+    pub name: String,
+    /// By which its snapshots know it; none before its first.
+    pub number: Option<u64>,
+    /// When it was made.
+    pub created_ms: u64,
+    /// Whether it is whole: not being imported.
+    pub is_ready: bool,
+    /// Its folder, tags and labels.
+    pub attributes: Attributes,
+}
 
 /// The VMs of a site, with all that belongs to them. Cheap to clone.
 #[derive(Clone)]
@@ -123,7 +138,14 @@ impl Catalog {
         let summary = |(name, record): (String, Record)| {
             let sizes = record.only_disks().map(|disk| self.engine.disk_bytes(disk.id()).unwrap_or(0));
             let (disks, bytes) = (record.only_disks().count(), sizes.sum());
-            VmSummary { name, created_ms: record.created_ms, disks, bytes, attributes: record.attributes }
+            VmSummary {
+                name,
+                created_ms: record.created_ms,
+                disks,
+                bytes,
+                attributes: record.attributes,
+                protection: None,
+            }
         };
         let is_picked = |(name, record): &(String, Record)| {
             record.import.is_none() && pick.takes(name, &record.attributes)
@@ -239,6 +261,21 @@ impl Catalog {
         Ok((ready, disks.map(|disk| self.engine.disk_bytes(disk).unwrap_or(0)).sum()))
     }
 
+    /// Every VM as rules of groups see it, by name, those being imported too.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn facts(&self) -> Result<Vec<VmFacts>> {
+        let facts = |(name, record): (String, Record)| VmFacts {
+            name,
+            number: record.number,
+            created_ms: record.created_ms,
+            is_ready: record.import.is_none(),
+            attributes: record.attributes,
+        };
+        Ok(self.records().await?.into_iter().map(facts).collect())
+    }
+
     /// Every record, by name, those of VMs being imported too.
     pub(crate) async fn records(&self) -> Result<Vec<(String, Record)>> {
         let store = self.engine.meta();
@@ -275,6 +312,7 @@ impl Catalog {
             created_ms: record.created_ms,
             has_definition: record.definition.is_some(),
             attributes: record.attributes.clone(),
+            protection: None,
             disks: show(disks),
             files: show(files),
         }

@@ -8,7 +8,7 @@ use api::{Error, Result, VmName, code, format_time, parse_until};
 use meta::{Compare, Op, Stored, Txn};
 
 use crate::catalog::Catalog;
-use crate::snapshots::changed;
+use crate::snapshots::{changed, check_alone};
 
 /// Attempts at a hold on something that others change too.
 const TRIES: usize = 16;
@@ -25,6 +25,7 @@ impl Catalog {
             let until_ms = parse_until(until, self.engine.site_time_ms())?;
             let (_, kv, mut snapshot) = self.find_snapshot(vm, name).await?;
             let (owner, mut record) = self.find(vm).await?;
+            check_alone(vm, name, &snapshot)?;
             if until_ms < snapshot.held_until_ms {
                 let known = format_time(snapshot.held_until_ms);
                 let reason = format!("snapshot {vm}@{name} is held until {known}: a hold is never shortened");

@@ -1,4 +1,4 @@
-//! The catalogue of a site: its VMs with their disks, files, definitions, folders, tags and labels, their snapshots, what
+//! The catalogue of a site: its VMs with their disks, files, definitions, folders, tags and labels, their snapshots, protection groups with their points, what
 //! is in the trash, and what clients import and export.
 //!
 //! ```text
@@ -25,7 +25,9 @@ mod definition;
 mod disks;
 mod exports;
 mod files;
+mod groups;
 mod hold;
+mod points;
 mod record;
 mod schema;
 mod snapshots;
@@ -35,7 +37,9 @@ mod turns;
 mod uses;
 mod versions;
 
-pub use catalog::Catalog;
+pub use catalog::{Catalog, VmFacts};
+pub use groups::{Miss, Run, StoredGroup, StoredRun};
+pub use points::{LeftOut, Member, NewPoint, POINT_DISKS_MAX, PointRecord, PointState, StoredPoint};
 pub use transfers::Transfers;
 pub use trash::Deletion;
 pub use versions::Named;
@@ -44,11 +48,14 @@ pub use versions::Named;
 pub mod fuzz {
     use meta::Stored;
 
-    /// Decodes `input` as a record of a VM, of a snapshot, of the trash, and an export's name.
+    /// Decodes `input` as a record of a VM, of a snapshot, of the trash, of a group, a run and a point, and an export's name.
     pub fn fuzz_body(input: &[u8]) {
         let _ = crate::record::Record::decode(input);
         let _ = crate::snapshots::SnapshotRecord::decode(input);
         let _ = crate::trash::Record::decode(input);
+        let _ = crate::groups::GroupRecord::decode(input);
+        let _ = crate::groups::Run::decode(input);
+        let _ = crate::points::PointRecord::decode(input).map(|point| point.is_good());
         if let Ok(text) = std::str::from_utf8(input) {
             let _ = crate::exports::parts(text);
         }

@@ -31,7 +31,7 @@ pub(crate) fn all_of(vm: u64) -> Result<KeyRange> {
     Ok(SNAPSHOTS.key().number(vm).beneath()?)
 }
 
-fn use_key(definition: u64, snapshot: u64) -> Result<Key> {
+pub(crate) fn use_key(definition: u64, snapshot: u64) -> Result<Key> {
     Ok(USES.key().number(definition).number(snapshot).end()?)
 }
 
@@ -53,27 +53,8 @@ impl Catalog {
                 Some(name) => name.clone(),
                 None => self.next_name(number, &mut record).await?,
             };
-            let mut forks = Vec::new();
-            let mut disks = Vec::new();
-            for disk in record.whole() {
-                let (source, target) = (disk.id(), self.engine.new_disk_id().await?);
-                forks.push(Fork { source, target, read_only: true });
-                let bytes = disk.file_bytes.or_else(|| self.engine.disk_bytes(source)).unwrap_or(0);
-                disks.push(Kept { name: disk.name.clone(), id: target.0, bytes, is_file: !disk.is_disk() });
-            }
-            let (created_ms, definition) = (self.rt.wall_ms(), record.definition);
-            let snapshot = SnapshotRecord {
-                version: VERSION,
-                number: self.engine.new_disk_id().await?.0,
-                created_ms,
-                disks,
-                name: name.spelled(),
-                definition,
-                held_until_ms: 0,
-                group: None,
-                point: None,
-                origin: None,
-            };
+            let (snapshot, forks) = self.snapshot_of(&record, &name).await?;
+            let definition = snapshot.definition;
             let key = key(number, name.as_str())?;
             let mut txn = Txn::new()
                 .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
@@ -94,8 +75,37 @@ impl Catalog {
         Err(vm_changed(vm))
     }
 
+    /// A snapshot of what a VM is now, and what its disks are to begin as.
+    pub(crate) async fn snapshot_of(
+        &self,
+        record: &Record,
+        name: &VmName,
+    ) -> Result<(SnapshotRecord, Vec<Fork>)> {
+        let (mut forks, mut disks) = (Vec::new(), Vec::new());
+        for disk in record.whole() {
+            let (source, target) = (disk.id(), self.engine.new_disk_id().await?);
+            forks.push(Fork { source, target, read_only: true });
+            let bytes = disk.file_bytes.or_else(|| self.engine.disk_bytes(source)).unwrap_or(0);
+            disks.push(Kept { name: disk.name.clone(), id: target.0, bytes, is_file: !disk.is_disk() });
+        }
+        let number = self.engine.new_disk_id().await?.0;
+        let snapshot = SnapshotRecord {
+            version: VERSION,
+            number,
+            created_ms: self.rt.wall_ms(),
+            disks,
+            name: name.spelled(),
+            definition: record.definition,
+            held_until_ms: 0,
+            group: None,
+            point: None,
+            origin: None,
+        };
+        Ok((snapshot, forks))
+    }
+
     /// The number of a VM, given to it with its first snapshot.
-    async fn number(&self, record: &mut Record) -> Result<u64> {
+    pub(crate) async fn number(&self, record: &mut Record) -> Result<u64> {
         let number = match record.number {
             Some(number) => number,
             None => self.engine.new_disk_id().await?.0,
@@ -236,6 +246,7 @@ impl Catalog {
         new: &VmName,
     ) -> Result<Snapshot> {
         let (record, kv, mut snapshot) = self.find_snapshot(vm, name).await?;
+        check_alone(vm, name, &snapshot)?;
         snapshot.name = new.spelled();
         let new_key = key(record.number.unwrap_or_default(), new.as_str())?;
         let mut txn = Txn::new().when(Compare::unchanged(kv.key.clone(), kv.mod_revision));
@@ -425,6 +436,7 @@ impl Catalog {
             created_ms: snapshot.created_ms,
             has_definition: snapshot.definition.is_some(),
             attributes: Attributes::default(),
+            protection: None,
             disks,
             files,
         })
@@ -485,6 +497,14 @@ fn fork_all(disks: &[Kept], targets: &[DiskId]) -> Vec<Fork> {
 pub(crate) fn exists(vm: &VmName, name: &str) -> Error {
     Error::new(code::SNAPSHOT_EXISTS, format!("VM {vm} has a snapshot {name} already"))
         .hint("choose another name")
+}
+
+/// Refuses a change of one snapshot of a point: it is whole or absent.
+pub(crate) fn check_alone(vm: &VmName, name: &VmName, snapshot: &SnapshotRecord) -> Result<()> {
+    let Some(point) = snapshot.point else { return Ok(()) };
+    let reason = format!("snapshot {vm}@{name} is a part of point {point}");
+    Err(Error::new(code::SNAPSHOT_OF_POINT, reason)
+        .hint(format!("`point show {point}` has what it is; change the point: `point delete`, `point hold`")))
 }
 
 pub(crate) fn changed(vm: &VmName, name: &VmName) -> Error {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod files;
+mod groups;
 mod media;
 mod snapshots;
 mod trash;

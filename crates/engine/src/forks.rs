@@ -30,6 +30,15 @@ pub struct Fork {
     pub read_only: bool,
 }
 
+/// Disks that are to begin as others are, and the transaction that publishes them.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// What else it demands and does.
+    pub txn: Txn,
+    /// The disks.
+    pub forks: Vec<Fork>,
+}
+
 /// Disks to be removed with a transaction.
 pub(crate) struct Removal {
     remove: Vec<DiskId>,
@@ -76,50 +85,85 @@ impl Engine {
     /// `NotFound` when a source is not there; `Busy` while too many new disks wait for a checkpoint; when the journal or
     /// the metadata store does not take it.
     pub async fn fork(&self, txn: Txn, forks: &[Fork], remove: &[DiskId]) -> Result<bool, EngineError> {
-        let (engine, forks, remove) = (self.clone(), forks.to_vec(), remove.to_vec());
-        let work = async move { engine.fork_to_the_end(txn, &forks, &remove).await };
-        self.to_the_end("fork", work).await
+        let (engine, part, remove) = (self.clone(), Part { txn, forks: forks.to_vec() }, remove.to_vec());
+        let work = async move { engine.fork_to_the_end(&[part], &remove).await };
+        Ok(self.to_the_end("fork", work).await? == 1)
     }
 
-    async fn fork_to_the_end(
-        &self,
-        txn: Txn,
-        forks: &[Fork],
-        remove: &[DiskId],
-    ) -> Result<bool, EngineError> {
+    /// The same for more disks than one transaction takes: all begin at one instant, each part is published by a
+    /// transaction of its own, in order. Gives how many parts were: fewer than all when a compare of the next one's own
+    /// failed. Its caller takes those back; after a crash as well, for which the first part leaves a note.
+    ///
+    /// # Errors
+    /// As [`Engine::fork`]. Some parts may have been published then.
+    pub async fn fork_in_parts(&self, parts: Vec<Part>) -> Result<usize, EngineError> {
+        let engine = self.clone();
+        self.to_the_end("fork", async move { engine.fork_to_the_end(&parts, &[]).await }).await
+    }
+
+    async fn fork_to_the_end(&self, parts: &[Part], remove: &[DiskId]) -> Result<usize, EngineError> {
         self.check_writable()?;
-        self.make_way(forks.len()).await?;
-        let sources = forks.iter().map(|fork| fork.source).collect();
+        let forks = || parts.iter().flat_map(|part| &part.forks);
+        self.make_way(forks().count()).await?;
+        let sources = forks().map(|fork| fork.source).collect();
         let _stay = self.shared.departures.enter(sources, remove.to_vec()).await;
         let _gate = self.shared.fork_gate.read().await;
         for _ in 0..RACES_MAX {
-            if let Some(done) = self.try_fork(&txn, forks, remove).await? {
+            if let Some(done) = self.try_fork(parts, remove).await? {
                 return Ok(done);
             }
         }
         Err(EngineError::new(EngineErrorKind::Busy, "others keep changing these disks: try again"))
     }
 
-    /// `None` when another changed the sources meanwhile.
-    async fn try_fork(
-        &self,
-        txn: &Txn,
-        forks: &[Fork],
-        remove: &[DiskId],
-    ) -> Result<Option<bool>, EngineError> {
-        let mut bases: Vec<Option<DiskRecord>> = Vec::new();
-        for fork in forks {
-            bases.push(self.settled(fork.source).await?);
+    /// `None` when another changed the sources before anything was published.
+    async fn try_fork(&self, parts: &[Part], remove: &[DiskId]) -> Result<Option<usize>, EngineError> {
+        let mut bases: Vec<Vec<Option<DiskRecord>>> = Vec::new();
+        for part in parts {
+            let mut of_part = Vec::new();
+            for fork in &part.forks {
+                of_part.push(self.settled(fork.source).await?);
+            }
+            bases.push(of_part);
         }
-        let live = forks.iter().zip(&bases).filter(|(_, base)| base.is_none());
+        let forks = parts.iter().flat_map(|part| &part.forks);
+        let live = forks.zip(bases.iter().flatten()).filter(|(_, base)| base.is_none());
         let live: Vec<journal::Fork> =
             live.map(|(fork, _)| journal::Fork { source: fork.source, target: fork.target }).collect();
         let targets = live.iter().map(|fork| fork.target).collect();
         let cut = if live.is_empty() { Seq(0) } else { self.cut(live).await? };
         let mut unpublished = Unpublished { shared: &self.shared, targets };
+        for (at, (part, bases)) in parts.iter().zip(&bases).enumerate() {
+            let mut done = None;
+            // What begins at this cut is published as of it, however often others are faster.
+            for _ in 0..if at == 0 { 1 } else { RACES_MAX } {
+                done = self.publish_part(part, bases, cut, remove, &mut unpublished).await?;
+                if done.is_some() {
+                    break;
+                }
+            }
+            match done {
+                Some(true) => {}
+                None if at == 0 => return Ok(None),
+                Some(false) | None => return Ok(Some(at)),
+            }
+        }
+        Ok(Some(parts.len()))
+    }
+
+    /// Publishes what a cut made; `None` when another changed the sources meanwhile.
+    async fn publish_part(
+        &self,
+        part: &Part,
+        bases: &[Option<DiskRecord>],
+        cut: Seq,
+        remove: &[DiskId],
+        unpublished: &mut Unpublished<'_>,
+    ) -> Result<Option<bool>, EngineError> {
+        let Part { txn, forks } = part;
         let sources = self.sources(forks).await?;
         let mut all = txn.clone();
-        for ((fork, base), (kv, source)) in forks.iter().zip(&bases).zip(&sources) {
+        for ((fork, base), (kv, source)) in forks.iter().zip(bases).zip(&sources) {
             // A source that came to stand on its own before the cut has left RAM: the cut made nothing of it.
             let (bytes, base) = match (base, self.disk_bytes(fork.target)) {
                 (Some(settled), _) => (source.bytes, settled.base),
@@ -134,9 +178,9 @@ impl Engine {
         }
         let (all, removal) = self.with_removal(all, remove).await?;
         if self.shared.decided(all).await?.succeeded {
-            unpublished.targets.clear();
+            unpublished.targets.retain(|target| !forks.iter().any(|fork| fork.target == *target));
             let mut state = self.shared.lock();
-            for (fork, base) in forks.iter().zip(&bases) {
+            for (fork, base) in forks.iter().zip(bases) {
                 state.publish(fork, base.as_ref());
             }
             removal.done(&mut state);

@@ -78,7 +78,7 @@ pub use diff::Changed;
 pub use engine::Engine;
 pub use error::{EngineError, EngineErrorKind};
 pub use exposure::Exposure;
-pub use forks::{Fork, OpenDisk};
+pub use forks::{Fork, OpenDisk, Part};
 pub use holds::Hold;
 pub use kept::Blocked;
 pub use losses::OnLoss;

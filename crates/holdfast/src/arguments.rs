@@ -3,6 +3,7 @@
 mod attributes;
 mod client;
 mod files;
+mod groups;
 mod media;
 mod roles;
 mod snapshots;
@@ -23,6 +24,10 @@ use crate::output::Format as Output;
 pub(crate) use attributes::{LabelAct, TagAct, WhichVms};
 pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
 pub(crate) use files::FileCommand;
+pub(crate) use groups::{
+    ConsistencyArgument, GroupCommand, PointCommand, RestoreArguments, RuleArguments, ScheduleArguments,
+    ScheduleCommand,
+};
 pub(crate) use media::{MediaCommand, NewMediumArguments};
 pub(crate) use roles::{
     ComputeArguments, DataArguments, Found, JoinArguments, ManagerArguments, NodeCommand, Role,
@@ -205,6 +210,9 @@ pub(crate) struct Standalone {
     /// New file for the recovery key, which opens the site when all else is lost. An existing site gets a new one
     #[arg(long, value_name = "FILE")]
     pub(crate) recovery_key_file: Option<PathBuf>,
+    /// For a new site: its built-in group has no schedule, so no points are made of VMs that are in no other group
+    #[arg(long)]
+    pub(crate) no_default_points: bool,
     /// Group, by name or number, whose members may open the disks, such as that of QEMU's user; else the owner alone
     #[arg(long, value_name = "GROUP")]
     pub(crate) nbd_group: Option<String>,

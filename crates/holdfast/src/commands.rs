@@ -2,6 +2,7 @@
 
 mod attributes;
 mod files;
+mod groups;
 mod media;
 mod snapshots;
 mod trash;
@@ -46,6 +47,9 @@ pub(crate) async fn run(
         ClientCommand::Disk(command) => asking.disk(command).await,
         ClientCommand::File(command) => asking.file(command).await,
         ClientCommand::Snapshot(command) => asking.snapshot(command).await,
+        ClientCommand::Group(command) => asking.group(*command).await,
+        ClientCommand::Point(command) => asking.point(command).await,
+        ClientCommand::Restore(arguments) => asking.restore(*arguments).await,
         ClientCommand::Space(arguments) => asking.space(arguments).await,
         ClientCommand::Clean(arguments) => asking.clean(arguments).await,
         ClientCommand::Scrub(command) => asking.scrub(command).await,

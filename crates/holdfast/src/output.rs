@@ -8,8 +8,9 @@ use std::path::Path;
 
 use api::code;
 use api::types::{
-    AttachInfo, Clock, Diff, Explanation, Keys, List, Medium, Node, Reverted, Scrubbing, Snapshot,
-    SnapshotDisk, Snapshots, Space, Status, Task, Trash, Vm, VmSummary,
+    AttachInfo, Clock, Diff, Explanation, Group, GroupChange, Keys, List, Medium, Membership, Node, Outlook,
+    Point, Points, RestoredVms, Reverted, Scrubbing, Snapshot, SnapshotDisk, Snapshots, Space, Status, Task,
+    Trash, Vm, VmSummary,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -77,6 +78,38 @@ impl Printer {
 
     pub(crate) fn reverted(self, reverted: &Reverted, nbd_socket: &Path) -> Result<(), Failure> {
         self.print(reverted, || text::reverted(reverted, nbd_socket))
+    }
+
+    pub(crate) fn groups(self, groups: &List<Group>) -> Result<(), Failure> {
+        self.print(groups, || text::groups(&groups.items))
+    }
+
+    pub(crate) fn group(self, group: &Group) -> Result<(), Failure> {
+        self.print(group, || text::group(group))
+    }
+
+    pub(crate) fn group_changes(self, changes: &List<GroupChange>) -> Result<(), Failure> {
+        self.print(changes, || text::group_changes(&changes.items))
+    }
+
+    pub(crate) fn members(self, members: &List<Membership>) -> Result<(), Failure> {
+        self.print(members, || text::members(&members.items))
+    }
+
+    pub(crate) fn outlook(self, outlook: &List<Outlook>) -> Result<(), Failure> {
+        self.print(outlook, || text::outlook(&outlook.items))
+    }
+
+    pub(crate) fn points(self, points: &Points) -> Result<(), Failure> {
+        self.print(points, || text::points(&points.items))
+    }
+
+    pub(crate) fn point(self, point: &Point) -> Result<(), Failure> {
+        self.print(point, || text::point(point))
+    }
+
+    pub(crate) fn restored(self, restored: &RestoredVms) -> Result<(), Failure> {
+        self.print(restored, || text::restored(restored))
     }
 
     pub(crate) fn trash(self, trash: &Trash) -> Result<(), Failure> {

@@ -93,6 +93,7 @@ pub(crate) async fn recover(rt: Rt, options: Recover, printer: Printer) -> Resul
 fn site_options(options: Standalone) -> Result<Options, Failure> {
     Ok(Options {
         host: None,
+        default_points: !options.no_default_points,
         nbd_group: options.nbd_group.as_deref().map(machine::group_id).transpose()?,
         clients: client_limits(options.client_memory),
         dir: options.dir,

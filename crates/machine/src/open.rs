@@ -70,6 +70,8 @@ pub struct Options {
     pub write_patience: Option<Duration>,
     /// How long clients of tasks may be silent before their tasks have failed; else as tasks have it.
     pub task_patience: Option<Duration>,
+    /// Whether the built-in group of a new site makes points of VMs that no other group takes.
+    pub default_points: bool,
     /// A group, by number, whose members may open the disks; else the owner alone.
     pub nbd_group: Option<u32>,
     /// What clients may take of the server.
@@ -95,6 +97,7 @@ impl Options {
             rebuild_after: None,
             write_patience: None,
             task_patience: None,
+            default_points: true,
             nbd_group: None,
             clients: ClientLimits::default(),
             lease: Duration::ZERO,

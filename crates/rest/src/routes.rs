@@ -1,7 +1,9 @@
 //! The routes, each with what the interface's description says of it.
 
 mod files;
+mod groups;
 mod media;
+mod points;
 mod snapshots;
 mod tasks;
 mod trash;
@@ -68,6 +70,8 @@ fn described() -> OpenApiRouter<App> {
         files::routes(),
         snapshots::routes(),
         trash::routes(),
+        groups::routes(),
+        points::routes(),
         upkeep::routes(),
         tasks::routes(),
     ]

@@ -4,7 +4,7 @@
 //!  machine ── an open engine, media, keys ──►┐
 //!  catalog ── VMs and all that is theirs ────┼── Site ◄── rest, compute, holdfast
 //!  task ───── work, long and watched ────────┘    │
-//!                                   reconcilers: media, moves, tasks, scrubs, keys, the trash, holds, time
+//!                                   reconcilers: media, moves, tasks, scrubs, keys, the trash, holds, time, points
 //! ```
 //! Vocabulary: a **reconciler** brings about what the records say, round after round.
 //!
@@ -22,6 +22,7 @@ mod clients;
 mod clock;
 mod media;
 mod probe;
+mod protection;
 mod reconcilers;
 mod rekey;
 mod running;

@@ -31,6 +31,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     run(rt, shared, &stopping, troubles, Trash);
     run(rt, shared, &stopping, troubles, Holds);
     run(rt, shared, &stopping, troubles, Time);
+    run(rt, shared, &stopping, troubles, Points);
 }
 
 fn sleep(shared: &Shared, pause: Duration) -> BoxFuture<'static, ()> {
@@ -183,5 +184,21 @@ impl Reconciler for Time {
 
     fn pause(&self) -> BoxFuture<'static, ()> {
         sleep(&self.0, KEEPER_PAUSE)
+    }
+}
+
+/// Points are made when they are due, and go when no rule keeps them.
+struct Points(Arc<Shared>);
+
+impl Reconciler for Points {
+    const WHAT: &'static str = "points of groups";
+
+    fn round(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.0.protect())
+    }
+
+    fn pause(&self) -> BoxFuture<'static, ()> {
+        let pause = self.0.protection.pause(self.0.parts.engine.site_time_ms());
+        sleep(&self.0, pause)
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) clients: ClientLimits,
     /// Pause between two looks whether media are there.
     pub(crate) probe_pause: Duration,
+    /// Whether the built-in group of a new site makes points.
+    pub(crate) default_points: bool,
     /// Who else may open the disks.
     pub(crate) nbd_group: Option<u32>,
     /// Held as long as the site runs.
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) probed: AtomicU32,
     /// When the site time was last kept.
     pub(crate) time_kept: Mutex<Option<Duration>>,
+    /// Groups, points and what is due.
+    pub(crate) protection: crate::protection::Protection,
     /// What cannot be looked after.
     pub(crate) troubles: Arc<Troubles>,
     pub(crate) stopping: watch::Sender<bool>,
@@ -149,6 +153,7 @@ impl Site {
             rekey,
             probed: AtomicU32::new(0),
             time_kept: Mutex::default(),
+            protection: crate::protection::Protection::default(),
             troubles: Arc::default(),
             stopping,
         });
@@ -290,6 +295,7 @@ impl Site {
             status.add_blocked(&blocked, &self.shared.names_of(&blocked.disks).await?);
         }
         status.add_troubles(&self.shared.troubles.list());
+        status.add_protection(self.shared.protection_totals().await?, &self.shared.failing_runs());
         status.add_clock(self.clock());
         status.add_keys(&self.keys().await);
         // Held while the server starts and stops, when it has none.

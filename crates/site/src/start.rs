@@ -66,6 +66,7 @@ impl Site {
             task_patience: options.task_patience,
             clients: options.clients.clone(),
             probe_pause: options.host.as_ref().map_or(PROBE_PAUSE, |host| host.probe_pause()),
+            default_points: options.default_points,
             nbd_group: options.nbd_group,
             _lock: lock,
         })

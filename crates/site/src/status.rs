@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use api::types::{Clients, Geometry, Health, Keys, Medium, MediumState, Moving, Status, TrashTotals};
+use api::types::{
+    Clients, Geometry, Health, Keys, Medium, MediumState, Moving, ProtectionState, ProtectionTotals, Status,
+    TrashTotals,
+};
 use api::{format_size, format_time};
 use engine::{EngineError, EngineStatus};
 use seam::PanicNote;
@@ -16,6 +19,8 @@ const JOURNAL_PERCENT_MAX: usize = 90;
 /// Writable part of the capacity without parity below which the site counts as degraded, percent: time to act before
 /// guests see errors.
 const USABLE_PERCENT_MIN: u128 = 5;
+/// With less room, in percent of the media's, no points are made.
+const ROOM_FOR_POINTS_PERCENT: u128 = 2;
 
 /// How reasons begin that say that room is short: that of the media, or that of the file systems that hold them.
 const POOL_IS: &str = "the pool is";
@@ -46,6 +51,28 @@ impl Judging {
     }
 
     /// What the site cannot look after, though it tries again and again.
+    /// How well VMs are protected, and which runs fail.
+    pub(crate) fn add_protection(&mut self, totals: ProtectionTotals, failing: &[String]) {
+        let Self(status) = self;
+        if let (Some(worst), Some(state)) = (&totals.worst, totals.worst_state)
+            && state >= ProtectionState::Late
+        {
+            let told =
+                format!("VMs are behind the target of their group; the worst is {worst}: {}", state.word());
+            if state == ProtectionState::Late {
+                status.notices.push(told);
+            } else {
+                status.reasons.push(told);
+                status.next.push("see which and why: `vm list`, `group show`".to_owned());
+                if status.health == Health::Ok {
+                    status.health = Health::Degraded;
+                }
+            }
+        }
+        status.notices.extend(failing.iter().cloned());
+        status.protection = totals;
+    }
+
     pub(crate) fn add_troubles(&mut self, troubles: &[(&'static str, String)]) {
         let status = &mut self.0;
         for (what, reason) in troubles {
@@ -88,6 +115,7 @@ pub(crate) fn judge(
         reasons: Vec::new(),
         next: Vec::new(),
         notices: Vec::new(),
+        protection: ProtectionTotals::default(),
         provisioned_bytes: 0,
         logical_bytes: engine.logical_bytes,
         unique_bytes: engine.unique_bytes,
@@ -353,4 +381,10 @@ fn find_notices(status: &mut Status, recovering_index: bool, shared_devices: &[V
     if recovering_index {
         notices.push("the index is being rebuilt: fewer duplicates are found until then".to_owned());
     }
+}
+
+/// Whether there is room enough for points: what they keep cannot be written over.
+pub(crate) fn has_room_for_points(status: &EngineStatus) -> bool {
+    let free = u128::from(status.likely_bytes.max(status.usable_bytes));
+    free * 100 >= u128::from(status.raw_capacity) * ROOM_FOR_POINTS_PERCENT
 }

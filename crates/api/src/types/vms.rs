@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Attributes;
+use super::{Attributes, Protection};
 
 /// A VM in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,9 @@ pub struct VmSummary {
     /// Its folder, tags and labels.
     #[serde(flatten)]
     pub attributes: Attributes,
+    /// How well it is protected; absent where that is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
 }
 
 /// Whether a VM is there for guests.
@@ -45,6 +48,9 @@ pub struct Vm {
     /// Its folder, tags and labels.
     #[serde(flatten)]
     pub attributes: Attributes,
+    /// How well it is protected; absent where that is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     /// Its disks.
     pub disks: Vec<Disk>,
     /// Its files, each exported to read: `bytes` is the length, and the export is filled up with zeros to whole sectors.

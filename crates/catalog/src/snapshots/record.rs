@@ -13,7 +13,7 @@ pub(super) const VERSION: u32 = 2;
 
 /// A disk as its record in a snapshot has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     pub(super) name: String,
     pub(super) id: u64,
     /// Size of a disk, length of a file.
@@ -37,33 +37,33 @@ fn is_false(value: &bool) -> bool {
 /// The record of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotRecord {
-    pub(super) version: u32,
+    pub(crate) version: u32,
     /// A number that nothing else has.
-    pub(super) number: u64,
-    pub(super) created_ms: u64,
-    pub(super) disks: Vec<Kept>,
+    pub(crate) number: u64,
+    pub(crate) created_ms: u64,
+    pub(crate) disks: Vec<Kept>,
     /// How its name is written, where that is not how it is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) definition: Option<u64>,
+    pub(crate) definition: Option<u64>,
     /// No command deletes it before, site time in ms; 0 for no hold.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) held_until_ms: u64,
     /// The group whose schedule made it, by its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) group: Option<u64>,
+    pub(crate) group: Option<u64>,
     /// The point that it is a part of, by its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) point: Option<u64>,
+    pub(crate) point: Option<u64>,
     /// Where it was made, when that was another site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
 }
 
 /// What a snapshot of another site was there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// The site: 32 hex digits.
     site: String,
     /// The number of its VM there.

@@ -207,6 +207,12 @@ impl Catalog {
             if record.expires_ms > self.engine.site_time_ms() {
                 continue;
             }
+            if let What::Vm(vm) = &record.what
+                && !record.is_being_emptied()
+                && self.is_in_points(vm).await?
+            {
+                continue;
+            }
             match self.empty_trash(id).await {
                 Ok(()) => done += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -214,5 +220,24 @@ impl Catalog {
             }
         }
         failed.map_or(Ok(done), Err)
+    }
+
+    /// Whether a VM is in points: as long as there is one, its data is kept by that one's rule.
+    async fn is_in_points(&self, vm: &VmRecord) -> Result<bool> {
+        let Some(number) = vm.number else { return Ok(false) };
+        let mut range = snapshots::all_of(number)?;
+        loop {
+            let page = self.engine.meta().range(range, SNAPSHOTS_READ, None).await?;
+            for kv in &page.kvs {
+                let snapshot = SnapshotRecord::decode(&kv.value).map_err(|reason| damaged(&reason))?;
+                if snapshot.point.is_some() {
+                    return Ok(true);
+                }
+            }
+            match page.kvs.last() {
+                Some(last) if page.more => range = snapshots::all_of(number)?.behind(&last.key),
+                _ => return Ok(false),
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::attributes::{LabelAct, TagAct, WhichVms};
 use super::files::FileCommand;
+use super::groups::{GroupCommand, PointCommand, RestoreArguments};
 use super::media::MediaCommand;
 use super::size;
 use super::snapshots::SnapshotCommand;
@@ -34,6 +35,20 @@ pub(crate) enum ClientCommand {
     /// Snapshots of VMs: named, unchanging, each of one instant
     #[command(subcommand, after_help = "Example:\n  holdfast snapshot list --vm web01")]
     Snapshot(SnapshotCommand),
+    /// Protection groups: rules that say of which VMs points are made, when, and which stay
+    #[command(
+        subcommand,
+        after_help = "Example:\n  holdfast group create web --match 'web*' --every 1h --keep hourly=24,daily=7"
+    )]
+    Group(Box<GroupCommand>),
+    /// Points: what groups made, each all its VMs at one instant
+    #[command(subcommand, after_help = "Example:\n  holdfast point list --vm web01")]
+    Point(PointCommand),
+    /// Restore a VM as it was at a point: beside the one there is, or in its place
+    #[command(after_help = "Examples:\n  holdfast restore web01 --at 'yesterday 18:00' --as web01-r1\n  \
+                      holdfast restore web01 --point 17 --in-place --yes\n  \
+                      holdfast restore --group web --at '2h ago' --suffix=-r1")]
+    Restore(Box<RestoreArguments>),
     /// VMs and snapshots that were deleted and can be restored
     #[command(subcommand, after_help = "Example:\n  holdfast trash restore web01")]
     Trash(TrashCommand),

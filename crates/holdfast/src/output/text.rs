@@ -1,5 +1,6 @@
 //! Results for people. Not to be read by programs.
 
+mod groups;
 mod snapshots;
 mod trash;
 mod upkeep;
@@ -12,6 +13,7 @@ use api::types::{
 };
 use api::{format_size, format_time};
 
+pub(super) use groups::{group, group_changes, groups, members, outlook, point, points, restored};
 pub(super) use snapshots::{diff, reverted, snapshot, snapshots};
 pub(super) use trash::trash;
 pub(super) use upkeep::{clock, dry_run, keys, scrubbing, space};
@@ -24,7 +26,10 @@ pub(super) fn status(status: &Status) -> String {
         Health::Degraded => "degraded",
         Health::Failed => "failed",
     };
-    let mut lines = vec![format!("health        {health}")];
+    let mut lines = vec![
+        format!("protected     {}", groups::totals(&status.protection)),
+        format!("health        {health}"),
+    ];
     lines.extend(status.reasons.iter().map(|reason| format!("  because     {reason}")));
     lines.extend(status.next.iter().map(|next| format!("  next        {next}")));
     lines.extend(status.notices.iter().map(|notice| format!("  note        {notice}")));
@@ -142,9 +147,10 @@ pub(super) fn vms(vms: &[VmSummary]) -> String {
     let row = |vm: &VmSummary| {
         let Attributes { folder, tags, .. } = &vm.attributes;
         let tags = if tags.is_empty() { "-".to_owned() } else { tags.join(",") };
-        vec![vm.name.clone(), vm.disks.to_string(), format_size(vm.bytes), folder.clone(), tags]
+        let protection = groups::protection_cell(vm.protection.as_ref());
+        vec![vm.name.clone(), vm.disks.to_string(), format_size(vm.bytes), protection, folder.clone(), tags]
     };
-    table(&["NAME", "DISKS", "SIZE", "FOLDER", "TAGS"], vms.iter().map(row).collect())
+    table(&["NAME", "DISKS", "SIZE", "PROTECTION", "FOLDER", "TAGS"], vms.iter().map(row).collect())
 }
 
 pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
@@ -158,7 +164,8 @@ pub(super) fn vm(vm: &Vm, nbd_socket: &Path) -> String {
     let disks = table(&["DISK", "SIZE", "USED", "CLIENTS", "ADDRESS"], rows.collect());
     let files = vm.files.iter().map(|file| (file.name.as_str(), file.bytes, file.export.as_str()));
     let files = files_table(files, nbd_socket);
-    format!("{}{state}{definition}\n{}\n{disks}{files}", vm.name, ordered_by(&vm.attributes))
+    let protection = groups::protection_lines(vm.protection.as_ref());
+    format!("{}{state}{definition}\n{}{protection}\n{disks}{files}", vm.name, ordered_by(&vm.attributes))
 }
 
 /// Lines that say what a VM is ordered by, where it is.

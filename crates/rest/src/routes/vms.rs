@@ -76,7 +76,7 @@ async fn list(
     State(app): State<App>,
     Question(which): Question<ListVms>,
 ) -> Result<Json<List<VmSummary>>, Refused> {
-    Ok(Json(List { items: app.site.catalog().vms(&which).await? }))
+    Ok(Json(List { items: app.site.vms(&which).await? }))
 }
 
 /// Makes a VM with empty disks.
@@ -110,7 +110,7 @@ pub(super) fn made(path: &str, value: impl Serialize) -> Response {
     responses((status = 200, body = Vm), (status = "default", response = crate::description::Refused)),
 )]
 async fn show(State(app): State<App>, Names(name): Names<String>) -> Result<Json<Vm>, Refused> {
-    Ok(Json(app.site.catalog().vm(&VmName::parse(&name)?).await?))
+    Ok(Json(app.site.vm(&VmName::parse(&name)?).await?))
 }
 
 /// Gives a VM another name; refused while a client has one of its disks open.

@@ -1,0 +1,129 @@
+//! Locks of points: no command deletes a locked point, its snapshots or its VMs before a time, whatever asks.
+
+use api::{Error, Result, code, format_time, held, parse_until};
+use meta::{Compare, KeyValue, Op, Stored, Txn};
+use units::DiskId;
+
+use super::{PART_OPS_MAX, PointRecord, PointState, StoredPoint, TRIES, changed};
+use crate::catalog::Catalog;
+use crate::snapshots::SnapshotRecord;
+
+/// What a lock of one snapshot costs beside its disks: compares or operations, whichever are more.
+const SNAPSHOT_OPS: usize = 2;
+
+impl Catalog {
+    /// Locks a point until a time: RFC 3339, or a span from now on. A lock is made longer, never shorter.
+    ///
+    /// # Errors
+    /// `point_not_found`; `invalid_time`; `hold_shorter`.
+    pub async fn hold_point(&self, id: u64, until: &str) -> Result<StoredPoint> {
+        for _ in 0..TRIES {
+            let until_ms = parse_until(until, self.engine.site_time_ms())?;
+            let (kv, point) = self.find_point(id).await?;
+            let known_ms = point.record.locked_until_ms;
+            if point.record.state != PointState::Whole {
+                return Err(super::not_found(id));
+            }
+            if until_ms < known_ms {
+                let reason = format!(
+                    "point {id} is locked until {}: a lock is never shortened",
+                    format_time(known_ms)
+                );
+                return Err(Error::new(code::HOLD_SHORTER, reason));
+            }
+            let record = PointRecord { locked_until_ms: until_ms, ..point.record };
+            let txn = Txn::new()
+                .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                .then(Op::put(kv.key, record.encode()?));
+            if self.engine.apply(txn, &[], &[]).await? {
+                tracing::info!(point = record.name, until = format_time(until_ms), "point locked");
+                return self.hold_disks(id).await;
+            }
+        }
+        Err(changed(id))
+    }
+
+    /// Has snapshots, VMs and the engine know how long a point is locked, where its record says that they do not.
+    pub(super) async fn hold_disks(&self, id: u64) -> Result<StoredPoint> {
+        for _ in 0..TRIES {
+            let (kv, point) = self.find_point(id).await?;
+            let until_ms = point.record.locked_until_ms;
+            if point.record.disks_held_until_ms >= until_ms {
+                return Ok(point);
+            }
+            if self.hold_snapshots(&point, until_ms).await? {
+                let record = PointRecord { disks_held_until_ms: until_ms, ..point.record };
+                let txn = Txn::new()
+                    .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                    .then(Op::put(kv.key, record.encode()?));
+                self.engine.apply(txn, &[], &[]).await?;
+            }
+        }
+        Err(changed(id))
+    }
+
+    /// False when something was changed meanwhile.
+    async fn hold_snapshots(&self, point: &StoredPoint, until_ms: u64) -> Result<bool> {
+        let names = self.vm_numbers().await?;
+        let (mut txn, mut disks, mut ops): (Txn, Vec<DiskId>, usize) = (Txn::new(), Vec::new(), 0);
+        for (vm, kv, snapshot) in self.snapshots_of_point(point).await? {
+            // A VM in the trash was refused its way there, or was there before.
+            let owner = match names.get(&vm) {
+                Some(name) => Some(self.find(&api::VmName::parse(name)?).await?),
+                None => None,
+            };
+            let cost = SNAPSHOT_OPS + 2 * snapshot.ids().len();
+            if ops + cost > PART_OPS_MAX && ops > 0 {
+                if !self.engine.hold(std::mem::take(&mut txn), &std::mem::take(&mut disks), until_ms).await? {
+                    return Ok(false);
+                }
+                ops = 0;
+            }
+            ops += cost;
+            disks.extend(snapshot.ids());
+            txn = held_until(txn, &kv, &snapshot, until_ms)?;
+            if let Some((kv, mut owner)) = owner
+                && owner.held_until_ms < until_ms
+            {
+                owner.held_until_ms = until_ms;
+                txn = txn
+                    .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                    .then(Op::put(kv.key, owner.encode()?));
+            }
+        }
+        Ok(ops == 0 || self.engine.hold(txn, &disks, until_ms).await?)
+    }
+
+    /// Makes up for locks that a crash or an error kept from the engine.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub async fn keep_locks(&self, points: &[u64]) -> Result<()> {
+        let mut first = Ok(());
+        for id in points {
+            match self.hold_disks(*id).await {
+                Ok(_) => {}
+                Err(error) if error.code == code::POINT_NOT_FOUND => {}
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// Refuses what would end a point that is locked now.
+    pub(super) fn check_unlocked(&self, point: &StoredPoint) -> Result<()> {
+        let until_ms = point.record.locked_until_ms;
+        if point.record.state == PointState::Whole && until_ms > self.engine.site_time_ms() {
+            return Err(held(&format!("point {}", point.record.name), until_ms));
+        }
+        Ok(())
+    }
+}
+
+fn held_until(txn: Txn, kv: &KeyValue, snapshot: &SnapshotRecord, until_ms: u64) -> Result<Txn> {
+    let mut snapshot = snapshot.clone();
+    snapshot.held_until_ms = snapshot.held_until_ms.max(until_ms);
+    Ok(txn
+        .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+        .then(Op::put(kv.key.clone(), snapshot.encode()?)))
+}
