@@ -364,7 +364,10 @@ fn escaped(name: &str) -> String {
 
 /// Entry point for fuzzing: decoders must answer any input with a value or an error.
 pub mod fuzz {
-    use api::types::{Begun, Changes, List, Reverted, Snapshots, Status, Task, Trash, Vm, VmSummary};
+    use api::types::{
+        Begun, Changes, Group, GroupChange, List, Outlook, Point, Points, RestoredVms, Reverted, Snapshots,
+        Status, Task, Trash, Vm, VmSummary,
+    };
     use hyper::StatusCode;
 
     use crate::decode;
@@ -374,6 +377,8 @@ pub mod fuzz {
         let _ = decode::<(Begun, List<Task>)>(StatusCode::OK, input);
         let _ = decode::<(Snapshots, Changes, Reverted)>(StatusCode::OK, input);
         let _ = decode::<Trash>(StatusCode::OK, input);
+        let _ = decode::<(List<Group>, GroupChange, List<Outlook>)>(StatusCode::OK, input);
+        let _ = decode::<(Points, Point, RestoredVms)>(StatusCode::OK, input);
         let _ = decode::<Status>(StatusCode::OK, input);
         let _ = decode::<List<VmSummary>>(StatusCode::OK, input);
         let _ = decode::<Vm>(StatusCode::CREATED, input);

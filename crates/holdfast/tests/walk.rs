@@ -92,6 +92,37 @@ const WALKS: &[Walk] = &[
     walk("media replace", &["01.img", "@/new", "--file", "16M", "--yes"], "Task", &["01.img", "@/none"]),
     walk("explain", &["vm_in_use"], "Explanation", &["nothing"]),
     walk("completion", &["bash"], "Script", &["nosh"]),
+    walk("group create", &["w", "--match", "a*", "--every", "1h", "--keep-last", "3"], "Group", &["w"]),
+    walk("group set", &["w", "--exclude", "ab*"], "Group", &["none", "--tag", "x"]),
+    walk("group list", &[], "List_Group", &["more"]),
+    walk("group show", &["w"], "Group", &["none"]),
+    walk("group preview", &["w"], "List_Membership", &["none"]),
+    walk("group simulate", &["w", "--days", "3"], "List_Outlook", &["w", "--days", "0"]),
+    walk("group run", &["w"], "Point", &["w", "--schedule", "none"]),
+    walk("group pause", &["w"], "Group", &["none"]),
+    walk("group resume", &["w"], "Group", &["none"]),
+    walk("group rename", &["w", "v"], "Group", &["default", "v"]),
+    walk(
+        "group schedule add",
+        &["v", "--name", "n", "--cron", "0 2 * * *", "--keep", "daily=7"],
+        "Group",
+        &["v", "--name", "m", "--cron", "61 * * * *", "--keep-last", "1"],
+    ),
+    walk(
+        "group schedule set",
+        &["v", "--name", "n", "--every", "12h", "--keep-last", "2"],
+        "Group",
+        &["v", "--name", "none", "--every", "12h", "--keep-last", "2"],
+    ),
+    walk("group schedule remove", &["v", "--name", "n"], "Group", &["v", "--name", "n"]),
+    walk("group export", &["v"], "GroupsFile", &["none"]),
+    walk("group apply", &["--file", "@/groups", "--dry-run"], "List_GroupChange", &["--file", "@/text"]),
+    walk("point list", &["--vm", "a"], "Points", &["--since", "some day"]),
+    walk("point show", &["POINT"], "Point", &["1"]),
+    walk("restore", &["a", "--as", "r"], "RestoredVms", &["a", "--as", "a"]),
+    walk("point hold", &["POINT", "--until", "1s"], "Point", &["POINT", "--until", "now"]),
+    walk("point delete", &["POINT", "--yes"], "List_Deleted", &["1", "--yes"]),
+    walk("group delete", &["v", "--yes"], "Deleted", &["default", "--yes"]),
     walk("standalone", &[], "Serving", &["--io", "never"]),
     walk(
         "site recover",
@@ -205,7 +236,12 @@ fn cancelled(bench: &Bench, good: &[&str], form: &str) -> String {
 
 fn run(bench: &Bench, words: &str, arguments: &[&str], form: &str) -> Ran {
     let folder = bench.path("").display().to_string();
-    let arguments = arguments.iter().map(|word| word.replace("@/", &folder));
+    let newest = || {
+        let points = bench.json(&["point", "list"]).json();
+        points["items"][0]["id"].to_string()
+    };
+    let filled = |word: &&str| if *word == "POINT" { newest() } else { word.replace("@/", &folder) };
+    let arguments: Vec<String> = arguments.iter().map(filled).collect();
     let mut command = Command::new(program());
     command.env_remove("HOLDFAST_SITE").arg("--site").arg(bench.dir());
     command.args(words.split(' ')).args(arguments).args(["-o", form]).stdin(Stdio::null());
@@ -231,6 +267,7 @@ fn every_command_keeps_to_the_published_types() {
         bench.json(&["vm", "create", "a", "--disk", "1M", "--disk", "1M"]).json();
         std::fs::write(bench.path("text"), "yes: no\n  # \u{e4}\n").unwrap();
         std::fs::write(bench.path("image"), [7; 20_000]).unwrap();
+        std::fs::write(bench.path("groups"), "groups:\n- name: default\n- name: u\n").unwrap();
         for Walk { words, good, answer, bad } in WALKS {
             let what = format!("{words} -o {form}");
             let ran = run(&bench, words, bad, form);

@@ -2,8 +2,9 @@
 
 use api::Problem;
 use api::types::{
-    Deleted, Diff, Event, Explanation, Failure, Founded, Joined, List, Medium, MetadataRestored, NewClient,
-    Node, NodeServing, Recovered, Script, Serving, SnapshotDisk, Task, Token, VmSummary, Written,
+    Deleted, Diff, Event, Explanation, Failure, Founded, GroupChange, GroupsFile, Joined, List, Medium,
+    MetadataRestored, NewClient, Node, NodeServing, Recovered, Script, Serving, SnapshotDisk, Task, Token,
+    VmSummary, Written,
 };
 use utoipa::OpenApi;
 use utoipa::openapi;
@@ -18,8 +19,8 @@ use utoipa::openapi;
     ),
     components(
         schemas(
-            Deleted, Diff, Event, Explanation, Failure, Founded, Joined, NewClient, Node, NodeServing, Problem, MetadataRestored, Recovered, Script, Serving, Token, Written,
-            List<Deleted>, List<Explanation>, List<Medium>, List<SnapshotDisk>,
+            Deleted, Diff, Event, Explanation, Failure, Founded, GroupsFile, Joined, NewClient, Node, NodeServing, Problem, MetadataRestored, Recovered, Script, Serving, Token, Written,
+            List<Deleted>, List<Explanation>, List<GroupChange>, List<Medium>, List<SnapshotDisk>,
             List<Node>, List<Task>, List<VmSummary>,
         ),
         responses(Refused),

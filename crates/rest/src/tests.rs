@@ -41,6 +41,7 @@ impl Bench {
             backend: Backend::Sync,
             sizes: Sizes::Tiny,
             file_media: Some(FileMedia { count: 3, bytes: 16 << 20 }),
+            default_points: false,
             ..Options::new(temp.path().join("d"))
         };
         let rt: Rt = Arc::new(TokioRuntime::new(runtime.handle().clone()));

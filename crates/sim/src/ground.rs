@@ -297,6 +297,7 @@ impl Site {
             sizes: Sizes::Given(self.spec.params),
             on_loss,
             host: Some(host),
+            default_points: false,
             ..Options::new(DIRECTORY)
         };
         let running = Arc::new(Mutex::new(None));

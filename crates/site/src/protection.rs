@@ -27,6 +27,8 @@ use tokio::sync::Notify;
 
 use crate::running::Shared;
 use index::Index;
+#[cfg(test)]
+pub(crate) use runs::name_of;
 
 /// What is known of protection.
 #[derive(Debug, Default)]
@@ -34,12 +36,14 @@ pub(crate) struct Protection {
     state: Mutex<State>,
     /// Something may be due sooner than was thought.
     pub(crate) wake: Notify,
+    /// Held by a round.
+    round: tokio::sync::Mutex<()>,
     /// Held while groups are changed, and while they are read anew.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct State {
+struct State {
     /// Points, once they were read.
     index: Option<Index>,
     /// Groups, until somebody changes one.
@@ -91,6 +95,12 @@ impl Protection {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Whole after every statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No round begins while what is given is there.
+    #[cfg(test)]
+    pub(crate) async fn stop_rounds(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.round.lock().await
     }
 
     /// How long the next round may wait, from `now_ms` on.
@@ -149,6 +159,7 @@ impl Shared {
         if !self.parts.engine.is_writable() {
             return Ok(());
         }
+        let _alone = self.protection.round.lock().await;
         self.load_points().await?;
         let mut first = self.clear_remnants().await;
         let known = self.known_groups().await?;

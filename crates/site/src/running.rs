@@ -347,6 +347,11 @@ impl Site {
         crate::probe::round(&self.shared).await;
     }
 
+    /// One round of protection, now.
+    pub(crate) async fn protect(&self) {
+        self.shared.protect().await.expect("points are made");
+    }
+
     /// Clears away what tasks left behind; false when something is left.
     pub(crate) async fn clear_tasks(&self) -> bool {
         self.shared.transfers.round().await.expect("the store takes it")

@@ -9,6 +9,8 @@ mod fuzz;
 mod holds;
 mod media_changes;
 mod media_faults;
+mod points;
+mod protection;
 mod recover;
 mod sizes;
 mod snapshots;
@@ -69,7 +71,12 @@ impl Bench {
 
     /// A start that says nothing of media.
     fn later(&self, name: &str) -> Options {
-        Options { backend: Backend::Sync, sizes: Sizes::Tiny, ..Options::new(self.path(name)) }
+        Options {
+            backend: Backend::Sync,
+            sizes: Sizes::Tiny,
+            default_points: false,
+            ..Options::new(self.path(name))
+        }
     }
 
     fn start(&self, options: Options) -> Result<Started, Error> {

@@ -41,7 +41,7 @@ impl<'a> Site<'a> {
         let log = File::create(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
         let log_too = log.try_clone().map_err(|error| failed(format!("{}: {error}", path.display())))?;
         let mut command = bound(&self.stage.binary);
-        command.arg("standalone").arg("--dir").arg(&self.stage.site);
+        command.arg("standalone").arg("--no-default-points").arg("--dir").arg(&self.stage.site);
         if self.starts == 0 {
             command.args(["--file-media", MEDIA]);
             command.arg("--recovery-key-file").arg(self.stage.logs.join("recovery-key"));

@@ -175,6 +175,14 @@ pub struct GroupSpec {
     pub schedules: Vec<Schedule>,
 }
 
+/// The command line: groups as a file has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupsFile {
+    /// The groups.
+    pub groups: Vec<GroupSpec>,
+}
+
 /// What there is of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleState {

@@ -15,6 +15,8 @@ use crate::{definition, record::Record};
 /// What the deletion of one snapshot costs beside its disks: of each a compare, an operation and what looks for its hold.
 const SNAPSHOT_OPS: usize = 4;
 const DISK_OPS: usize = 2;
+/// Bytes of the record of one deletion, at most: two ends of a range of a key of a table, a number and a name.
+const DELETE_BYTES: usize = 256;
 
 /// What one transaction of a deletion removes.
 #[derive(Default)]
@@ -22,6 +24,7 @@ struct Going {
     txn: Txn,
     disks: Vec<DiskId>,
     ops: usize,
+    bytes: usize,
 }
 
 impl Catalog {
@@ -85,7 +88,11 @@ impl Catalog {
         let mut parts: Vec<Going> = Vec::new();
         for (_, kv, snapshot) in found {
             let cost = SNAPSHOT_OPS + DISK_OPS * snapshot.ids().len();
-            if parts.last().is_none_or(|last| last.ops + cost > PART_OPS_MAX) {
+            let bytes = cost * DELETE_BYTES;
+            let fits = |last: &Going| {
+                last.ops + cost <= PART_OPS_MAX && last.bytes + bytes <= self.engine.transaction_bytes()
+            };
+            if !parts.last().is_some_and(fits) {
                 parts.push(Going::default());
             }
             let part = parts.last_mut().expect("one was just pushed");
@@ -107,6 +114,7 @@ impl Catalog {
             part.txn = txn;
             part.disks.extend(snapshot.ids());
             part.ops += cost;
+            part.bytes += bytes;
         }
         Ok(parts)
     }

@@ -10,6 +10,17 @@ use crate::snapshots::SnapshotRecord;
 
 /// What a lock of one snapshot costs beside its disks: compares or operations, whichever are more.
 const SNAPSHOT_OPS: usize = 2;
+/// Bytes of a hold in the record of its transaction, at most.
+const HOLD_BYTES: usize = 256;
+
+/// What one transaction holds.
+#[derive(Default)]
+struct Holding {
+    txn: Txn,
+    disks: Vec<DiskId>,
+    ops: usize,
+    bytes: usize,
+}
 
 impl Catalog {
     /// Locks a point until a time: RFC 3339, or a span from now on. A lock is made longer, never shorter.
@@ -65,33 +76,37 @@ impl Catalog {
     /// False when something was changed meanwhile.
     async fn hold_snapshots(&self, point: &StoredPoint, until_ms: u64) -> Result<bool> {
         let names = self.vm_numbers().await?;
-        let (mut txn, mut disks, mut ops): (Txn, Vec<DiskId>, usize) = (Txn::new(), Vec::new(), 0);
+        let mut part = Holding::default();
         for (vm, kv, snapshot) in self.snapshots_of_point(point).await? {
+            let mut txn = held_until(Txn::new(), &kv, &snapshot, until_ms)?;
             // A VM in the trash was refused its way there, or was there before.
-            let owner = match names.get(&vm) {
-                Some(name) => Some(self.find(&api::VmName::parse(name)?).await?),
-                None => None,
-            };
-            let cost = SNAPSHOT_OPS + 2 * snapshot.ids().len();
-            if ops + cost > PART_OPS_MAX && ops > 0 {
-                if !self.engine.hold(std::mem::take(&mut txn), &std::mem::take(&mut disks), until_ms).await? {
-                    return Ok(false);
+            if let Some(name) = names.get(&vm) {
+                let (kv, mut owner) = self.find(&api::VmName::parse(name)?).await?;
+                if owner.held_until_ms < until_ms {
+                    owner.held_until_ms = until_ms;
+                    txn = txn
+                        .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
+                        .then(Op::put(kv.key, owner.encode()?));
                 }
-                ops = 0;
             }
-            ops += cost;
-            disks.extend(snapshot.ids());
-            txn = held_until(txn, &kv, &snapshot, until_ms)?;
-            if let Some((kv, mut owner)) = owner
-                && owner.held_until_ms < until_ms
-            {
-                owner.held_until_ms = until_ms;
-                txn = txn
-                    .when(Compare::unchanged(kv.key.clone(), kv.mod_revision))
-                    .then(Op::put(kv.key, owner.encode()?));
+            let disks = snapshot.ids();
+            let ops = SNAPSHOT_OPS + 2 * disks.len();
+            let bytes = txn.then.iter().map(Op::record_bytes).sum::<usize>() + HOLD_BYTES * disks.len();
+            let is_full =
+                part.ops + ops > PART_OPS_MAX || part.bytes + bytes > self.engine.transaction_bytes();
+            if is_full && part.ops > 0 && !self.hold_part(std::mem::take(&mut part), until_ms).await? {
+                return Ok(false);
             }
+            part.txn.compares.extend(txn.compares);
+            part.txn.then.extend(txn.then);
+            part.disks.extend(disks);
+            (part.ops, part.bytes) = (part.ops + ops, part.bytes + bytes);
         }
-        Ok(ops == 0 || self.engine.hold(txn, &disks, until_ms).await?)
+        Ok(part.ops == 0 || self.hold_part(part, until_ms).await?)
+    }
+
+    async fn hold_part(&self, part: Holding, until_ms: u64) -> Result<bool> {
+        Ok(self.engine.hold(part.txn, &part.disks, until_ms).await?)
     }
 
     /// Makes up for locks that a crash or an error kept from the engine.

@@ -209,6 +209,13 @@ impl Catalog {
         ready: &[Ready],
     ) -> Result<Vec<Part>> {
         let mut parts: Vec<(Part, usize, usize)> = Vec::new();
+        // The first and the last have the point's own record too.
+        let own_bytes = record.encode()?.len();
+        let bytes_max = self.engine.transaction_bytes();
+        if own_bytes > bytes_max / 2 {
+            let reason = format!("a record of its {} VMs does not fit the journal of this site", ready.len());
+            return Err(Error::new(code::TOO_MANY_DISKS, reason).hint("make several groups of its VMs"));
+        }
         for member in ready {
             let snapshot_key = snapshots::key(member.record.number.unwrap_or_default(), &record.name)?;
             let mut txn = Txn::new()
@@ -224,10 +231,10 @@ impl Catalog {
             let ops = member.ops();
             let bytes = txn.then.iter().map(Op::record_bytes).sum::<usize>() + 256 * member.forks.len();
             let fits = |(_, of_ops, of_bytes): &&mut (Part, usize, usize)| {
-                *of_ops + ops <= PART_OPS_MAX && *of_bytes + bytes <= self.engine.transaction_bytes()
+                *of_ops + ops <= PART_OPS_MAX && *of_bytes + bytes <= bytes_max
             };
             if parts.last_mut().filter(fits).is_none() {
-                parts.push((Part::default(), 0, 0));
+                parts.push((Part::default(), 0, own_bytes));
             }
             let (part, of_ops, of_bytes) = parts.last_mut().expect("one was just pushed");
             part.txn.compares.extend(txn.compares);

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use api::types::{
-    Consistency, Deleted, GroupChange, GroupSpec, HowToSet, Keep, List, ListPoints, NewRestore, NewRun,
-    Points, Rules, Schedule,
+    Consistency, Deleted, GroupChange, GroupSpec, GroupsFile, HowToSet, Keep, List, ListPoints, NewRestore,
+    NewRun, Points, Rules, Schedule,
 };
 use api::{Error, POINTS_AT_ONCE, code};
-use serde::{Deserialize, Serialize};
 
 use super::{Asking, read_text, really};
 use crate::arguments::{
@@ -15,13 +14,6 @@ use crate::arguments::{
     ScheduleCommand,
 };
 use crate::failure::Failure;
-
-/// Groups as a file has them.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupsFile {
-    groups: Vec<GroupSpec>,
-}
 
 /// What is said of a schedule on a command line.
 fn schedule_of(name: &str, said: ScheduleArguments) -> Result<Schedule, Failure> {

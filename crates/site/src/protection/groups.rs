@@ -210,6 +210,9 @@ fn outlook(line: &policy::Timeline) -> Outlook {
             *reasons.entry(word.to_owned()).or_default() += 1;
         }
     }
+    if line.all > 0 {
+        *reasons.entry("last, young or locked".to_owned()).or_default() += line.all;
+    }
     let last = line.days.last();
     Outlook {
         schedule: line.schedule.clone(),
@@ -254,6 +257,7 @@ impl Shared {
 
     fn show_group(&self, known: &Known, stored: &StoredGroup, vms: &[VmFacts]) -> Group {
         let members = Self::members_of(known, &stored.group, vms);
+        let now_ms = self.parts.engine.site_time_ms();
         let state = self.protection.lock();
         let mut points: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for ((at_ms, _), facts) in state.index.iter().flat_map(|index| index.of(stored.number)) {
@@ -265,12 +269,12 @@ impl Shared {
             let (count, newest) = points.get(name.as_str()).copied().unwrap_or_default();
             let run = state.runs.get(&(stored.number, name.clone())).map(|stored| stored.run.clone());
             let runs = !schedule.paused && !stored.group.paused;
-            let after = run.as_ref().filter(|_| runs).map(|run| run.after_ms());
+            let after = run.as_ref().map_or(now_ms, catalog::Run::after_ms);
             let timer = schedule.timer(&stored.group).ok();
             let failing = state.failing.get(&(stored.number, name)).filter(|_| runs);
             ScheduleState {
                 name: schedule.name.clone(),
-                next_ms: after.and_then(|after| timer?.next_after(after)),
+                next_ms: timer.filter(|_| runs).and_then(|timer| timer.next_after(after)),
                 last_ms: (count > 0).then_some(newest),
                 points: count,
                 missed: run.map_or(0, |run| run.missed),

@@ -31,7 +31,7 @@ struct Due<'k> {
 }
 
 /// What a point of a group at an instant is called: `web-20261129T233000Z`.
-fn name_of(group: &str, at_ms: u64) -> String {
+pub(crate) fn name_of(group: &str, at_ms: u64) -> String {
     let time: String = format_time(at_ms).chars().filter(|letter| !matches!(letter, '-' | ':')).collect();
     let group = group.get(..group.len().min(GROUP_BYTES_MAX)).unwrap_or(group);
     format!("{group}-{time}")
@@ -141,9 +141,9 @@ impl Shared {
         let run = self.after_slot(stored, schedule, timer, read, *slot_ms);
         let new = (*slot_ms, Some((read.clone(), run)));
         self.make_of_group(known, stored, schedule, vms, new).await?;
-        // Read anew in the next round: its revision is the store's.
+        // Its revision is the store's.
         self.protection.lock().runs.remove(&run_key(stored, schedule));
-        Ok(())
+        self.run_state(stored, schedule, *slot_ms).await.map(drop)
     }
 
     /// How far the runs of a schedule are behind the one of a slot.
