@@ -13,6 +13,8 @@ use crate::record::is_zero;
 use crate::schema::{GROUPS, RUNS};
 
 const VERSION: u32 = 1;
+/// The number of the built-in group: no disk has it.
+const BUILT_IN: u64 = 0;
 
 /// A group's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +169,7 @@ impl Catalog {
     /// # Errors
     /// `group_exists`.
     pub async fn add_group(&self, group: &Group) -> Result<StoredGroup> {
-        let number = self.engine.new_disk_id().await?.0;
+        let number = if group.is_built_in() { BUILT_IN } else { self.engine.new_disk_id().await?.0 };
         let record = GroupRecord { version: VERSION, number, group: group.clone() };
         let key = key(&group.name)?;
         let txn = Txn::new().when(Compare::absent(key.clone())).then(Op::put(key, record.encode()?));

@@ -3,6 +3,7 @@
 
 mod files;
 mod fuzz;
+mod groups;
 pub(crate) mod hanging;
 mod raw;
 mod snapshots;

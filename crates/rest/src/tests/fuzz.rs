@@ -33,6 +33,7 @@ fn damaged_bodies() {
         created_ms: 5,
         has_definition: true,
         attributes: Attributes::default(),
+        protection: None,
         disks: vec![disk.clone(), disk.clone()],
         files: vec![disk],
     };
@@ -42,6 +43,7 @@ fn damaged_bodies() {
         disks: 2,
         bytes: 1 << 41,
         attributes: Attributes::default(),
+        protection: None,
     };
     let new = CreateVm { name: "web01".to_owned(), disks: vec![NewDisk { bytes: u64::MAX }; 2] };
     let bench = Bench::new();
@@ -59,6 +61,10 @@ fn damaged_bodies() {
             .to_vec(),
         br#"[{"name":"b"},{"bytes":4096,"shrink":true},{"text":"<domain/>"}]"#.to_vec(),
         br#"[{"from":"a@s1/disk0"},{"name":"s1"},{"name":"s2"},{"snapshot":"s1"},{"from":"a@s1","name":"b"}]"#.to_vec(),
+        br#"[{"name":"w","include":{"match_names":["w*"]},"schedules":[{"name":"m","every":"5m","keep":{"last":3,"for":"1d"}}]},
+            {"schedule":"m"},{"vm":"a","at":"2h ago","as":"b"},{"until":"1d"}]"#
+            .to_vec(),
+        b"group=w&vm=a&since=2h+ago&before=1-2&limit=9".to_vec(),
         b"vm=a&after=a@s1&limit=1000".to_vec(),
         b"disk=disk0&against=s1&offset=4096&limit=1".to_vec(),
     ];

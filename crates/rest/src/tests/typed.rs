@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::types::{
     AddDisk, ChangeAttributes, ChangeDisk, CreateVm, Definition, GiveUp, HowToDelete, ListVms, MediumState,
-    NewDisk, NewExport, NewImport, Progress, Restore, TaskKind, TaskState,
+    NewDisk, NewExport, NewImport, Progress, ProtectionState, Restore, TaskKind, TaskState, Vm,
 };
 use client::ClientErrorKind;
 
@@ -35,7 +35,9 @@ fn calls_are_answered() {
         assert_eq!(client.vms(&ListVms::default()).await.unwrap().items.len(), 0);
         let made = client.create_vm(&new_vm("web01")).await.unwrap();
         assert_eq!(made.disks[0].bytes, 1 << 30);
-        assert_eq!(client.vm("web01").await.unwrap(), made);
+        let shown = client.vm("web01").await.unwrap();
+        assert_eq!(shown.protection.as_ref().unwrap().state, ProtectionState::Excluded);
+        assert_eq!(Vm { protection: None, ..shown }, made);
         assert_eq!(client.vms(&ListVms::default()).await.unwrap().items[0].name, "web01");
         let refused = client.create_vm(&new_vm("web01")).await.unwrap_err();
         let ClientErrorKind::Refused(problem) = refused.kind else { panic!("{refused:?}") };
@@ -89,7 +91,7 @@ fn vms_are_ordered_and_picked_by_what_they_are_ordered_by() {
         };
         let vm = client.change_attributes("web01", &change).await.unwrap();
         assert_eq!((vm.attributes.folder.as_str(), &vm.attributes.tags), ("/prod/web", &change.add_tags));
-        assert_eq!(client.vm("web01").await.unwrap(), vm);
+        assert_eq!(Vm { protection: None, ..client.vm("web01").await.unwrap() }, vm);
         assert_eq!(client.vm("web02").await.unwrap().attributes.folder, "/");
         let text = |text: &str| Some(text.to_owned());
         for (which, names) in [

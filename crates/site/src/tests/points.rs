@@ -109,7 +109,7 @@ fn what_a_crash_left_of_a_point_goes_with_the_next_start() {
         let put = meta::Txn::new().then(meta::Op::put(key, text.into_bytes()));
         assert!(site.engine().apply(put, &[], &[]).await.unwrap());
         assert_eq!(site.catalog().point(point.id).await.unwrap().record.state, PointState::Making);
-        refused(site.point(point.id).await, &code::POINT_NOT_FOUND);
+        refused(site.point(point.id).await, code::POINT_NOT_FOUND);
         point.id
     });
     bench.stop(&site);
@@ -117,7 +117,7 @@ fn what_a_crash_left_of_a_point_goes_with_the_next_start() {
     let site = bench.start(bench.later("d")).unwrap().site;
     bench.runtime.block_on(async {
         site.protect().await;
-        refused(site.catalog().point(id).await.map(|_| ()), &code::POINT_NOT_FOUND);
+        refused(site.catalog().point(id).await.map(|_| ()), code::POINT_NOT_FOUND);
         assert!(site.catalog().snapshots(None, None, 10).await.unwrap().is_empty());
     });
     bench.stop(&site);
@@ -143,13 +143,13 @@ fn a_locked_point_outlives_everything() {
     bench.runtime.block_on(async {
         let (a, of_point) = (name("a"), name(&snapshot));
         let all = Deletion { now: true, with_snapshots: true };
-        refused(site.delete_point(id).await, &code::SNAPSHOT_HELD);
-        refused(site.catalog().delete_point(id).await, &code::SNAPSHOT_HELD);
-        refused(site.catalog().delete_snapshot(&a, &of_point, true).await, &code::SNAPSHOT_OF_POINT);
-        refused(site.catalog().rename_snapshot(&a, &of_point, &name("b")).await, &code::SNAPSHOT_OF_POINT);
-        refused(site.catalog().hold_snapshot(&a, &of_point, "20h").await, &code::SNAPSHOT_OF_POINT);
-        refused(site.catalog().delete_vm(&a, all).await, &code::SNAPSHOT_HELD);
-        refused(site.hold_point(id, "1h").await, &code::HOLD_SHORTER);
+        refused(site.delete_point(id).await, code::SNAPSHOT_HELD);
+        refused(site.catalog().delete_point(id).await, code::SNAPSHOT_HELD);
+        refused(site.catalog().delete_snapshot(&a, &of_point, true).await, code::SNAPSHOT_OF_POINT);
+        refused(site.catalog().rename_snapshot(&a, &of_point, &name("b")).await, code::SNAPSHOT_OF_POINT);
+        refused(site.catalog().hold_snapshot(&a, &of_point, "20h").await, code::SNAPSHOT_OF_POINT);
+        refused(site.catalog().delete_vm(&a, all).await, code::SNAPSHOT_HELD);
+        refused(site.hold_point(id, "1h").await, code::HOLD_SHORTER);
         // The engine itself refuses, whoever asks.
         let disk = site.catalog().disks_of(&[format!("a@{snapshot}")]).await.unwrap();
         assert!(site.engine().apply(meta::Txn::new(), &[], &disk).await.is_err());
@@ -190,7 +190,7 @@ fn what_retention_lets_go_of_is_said_before() {
         site.protect().await;
         assert_eq!(points(&site).await.len(), 4);
         let old = HowToSet { dry_run: false, revision: Some(would.group.revision + 1) };
-        refused(site.set_group("all", &less, old).await, &code::GROUP_CHANGED);
+        refused(site.set_group("all", &less, old).await, code::GROUP_CHANGED);
         let done = HowToSet { dry_run: false, revision: Some(would.group.revision) };
         assert_eq!(site.set_group("all", &less, done).await.unwrap().points_to_go, 3);
         site.protect().await;
@@ -239,12 +239,12 @@ fn restores_give_what_was() {
         let oldest = points(&site).await.last().unwrap().id;
         site.restore_points(&NewRestore { point: Some(oldest), ..of_a("r3") }).await.unwrap();
         assert_eq!(read(&site, "r3/disk0").await, 1);
-        refused(site.restore_points(&of_a("r3")).await, &code::VM_EXISTS);
+        refused(site.restore_points(&of_a("r3")).await, code::VM_EXISTS);
         let early = NewRestore { at: Some("9 days ago".to_owned()), ..of_a("r4") };
-        refused(site.restore_points(&early).await, &code::POINT_NOT_FOUND);
+        refused(site.restore_points(&early).await, code::POINT_NOT_FOUND);
         let both = NewRestore { point: Some(oldest), at: Some("1h ago".to_owned()), ..of_a("r4") };
-        refused(site.restore_points(&both).await, &code::INVALID_REQUEST);
-        refused(site.restore_points(&NewRestore::default()).await, &code::INVALID_REQUEST);
+        refused(site.restore_points(&both).await, code::INVALID_REQUEST);
+        refused(site.restore_points(&NewRestore::default()).await, code::INVALID_REQUEST);
         // A disk alone, beside those there are.
         let disk = NewRestore { new_name: None, disk: Some("disk0".to_owned()), ..of_a("") };
         let added = site.restore_points(&disk).await.unwrap();
@@ -381,12 +381,12 @@ fn the_built_in_group_takes_the_rest() {
         site.protect().await;
         assert_eq!(site.groups().await.unwrap().len(), 1);
         assert!(site.vm(&name("a")).await.unwrap().protection.unwrap().why.contains("built-in"));
-        refused(site.delete_group("default").await, &code::GROUP_BUILT_IN);
+        refused(site.delete_group("default").await, code::GROUP_BUILT_IN);
         let spec = site.group("default").await.unwrap().spec;
         let other = GroupSpec { name: "other".to_owned(), ..spec.clone() };
-        refused(site.set_group("default", &other, HowToSet::default()).await, &code::GROUP_BUILT_IN);
+        refused(site.set_group("default", &other, HowToSet::default()).await, code::GROUP_BUILT_IN);
         let rules = GroupSpec { include: like("a"), ..spec.clone() };
-        refused(site.set_group("default", &rules, HowToSet::default()).await, &code::INVALID_REQUEST);
+        refused(site.set_group("default", &rules, HowToSet::default()).await, code::INVALID_REQUEST);
         let hourly = Schedule {
             name: "hourly".to_owned(),
             every: Some("1h".to_owned()),
@@ -404,9 +404,9 @@ fn the_built_in_group_takes_the_rest() {
         clocks.pass(HOUR_MS);
         site.protect().await;
         assert_eq!(points(&site).await.len(), 1, "no VM is in it, so there is no point");
-        refused(site.run_group("default", None).await, &code::INVALID_REQUEST);
-        refused(site.run_group("default", Some("none")).await, &code::SCHEDULE_NOT_FOUND);
-        refused(site.group("none").await, &code::GROUP_NOT_FOUND);
+        refused(site.run_group("default", None).await, code::INVALID_REQUEST);
+        refused(site.run_group("default", Some("none")).await, code::SCHEDULE_NOT_FOUND);
+        refused(site.group("none").await, code::GROUP_NOT_FOUND);
     });
     bench.stop(&site);
 }
