@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use journal::{Entry, Registered, Sink, WitnessError, WitnessErrorKind};
+use journal::{Entry, Journal, Registered, Sink, WitnessError, WitnessErrorKind};
 use seam::BoxFuture;
 use units::{DiskId, Seq};
 
@@ -45,6 +45,14 @@ impl Sink for EngineSink {
         let is_short = state.backlog_bytes() <= shared.config.start_backlog_bytes;
         let backlog = is_short.then(|| state.backlog());
         journal::Known { covered, checkpoint, backlog, rows }
+    }
+
+    fn begun(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        // The look that the start record asked for may have been too early, and no later one is asked for.
+        if shared.journal.get().is_some_and(Journal::is_full) {
+            shared.flush_wake.notify_one();
+        }
     }
 
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {

@@ -168,6 +168,7 @@ impl Writer {
         state.begun(&start, live);
         state.enlist(live, members);
         drop(state);
+        self.shared.sink.begun();
         Ok(Ok(segment))
     }
 

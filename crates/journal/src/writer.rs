@@ -89,6 +89,8 @@ pub trait Sink: Send + Sync {
     fn durable(&self, first: Seq, entries: Vec<Entry>);
     /// All that recovery must know as of the last [`Sink::durable`].
     fn start(&self) -> Known;
+    /// A segment takes records from now on, and counts: who looked at the journal before found it emptier.
+    fn begun(&self);
     /// Has this known outside the journal, in place of what was.
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>>;
 }

@@ -273,7 +273,14 @@ impl SimRuntime {
 
     /// Its unfinished tasks.
     pub fn tasks(&self) -> usize {
-        self.shared.lock().live_tasks(self.process)
+        self.shared.lock().live_tasks(self.process).count()
+    }
+
+    /// Their names, sorted.
+    pub fn task_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = self.shared.lock().live_tasks(self.process).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Moves the wall clock of this process by `delta_ms`.

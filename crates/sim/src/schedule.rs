@@ -41,6 +41,8 @@ use world::World;
 
 /// Virtual time after which a life ends though its guests did not get far.
 const LIFE_MAX: Duration = Duration::from_secs(400);
+/// The name of guests' tasks.
+const GUEST: &str = "guest";
 /// Virtual time in which every request must have an answer once the faults have stopped.
 const ANSWERS_MAX: Duration = Duration::from_secs(600);
 /// How many in a million starts are cut short.
@@ -120,7 +122,7 @@ async fn play(world: &Arc<World>, rng: &mut Rng) {
     relieve(world);
     // What ran into the end of the faults is not the engine's to lose.
     world.set_host_full(true);
-    drain(world, left.is_none()).await;
+    let left = drain(world, left).await;
     if world.verdict().is_none() {
         world.last_look(rng, left).await;
     }
@@ -204,15 +206,31 @@ async fn finish(world: &Arc<World>, rng: &mut Rng, life: Life, engine: Engine, e
     world.end_life(life, end == End::PowerCut);
 }
 
-/// Waits for the guests' last answers. `dead`: no process is there to give any.
-async fn drain(world: &Arc<World>, dead: bool) {
-    let until = world.now() + ANSWERS_MAX;
+/// Waits for the last answers. `left`: the process that gives them; gives it back unless it was ended.
+async fn drain(world: &Arc<World>, mut left: Option<(Life, Engine)>) -> Option<(Life, Engine)> {
+    let mut until = world.now() + ANSWERS_MAX;
     while world.rt.tasks() > 0 && world.verdict().is_none() {
         if world.now() > until {
-            let whose = if dead { "without a process" } else { "though all is sound again" };
-            return world.wrong(format_args!("{} requests get no answer {whose}", world.rt.tasks()));
+            let who = world.rt.task_names();
+            // Changes of metadata wait, also for media that only a start brings back; guests do not.
+            let is_theirs = !who.contains(&GUEST);
+            let waiting = match &left {
+                Some((life, engine)) if is_theirs && world.waits_for_a_start(life, engine).await => {
+                    left.take()
+                }
+                _ => None,
+            };
+            let Some((life, _)) = waiting else {
+                let whose = if left.is_none() { "without a process" } else { "though all is sound again" };
+                world.wrong(format_args!("{} requests get no answer {whose}: {who:?}", who.len()));
+                break;
+            };
+            world.note(format_args!("{who:?} wait for media that only a start brings back"));
+            world.end_life(life, false);
+            until = world.now() + ANSWERS_MAX;
         }
         world.rt.sleep(Duration::from_millis(100)).await;
     }
     world.set_host_full(false);
+    left
 }

@@ -53,6 +53,8 @@ impl Sink for Witness {
         Known { backlog: Some(Backlog::default()), ..Known::default() }
     }
 
+    fn begun(&self) {}
+
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
         *self.0.lock().unwrap() = registered;
         Box::pin(async { Ok(()) })

@@ -443,6 +443,8 @@ impl Sink for FakeSink {
         Known { backlog, ..state.known.clone() }
     }
 
+    fn begun(&self) {}
+
     fn register(&self, registered: Registered) -> BoxFuture<'_, Result<(), WitnessError>> {
         Box::pin(async move {
             let answer = {

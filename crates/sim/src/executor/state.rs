@@ -424,12 +424,10 @@ impl State {
             .collect()
     }
 
-    pub(super) fn live_tasks(&self, process: u32) -> usize {
-        self.slots
-            .iter()
-            .skip(1)
-            .filter(|slot| slot.task.as_ref().is_some_and(|task| task.process == process))
-            .count()
+    /// Names of the unfinished tasks of a process.
+    pub(super) fn live_tasks(&self, process: u32) -> impl Iterator<Item = &'static str> {
+        let tasks = self.slots.iter().skip(1).filter_map(|slot| slot.task.as_ref());
+        tasks.filter(move |task| task.process == process).map(|task| task.name)
     }
 }
 

@@ -11,6 +11,7 @@ use units::{BLOCK_U64, DiskId, Epoch, Lba};
 use crate::model::{Contents, OpId};
 use crate::rng::Rng;
 
+use super::GUEST;
 use super::borders;
 use super::guest::Guest;
 use super::world::{Serving, Unanswered, World, look_again};
@@ -130,7 +131,7 @@ impl Admin {
         for _ in 0..self.world.plan.guests {
             self.guests += 1;
             let guest = Guest::new(&self.world, disk, self.guests);
-            self.world.rt.spawn("guest", Box::pin(guest.run()));
+            self.world.rt.spawn(GUEST, Box::pin(guest.run()));
         }
     }
 

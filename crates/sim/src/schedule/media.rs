@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::types::{Task, TaskKind, TaskState};
+use api::types::{MediumState, Task, TaskKind, TaskState};
 use engine::Engine;
 use seam::Runtime;
 use units::MediumId;
@@ -21,6 +21,10 @@ use super::world::{Serving, World};
 const MOVED_MAX: Duration = Duration::from_secs(3000);
 /// Time in which a site with enough media takes writes.
 const WRITABLE_MAX: Duration = Duration::from_secs(120);
+/// Time in which a site says how it is.
+const STATUS_MAX: Duration = Duration::from_secs(60);
+/// What the status says of a medium that takes no part until the next start.
+const BARRED: &str = "it may come back at the next start";
 /// Pause between looks at it.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -191,19 +195,44 @@ impl World {
         engine.pool().health().iter().any(|health| !health.up && !is_banned(health.medium))
     }
 
+    /// Whether too few media are up to acknowledge a write, and the others come back at the next start alone.
+    pub(super) async fn waits_for_a_start(&self, life: &Life, engine: &Engine) -> bool {
+        let (mut all, mut up) = (Vec::new(), Vec::new());
+        for health in engine.pool().health() {
+            all.push(health.medium);
+            up.extend(health.up.then_some(health.medium));
+        }
+        let pool = engine.pool();
+        let Some(site) = life.site().filter(|_| pool.domains(&up).len() < pool.domains(&all).len().min(2))
+        else {
+            return false;
+        };
+        let status = in_life(life, async move { site.status().await });
+        let Ok(Some(Ok(status))) = seam::timeout(&*self.rt, STATUS_MAX, status).await else { return false };
+        let mut down = status.media.iter().filter(|medium| medium.state == MediumState::Down);
+        down.all(|medium| medium.reason.as_deref().is_some_and(|reason| reason.ends_with(BARRED)))
+    }
+
     /// Another medium takes the place of one that never comes back, where none has yet and too few are left without it.
     pub(super) async fn replace_banned(&self, life: &Life) {
         let (Some(site), Some(banned)) = (life.site(), self.lock_banned()) else { return };
         let (members, engine) = (self.site.members(), site.engine().clone());
         let spec = &self.plan.spec;
         let is_alike = |number: &usize| spec.nodes < 2 || spec.node_of(*number) == spec.node_of(banned);
-        let spare = (spec.media..self.site.stores().len())
+        let spares = (spec.media..self.site.stores().len())
             .filter(is_alike)
-            .find(|number| !members.iter().any(|member| member.number == *number));
-        if let Some(spare) = spare.filter(|_| !engine.is_writable()) {
-            let path = self.site.path(spare);
+            .filter(|number| !members.iter().any(|member| member.number == *number));
+        // One whose formatting was cut off holds something, and is left untouched: another takes its turn.
+        for spare in spares {
+            if engine.is_writable() {
+                break;
+            }
+            let (site, path) = (site.clone(), self.site.path(spare));
             let added = in_life(life, async move { site.add_medium(&path, None).await }).await;
             self.note(format_args!("medium {spare} joins: {added:?}"));
+            if !matches!(added, Some(Err(_))) {
+                break;
+            }
         }
         let until = self.now() + WRITABLE_MAX;
         while !engine.is_writable() && self.now() < until {

@@ -2,6 +2,7 @@
 
 mod model;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,16 @@ const KEEP_MS: [u64; 3] = [2000, 100_000, 30 * 86_400_000];
 pub(super) struct Known {
     model: Model,
     doubt: Option<Doubt>,
+    /// The highest site time that a life reached, ms: what is over by then may have gone, also where a later
+    /// life begins before it.
+    reached_ms: u64,
+}
+
+impl Known {
+    /// A life ended at this site time.
+    pub(super) fn ended_at(&mut self, now_ms: u64) {
+        self.reached_ms = self.reached_ms.max(now_ms);
+    }
 }
 
 /// A change whose outcome nobody knows.
@@ -48,9 +59,16 @@ struct Doubt {
 #[derive(Debug)]
 struct Said {
     view: View,
-    /// Numbers in the trash whose time is over.
-    going: Vec<u64>,
+    /// Numbers in the trash, each with the site time, ms, when its time is over.
+    expires_ms: BTreeMap<u64, u64>,
     now_ms: u64,
+}
+
+impl Said {
+    /// Numbers in the trash whose time is over at `now_ms`.
+    fn over(&self, now_ms: u64) -> Vec<u64> {
+        self.expires_ms.iter().filter(|(_, expires_ms)| **expires_ms <= now_ms).map(|(id, _)| *id).collect()
+    }
 }
 
 pub(super) struct Vms {
@@ -248,9 +266,8 @@ async fn said(site: &::site::Site) -> api::Result<Said> {
         if catalog.trash(0, usize::MAX).await? != items {
             continue;
         }
-        let now_ms = engine.site_time_ms();
-        let over = items.iter().filter(|item| item.expires_ms <= now_ms);
-        return Ok(Said { view, going: over.map(|item| item.id).collect(), now_ms });
+        let expires_ms = items.iter().map(|item| (item.id, item.expires_ms)).collect();
+        return Ok(Said { view, expires_ms, now_ms: engine.site_time_ms() });
     }
 }
 
@@ -268,8 +285,9 @@ impl World {
         let Some(site) = life.site().filter(|_| self.plan.menu.vms) else { return };
         match in_life(life, async move { said(&site).await }).await {
             Some(Ok(said)) => {
-                if !said.going.is_empty() && !self.plan.small {
-                    self.wrong(format_args!("{:?} should be gone from the trash", said.going));
+                let over = said.over(said.now_ms);
+                if !over.is_empty() && !self.plan.small {
+                    self.wrong(format_args!("{over:?} should be gone from the trash"));
                 }
                 self.compare_vms(&said);
             }
@@ -284,10 +302,12 @@ impl World {
         let known = &mut shared.vms;
         let mut view = said.view.clone();
         let before = known.model.clone();
+        let now_ms = said.now_ms.max(known.reached_ms);
+        let going = said.over(now_ms);
         // What is over may go at any time, and in pieces.
         let is_going = |name: &str| {
             let id = name.strip_prefix('#').and_then(|rest| rest.split('@').next()?.parse::<u64>().ok());
-            id.is_some_and(|id| said.going.contains(&id))
+            id.is_some_and(|id| going.contains(&id))
         };
         view.versions.retain(|name, _| !is_going(name));
         let mut candidates = Vec::new();
@@ -307,7 +327,7 @@ impl World {
         candidates.push(before);
         let found = candidates.iter().find_map(|candidate| {
             let mut candidate = candidate.clone();
-            candidate.expire(&view, said.now_ms);
+            candidate.expire(&view, now_ms);
             candidate.as_said(&view)
         });
         let doubt = known.doubt.take();

@@ -375,6 +375,9 @@ impl World {
     pub(super) fn end_life(&self, life: Life, power_cut: bool) {
         self.lock().serving = None;
         let newest = life.newest_batches();
+        if let Some(engine) = life.engine().filter(Engine::is_writable) {
+            self.lock().vms.ended_at(engine.site_time_ms());
+        }
         self.site.end(life, power_cut);
         let now = self.now();
         let mut shared = self.lock();
