@@ -26,7 +26,10 @@ fn every_command_answers_in_json() {
         "name": "disk1", "export": "web01/disk1", "bytes": 8192, "used_bytes": 0, "clients": 0
     });
     assert_eq!(created["disks"][1], disk);
-    assert_eq!(bench.json(&["vm", "show", "web01"]).json(), created);
+    let mut shown = bench.json(&["vm", "show", "web01"]).json();
+    let protection = shown.as_object_mut().unwrap().remove("protection").unwrap();
+    assert_eq!((&protection["state"], &protection["group"]), (&json!("excluded"), &json!("default")));
+    assert_eq!(shown, created);
     let list = bench.json(&["vm", "list"]).json();
     assert_eq!(list["items"][0]["name"], "web01");
     assert_eq!(list["items"][0]["bytes"], (1 << 20) + 8192);
@@ -53,9 +56,18 @@ fn tables_are_for_people() {
     let created = bench.cli(&["vm", "create", "web01", "--disk", "1M"]);
     assert!(created.stdout.contains(&bench.uri("web01/disk0")), "{created:?}");
     let status = bench.cli(&["status"]);
-    assert!(status.code == 0 && status.stdout.starts_with("health        ok\n"), "{status:?}");
+    assert!(
+        status.code == 0
+            && status
+                .stdout
+                .starts_with("protected     0 of 0 VMs within their target; 1 excluded\nhealth        ok\n"),
+        "{status:?}"
+    );
     let list = bench.cli(&["vm", "list"]);
-    assert_eq!(list.stdout, "NAME   DISKS  SIZE     FOLDER  TAGS\nweb01  1      1.0 MiB  /       -\n");
+    assert_eq!(
+        list.stdout,
+        "NAME   DISKS  SIZE     PROTECTION  FOLDER  TAGS\nweb01  1      1.0 MiB  excluded    /       -\n"
+    );
     let from_environment =
         Command::new(program()).env("HOLDFAST_SITE", bench.dir()).args(["vm", "list"]).output().unwrap();
     assert_eq!(from_environment.stdout, list.stdout.as_bytes());
