@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 pub use attributes::{Attributes, ChangeAttributes, ListVms};
 pub use files::{ChangeFile, NewFile};
 pub use groups::{
-    Consistency, Group, GroupChange, GroupSpec, GroupsFile, HowFar, HowToSet, Keep, Membership, NewRun,
-    Outlook, Protection, ProtectionState, ProtectionTotals, Rules, Schedule, ScheduleState,
+    Group, GroupChange, GroupSpec, GroupsFile, HowFar, HowToSet, Keep, Membership, NewRun, Outlook,
+    Protection, ProtectionState, ProtectionTotals, Rules, Schedule, ScheduleState,
 };
 pub use media::{Moving, NewMedium};
 pub use points::{

@@ -25,8 +25,7 @@ pub(crate) use attributes::{LabelAct, TagAct, WhichVms};
 pub(crate) use client::{ClientCommand, DiskCommand, ExportFormat, ImageFormat, TaskCommand, VmCommand};
 pub(crate) use files::FileCommand;
 pub(crate) use groups::{
-    ConsistencyArgument, GroupCommand, PointCommand, RestoreArguments, RuleArguments, ScheduleArguments,
-    ScheduleCommand,
+    GroupCommand, PointCommand, RestoreArguments, RuleArguments, ScheduleArguments, ScheduleCommand,
 };
 pub(crate) use media::{MediaCommand, NewMediumArguments};
 pub(crate) use roles::{

@@ -10,6 +10,7 @@ mod lost_pages;
 mod moments;
 mod outcomes;
 mod panics;
+mod points;
 mod room;
 mod snapshots;
 

@@ -57,17 +57,6 @@ impl Rules {
     }
 }
 
-/// What a point is like to the programs of its guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Consistency {
-    /// As after a power cut: one instant of all disks.
-    #[default]
-    Crash,
-    /// The guest's file systems, and what has a hook, were brought to rest before.
-    Application,
-}
-
 /// Which points of a schedule stay: all that any part of it keeps. At least one part is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -102,7 +91,7 @@ pub struct Keep {
     pub young: Option<String>,
 }
 
-/// When points are made, how long they stay and what they are like. It has `every` or `cron`.
+/// When points are made, and how long they stay. It has `every` or `cron`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
@@ -128,9 +117,6 @@ pub struct Schedule {
     pub zone: Option<String>,
     /// Which points stay.
     pub keep: Keep,
-    /// What its points are like.
-    #[serde(default)]
-    pub consistency: Consistency,
     /// For how long nobody can delete a point.
     #[schema(nullable = false, min_length = 1, max_length = 64, example = "14d")]
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]

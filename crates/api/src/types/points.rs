@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Asked, Consistency};
+use super::Asked;
 use crate::limits::POINTS_AT_ONCE;
 
 /// A VM in a point.
@@ -75,8 +75,6 @@ pub struct Point {
     /// When it was due; absent when it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_ms: Option<u64>,
-    /// What it was to be like.
-    pub consistency: Consistency,
     /// Whether it is as its schedule wanted it, and every member is in it.
     pub is_good: bool,
     /// Nobody deletes it before; 0 for no lock.

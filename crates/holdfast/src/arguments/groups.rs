@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
@@ -217,20 +217,9 @@ pub(crate) struct ScheduleArguments {
     /// Keep all points younger than this: 30d
     #[arg(long = "for", value_name = "SPAN")]
     pub(crate) young: Option<String>,
-    /// What points are like to the programs of the guests
-    #[arg(long, value_enum, default_value = "crash")]
-    pub(crate) consistency: ConsistencyArgument,
     /// For how long nobody can delete a point: 14d
     #[arg(long, value_name = "SPAN")]
     pub(crate) lock: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ConsistencyArgument {
-    /// As after a power cut: one instant of all disks
-    Crash,
-    /// The guest's file systems were brought to rest before
-    Application,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use api::types::{
-    Consistency, Deleted, GroupChange, GroupSpec, GroupsFile, HowToSet, Keep, List, ListPoints, NewRestore,
-    NewRun, Points, Rules, Schedule,
+    Deleted, GroupChange, GroupSpec, GroupsFile, HowToSet, Keep, List, ListPoints, NewRestore, NewRun,
+    Points, Rules, Schedule,
 };
 use api::{Error, POINTS_AT_ONCE, code};
 
 use super::{Asking, read_text, really};
 use crate::arguments::{
-    ConsistencyArgument, GroupCommand, PointCommand, RestoreArguments, RuleArguments, ScheduleArguments,
-    ScheduleCommand,
+    GroupCommand, PointCommand, RestoreArguments, RuleArguments, ScheduleArguments, ScheduleCommand,
 };
 use crate::failure::Failure;
 
@@ -25,17 +24,12 @@ fn schedule_of(name: &str, said: ScheduleArguments) -> Result<Schedule, Failure>
         keep.set_buckets(buckets)?;
     }
     let policy::Retention { last, hourly, daily, weekly, monthly, yearly, .. } = keep;
-    let consistency = match said.consistency {
-        ConsistencyArgument::Crash => Consistency::Crash,
-        ConsistencyArgument::Application => Consistency::Application,
-    };
     Ok(Schedule {
         name: name.to_owned(),
         every: said.every,
         cron: said.cron,
         zone: None,
         keep: Keep { last, hourly, daily, weekly, monthly, yearly, young: said.young },
-        consistency,
         lock: said.lock,
         paused: false,
     })

@@ -8,7 +8,6 @@ use catalog::StoredPoint;
 use policy::{Zone, parse_instant};
 
 use super::index::Place;
-use super::spec::consistency_said;
 use crate::running::{Shared, Site};
 
 /// Which points are asked for.
@@ -98,7 +97,6 @@ impl Site {
             schedule: record.schedule.clone(),
             at_ms: record.at_ms,
             due_ms: (record.due_ms > 0).then_some(record.due_ms),
-            consistency: consistency_said(record.consistency),
             is_good: record.is_good(),
             locked_until_ms: record.locked_until_ms,
             members: members.collect(),

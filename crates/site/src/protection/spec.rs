@@ -2,7 +2,7 @@
 
 use api::types::{self, GroupSpec};
 use api::{Error, Result, code};
-use policy::{Consistency, Group, Retention, Rules, Schedule, When, format_span};
+use policy::{Group, Retention, Rules, Schedule, When, format_span};
 
 /// What is stored of a group that was said so.
 pub(super) fn group_of(spec: &GroupSpec) -> Result<Group> {
@@ -67,12 +67,8 @@ fn schedule_of(said: &types::Schedule) -> Result<Schedule> {
     if let Some(young) = young {
         keep.set_for(young)?;
     }
-    let consistency = match said.consistency {
-        types::Consistency::Crash => Consistency::Crash,
-        types::Consistency::Application => Consistency::Application,
-    };
     let lock_s = said.lock.as_deref().map_or(Ok(0), Schedule::parse_lock)?;
-    Ok(Schedule { consistency, lock_s, paused: said.paused, ..Schedule::new(&said.name, when, keep) })
+    Ok(Schedule { lock_s, paused: said.paused, ..Schedule::new(&said.name, when, keep) })
 }
 
 fn schedule_said(schedule: &Schedule) -> types::Schedule {
@@ -88,16 +84,8 @@ fn schedule_said(schedule: &Schedule) -> types::Schedule {
         cron,
         zone,
         keep: types::Keep { last, hourly, daily, weekly, monthly, yearly, young },
-        consistency: consistency_said(schedule.consistency),
         lock: (schedule.lock_s > 0).then(|| format_span(schedule.lock_s)),
         paused: schedule.paused,
-    }
-}
-
-pub(super) fn consistency_said(consistency: Consistency) -> types::Consistency {
-    match consistency {
-        Consistency::Crash => types::Consistency::Crash,
-        Consistency::Application => types::Consistency::Application,
     }
 }
 
@@ -136,7 +124,7 @@ fn schedule_line(schedule: &types::Schedule) -> String {
     let lock =
         if known.lock_s > 0 { format!(" --lock {}", format_span(known.lock_s)) } else { String::new() };
     let paused = if known.paused { " (paused)" } else { "" };
-    format!("schedule {} {} {} {}{lock}{paused}", known.name, known.when, known.keep, known.consistency)
+    format!("schedule {} {} {}{lock}{paused}", known.name, known.when, known.keep)
 }
 
 #[cfg(test)]
@@ -178,9 +166,9 @@ mod tests {
         assert_eq!(
             differences(&spec, &other),
             [
-                "- schedule often every 15s --keep-last 10 --for 2h crash",
+                "- schedule often every 15s --keep-last 10 --for 2h",
                 "+ include tag prod",
-                "+ schedule often every 15s --keep-last 5 --for 2h crash",
+                "+ schedule often every 15s --keep-last 5 --for 2h",
             ]
         );
         for (wrong, code) in [
